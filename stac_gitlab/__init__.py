@@ -1,0 +1,99 @@
+"""Stock pystac against authenticated STAC: SharingHub, private STAC APIs and GitLab repositories.
+
+::
+
+    from pystac import Catalog, StacIO
+    from stac_gitlab import GitLabStacIO
+
+    StacIO.set_default(GitLabStacIO(token))
+    for item in Catalog.from_file(url).get_items(recursive=True):
+        ...
+"""
+
+from __future__ import annotations
+
+import logging
+
+from stac_gitlab import pystac_hooks
+from stac_gitlab.__about__ import __version__
+from stac_gitlab.assets import (
+    asset_roles,
+    assets_with_role,
+    data_assets,
+    filter_assets,
+    group_by_role,
+    has_any_role,
+)
+from stac_gitlab.downloader import AssetResult, DownloadReport, STACDownloader
+from stac_gitlab.errors import (
+    AssetNotFoundError,
+    AuthenticationError,
+    ChecksumMismatchError,
+    ConfigurationError,
+    DownloadError,
+    HTTPStatusError,
+    IncompleteDownloadError,
+    InsecureTransportWarning,
+    InvalidResponseError,
+    LFSPointerError,
+    NetworkError,
+    NotFoundError,
+    NothingToDownloadWarning,
+    NotSTACError,
+    PermissionDeniedError,
+    RateLimitError,
+    RemoteWriteError,
+    RequestTimeoutError,
+    ServerError,
+    STACGitLabError,
+    STACGitLabWarning,
+    UnreadableItemWarning,
+    UnsafePathError,
+    UnverifiedDownloadWarning,
+)
+from stac_gitlab.pystac_hooks import materialize
+from stac_gitlab.retry import RetryPolicy
+from stac_gitlab.stac_io import GitLabStacIO
+
+__all__ = [
+    "AssetNotFoundError",
+    "AssetResult",
+    "AuthenticationError",
+    "ChecksumMismatchError",
+    "ConfigurationError",
+    "DownloadError",
+    "DownloadReport",
+    "GitLabStacIO",
+    "HTTPStatusError",
+    "IncompleteDownloadError",
+    "InsecureTransportWarning",
+    "InvalidResponseError",
+    "LFSPointerError",
+    "NetworkError",
+    "NotFoundError",
+    "NotSTACError",
+    "NothingToDownloadWarning",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "RemoteWriteError",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "STACDownloader",
+    "STACGitLabError",
+    "STACGitLabWarning",
+    "ServerError",
+    "UnreadableItemWarning",
+    "UnsafePathError",
+    "UnverifiedDownloadWarning",
+    "__version__",
+    "asset_roles",
+    "assets_with_role",
+    "data_assets",
+    "filter_assets",
+    "group_by_role",
+    "has_any_role",
+    "materialize",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+pystac_hooks.install()

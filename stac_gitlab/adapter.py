@@ -1,0 +1,212 @@
+"""The transport adapter of our session: requests' own, watched at the socket.
+
+A read timeout bounds the silence between two packets, not the whole answer: a server that sends a
+byte a minute, in the headers or the body, escapes it. And a thread that waits for a packet cannot
+be told to stop. Only where bytes are taken off the socket can a deadline and a stop be kept, so
+that is where they are kept.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+__all__ = ["DeadlineAdapter", "Stopped", "Watch", "WatchedResponse", "current_watch", "watching"]
+
+# How long a waiting thread may take to notice that it is to stop, in seconds.
+_STOP_LATENCY = 0.25
+
+
+class Stopped(Exception):  # noqa: N818  # no error: someone asked for it
+    """The work was called off from another thread."""
+
+
+class Watch:
+    """How long a piece of work may take, and whether it was called off.
+
+    Args:
+        at: When it has to be over, by `clock`; None for no limit.
+        clock: What tells the time, in seconds.
+        stop: Set from outside to call the work off.
+    """
+
+    def __init__(
+        self,
+        at: float | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.at = at
+        self.clock = clock
+        self.stop = stop
+
+    def time_left(self) -> float | None:
+        """Return the seconds that are left, or None without a limit.
+
+        Raises:
+            Stopped: If the work was called off.
+            TimeoutError: If no time is left.
+        """
+        if self.stop is not None and self.stop.is_set():
+            raise Stopped
+        if self.at is None:
+            return None
+        left = self.at - self.clock()
+        if left <= 0:
+            raise TimeoutError("the deadline of the whole request has passed")
+        return left
+
+    def sleep(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        """Wait, but not longer than until the work is called off.
+
+        Raises:
+            Stopped: If it is.
+        """
+        if self.stop is None:
+            sleep(seconds)
+        elif self.stop.wait(seconds):
+            raise Stopped
+
+
+_watch: ContextVar[Watch] = ContextVar("stac_gitlab_watch", default=Watch())  # noqa: B039  # never changed
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Let `watch` be in force for everything that this thread reads from a socket."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def current_watch() -> Watch:
+    """Return the watch that is in force in this thread."""
+    return _watch.get()
+
+
+class _WatchedReader(io.RawIOBase):
+    """The receiving end of a socket, under the watch that is in force in the reading thread."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._patience = sock.gettimeout()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        watch = _watch.get()
+        left = watch.time_left()
+        patience = self._patience
+        if left is not None:
+            patience = left if patience is None else min(left, patience)
+        if watch.stop is None:
+            self._sock.settimeout(patience)
+            return self._sock.recv_into(buffer)
+        give_up = None if patience is None else time.monotonic() + patience
+        while True:
+            self._sock.settimeout(_STOP_LATENCY)
+            try:
+                return self._sock.recv_into(buffer)
+            except TimeoutError:
+                watch.time_left()
+                if give_up is not None and time.monotonic() >= give_up:
+                    raise
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class WatchedResponse(http.client.HTTPResponse):
+    """The standard library's response, whose every read is under the :class:`Watch` in force."""
+
+    fp: Any
+    length: int | None
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        raw = sock.makefile("rb", buffering=0)
+        self.fp = io.BufferedReader(_WatchedReader(raw, sock))
+
+    def take(self, buffer: memoryview) -> int:
+        """Read what one packet brings straight into `buffer`; return how much, 0 at the end.
+
+        ``readinto`` waits until the buffer is full, and loses what it has when the body breaks off
+        before that.
+
+        Raises:
+            http.client.HTTPException: If chunked framing breaks off.
+        """
+        if self.fp is None:
+            return 0
+        if self.chunked:
+            data = self.read1(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        if self.length is not None:
+            buffer = buffer[: self.length]
+        count: int = self.fp.readinto1(buffer) if buffer else 0
+        if self.length is not None:
+            self.length -= count
+        if not count or self.length == 0:
+            # Ours is the last read of this body; the base class gives the socket back likewise.
+            self._close_conn()  # type: ignore[attr-defined]  # missing in the stubs
+        return count
+
+
+class _Connection(HTTPConnection):
+    response_class = WatchedResponse
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = WatchedResponse
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePool}
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """requests' adapter over connections that obey the :class:`Watch` in force.
+
+    It retries nothing by itself: that is one layer's work, and not this one's.
+    """
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools, as requests calls it."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> urllib3.ProxyManager:
+        """Make the pools behind a proxy, as requests calls it."""
+        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **kwargs)
+        # A SOCKS manager brings connection classes of its own, which know how to reach the proxy.
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager

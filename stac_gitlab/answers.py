@@ -1,0 +1,300 @@
+"""What a server's answer means: the error for a status, a sign-in page, a broken connection.
+
+Every error made here says what was asked, what came, what that means and what to do next, and
+holds no secret: responses are replaced by a scrubbed copy, and what requests and urllib3 raised is
+kept as the cause without its tracebacks, whose frames hold the headers that were sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import requests
+import urllib3
+from requests.structures import CaseInsensitiveDict
+
+from stac_gitlab.auth import CREDENTIAL_HEADERS, Origin, scrub
+from stac_gitlab.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    HTTPStatusError,
+    InvalidResponseError,
+    NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    STACGitLabError,
+)
+
+__all__ = [
+    "detached",
+    "error_for_failure",
+    "error_for_page",
+    "error_for_status",
+    "is_html",
+    "without_secrets",
+]
+
+# Enough to show what a server says; whole bodies belong neither in messages nor in pickles.
+MAX_EXCERPT = 300
+MAX_ERROR_BODY = 64 * 1024
+
+_CLASS_OF_STATUS: dict[int, type[HTTPStatusError]] = {
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    410: NotFoundError,
+    429: RateLimitError,
+}
+
+_USUAL_ADVICE = {
+    400: "The server does not accept this request. Check the URL and its parameters.",
+    401: "The server wants a valid credential. Check the token, its scope and its expiry date.",
+    403: "The credential is valid, but has no right to this. Ask for access, or check the "
+    "token's scope.",
+    404: "It does not exist, or there is no access to it with this token. Check the URL.",
+    405: "The server does not offer this operation here.",
+    410: "It is gone for good.",
+    422: "The server understood the request, but not one of its values.",
+    429: "Too many requests. Ask less often, or try again later.",
+}
+
+_SIGN_IN = re.compile(
+    rb"users/sign_in|sign[ _-]?in|log[ _-]?in|type=[\"']?password|single sign-on|/oauth|/auth/",
+    re.IGNORECASE,
+)
+_HTML_START = re.compile(
+    rb"^(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)", re.IGNORECASE
+)
+
+
+def error_for_status(
+    response: requests.Response,
+    *,
+    secrets: Iterable[str] = (),
+    advice: str | None = None,
+    retry_after: float | None = None,
+) -> HTTPStatusError:
+    """Return the error for a response whose status is not a success.
+
+    Args:
+        response: The response; its body has been read.
+        secrets: Values to mask wherever they stand.
+        advice: What the status means at this server, in place of the usual meaning.
+        retry_after: Seconds that the server asks to wait.
+    """
+    status = response.status_code
+    clean = without_secrets(response, secrets)
+    said = _server_says(clean)
+    message = (
+        f"{_request_line(clean)}: {status} {clean.reason or ''}".rstrip()
+        + (f" (the server says: {said})" if said else "")
+        + f". {advice or _USUAL_ADVICE.get(status) or _advice_for_class(status)}"
+    )
+    if retry_after is not None:
+        message += f" The server asks to wait {retry_after:.0f} s."
+    cls = _CLASS_OF_STATUS.get(status, ServerError if status >= 500 else HTTPStatusError)
+    return cls(message, response=clean, retry_after=retry_after)
+
+
+def error_for_page(
+    response: requests.Response, body: bytes, *, secrets: Iterable[str] = (), wanted: str
+) -> STACGitLabError:
+    """Return the error for an HTML page that came with a 200 in place of `wanted`."""
+    clean = without_secrets(response, secrets)
+    line = _request_line(clean)
+    start = body[:8192]
+    if _SIGN_IN.search(start) or _SIGN_IN.search(response.url.encode()):
+        return AuthenticationError(
+            f"{line}: a sign-in page came in place of {wanted}. The server did not accept the "
+            "credential, or this address takes none. Check the token, and that the URL is one of "
+            "the API rather than of the web site.",
+            response=clean,
+        )
+    return InvalidResponseError(
+        f"{line}: an HTML page came in place of {wanted}. Check that the URL is one of the API "
+        "rather than of the web site.",
+        url=clean.url,
+    )
+
+
+def error_for_failure(
+    failure: Exception, *, method: str, url: str, secrets: Iterable[str] = ()
+) -> STACGitLabError:
+    """Return the error for what requests or urllib3 raised in place of a whole answer."""
+    shown = scrub(url, secrets)
+    line = f"{method} {shown}"
+    reason = scrub(_innermost(failure), secrets)
+    if isinstance(failure, requests.TooManyRedirects):
+        return InvalidResponseError(
+            f"{line}: too many redirects ({reason}). The server sends its callers in circles.",
+            url=shown,
+        )
+    if isinstance(failure, _BAD_REQUESTS):
+        if Origin.of(url) is None:
+            return ConfigurationError(f"{line}: not a URL that can be asked for ({reason}).")
+        return InvalidResponseError(
+            f"{line}: the server points to what cannot be asked for ({reason}).", url=shown
+        )
+    if isinstance(failure, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+        return RequestTimeoutError(
+            f"{line}: no whole answer in time ({reason}). The server is slow or out of reach. "
+            "Try again, or raise timeout= or the deadline of the RetryPolicy.",
+            url=shown,
+        )
+    if isinstance(failure, requests.exceptions.SSLError):
+        return NetworkError(
+            f"{line}: no secure connection ({reason}). If the server's certificate comes from an "
+            "authority of your organisation, name its file in REQUESTS_CA_BUNDLE.",
+            url=shown,
+        )
+    if isinstance(failure, _BROKEN_BODIES):
+        return InvalidResponseError(
+            f"{line}: the answer was cut short or garbled ({reason}). Try again.",
+            url=shown,
+            truncated=True,
+        )
+    return NetworkError(
+        f"{line}: no connection ({reason}). Check the address and the network.", url=shown
+    )
+
+
+_BAD_REQUESTS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+    urllib3.exceptions.LocationValueError,
+    UnicodeError,
+)
+
+_BROKEN_BODIES = (
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.DecodeError,
+    urllib3.exceptions.IncompleteRead,
+    urllib3.exceptions.InvalidChunkLength,
+)
+
+
+def is_html(response: requests.Response, body: bytes) -> bool:
+    """Tell whether a body is an HTML page, by what it says rather than by what it is called."""
+    kind = response.headers.get("Content-Type", "").lower()
+    return _HTML_START.match(body[:1024]) is not None or (
+        "text/html" in kind and body.lstrip()[:1] == b"<"
+    )
+
+
+def without_secrets(response: requests.Response, secrets: Iterable[str] = ()) -> requests.Response:
+    """Return a copy of a response, and of its request, that can be shown, kept and pickled."""
+    secrets = tuple(secrets)
+    clean = requests.Response()
+    clean.status_code = response.status_code
+    clean.reason = scrub(response.reason or "", secrets)
+    clean.url = scrub(response.url or "", secrets)
+    clean.encoding = response.encoding
+    clean.elapsed = response.elapsed
+    clean.headers = _clean_headers(response.headers, secrets)
+    body = response._content if isinstance(response._content, bytes) else b""
+    text = body[:MAX_ERROR_BODY].decode("utf-8", "replace")
+    clean._content = scrub(text, secrets).encode()
+    if response.request is not None:
+        asked = requests.PreparedRequest()
+        asked.method = response.request.method
+        asked.url = scrub(response.request.url or "", secrets)
+        asked.headers = _clean_headers(response.request.headers or {}, secrets)
+        clean.request = asked
+    return clean
+
+
+def detached(failure: BaseException) -> BaseException:
+    """Cut the tracebacks off an exception chain, and the request that requests hung on it.
+
+    The frames below ours hold the headers that were sent, the token among them; a traceback that
+    prints locals would show it.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = failure
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link.__traceback__ = None
+        for name in ("request", "response"):
+            if getattr(link, name, None) is not None:
+                setattr(link, name, None)
+        link = link.__cause__ or link.__context__
+    return failure
+
+
+def _clean_headers(headers: Any, secrets: tuple[str, ...]) -> CaseInsensitiveDict[str]:
+    hidden = CREDENTIAL_HEADERS | {"set-cookie", "proxy-authorization"}
+    return CaseInsensitiveDict(
+        {
+            name: scrub(str(value), secrets)
+            for name, value in headers.items()
+            if name.lower() not in hidden
+        }
+    )
+
+
+def _request_line(response: requests.Response) -> str:
+    method = response.request.method if response.request is not None else "GET"
+    return f"{method} {response.url}"
+
+
+def _advice_for_class(status: int) -> str:
+    if status >= 500:
+        return "The server, or one behind it, failed. Try again later."
+    if 300 <= status < 400:
+        return "The server points elsewhere without saying where."
+    return "The server does not accept this request."
+
+
+def _server_says(response: requests.Response) -> str:
+    """Return what the body of an error says, on one line and shortened."""
+    body = response.content
+    if not body or is_html(response, body):
+        return ""
+    text = body.decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, RecursionError):
+        text = _message_in(json.loads(text)) or text
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_EXCERPT else f"{text[:MAX_EXCERPT]}…"
+
+
+def _message_in(body: Any) -> str:
+    """Find the message in an error body: FastAPI's, GitLab's, OGC's and the usual others."""
+    if isinstance(body, str):
+        return body
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_message_in, body)))
+    if not isinstance(body, dict):
+        return ""
+    if "loc" in body and "msg" in body:
+        place = body["loc"] if isinstance(body["loc"], list) else [body["loc"]]
+        return f"{'.'.join(map(str, place))}: {body['msg']}"
+    for name in ("detail", "message", "description", "error_description", "error", "title"):
+        found = _message_in(body.get(name))
+        if found:
+            return found
+    return ""
+
+
+def _innermost(failure: BaseException) -> str:
+    """Return the reason at the bottom of an exception chain: requests wraps it several times."""
+    reason: BaseException = failure
+    for _ in range(8):
+        inner = getattr(reason, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((a for a in reason.args if isinstance(a, BaseException)), None)
+        if inner is None:
+            break
+        reason = inner
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    # urllib3 puts the connection object, with its address in memory, before some reasons.
+    return re.sub(r"^<[^>]*>:\s*|^HTTPS?Connection(?:Pool)?\([^)]*\):\s*", "", text)

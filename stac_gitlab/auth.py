@@ -1,0 +1,459 @@
+"""Whose token goes to which origin, and how secrets stay out of sight.
+
+An *origin* is scheme, host and port. :class:`Credentials` knows the token and the origins that may
+see it; it never decides under which header the token travels, that is the dialect's knowledge.
+:func:`scrub` is what every text passes before a person or a log can read it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning
+
+__all__ = ["Credentials", "Origin", "Token", "TokenSource", "scrub"]
+
+logger = logging.getLogger(__name__)
+
+TokenSource = str | Callable[[], str | None] | None
+"""A token, a function that returns one (asked again after a 401), or None: the environment."""
+
+TOKEN_VARIABLES = ("STAC_GITLAB_TOKEN", "GITLAB_TOKEN", "CI_JOB_TOKEN")
+"""Environment variables that may hold a token, in the order in which they are tried."""
+
+URL_VARIABLE = "STAC_GITLAB_URL"
+
+# Their documents are public. A token bound to one of them by the accident of being read first
+# would be shown to strangers, and then be missing where it is needed.
+PUBLIC_HOSTS = frozenset(
+    {
+        "api.stacspec.org",
+        "cdn.jsdelivr.net",
+        "geojson.org",
+        "gist.githubusercontent.com",
+        "json-schema.org",
+        "proj.org",
+        "raw.githubusercontent.com",
+        "schemas.opengis.net",
+        "schemas.stacspec.org",
+        "stacspec.org",
+        "www.opengis.net",
+    }
+)
+PUBLIC_SUFFIXES = (".github.io", ".gitlab.io")
+
+# A header that a user puts into ``io.headers`` counts as a secret unless it is known to hold none.
+HARMLESS_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "content-type",
+        "pragma",
+        "user-agent",
+    }
+)
+
+# Removed from a request before ours are set, so that a .netrc entry, a cookie or what an earlier
+# hop carried cannot stand in for, or travel beside, the credential that belongs there.
+CREDENTIAL_HEADERS = frozenset(
+    {
+        "authorization",
+        "cookie",
+        "deploy-token",
+        "job-token",
+        "private-token",
+        "x-api-key",
+        "x-gitlab-token",
+    }
+)
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+MASK = "***"
+
+_SECRET_PARAMETER = re.compile(
+    r"\b(gitlab_token|private[-_]token|job[-_]token|deploy[-_]token|access_token|id_token"
+    r"|refresh_token|api[-_]?key|x-gitlab-token|x-amz-signature|x-amz-security-token|sig"
+    r"|signature|password|secret|token)(=|%3D|[\"']?:\s*[\"']?)[^&#\s\"'<>)\],;]+",
+    re.IGNORECASE,
+)
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s@\"'<>]+@")
+_BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
+_TOKEN_SHAPE = re.compile(r"\bgl[a-z]{2,6}-[\w.-]{8,}")
+
+# Shorter values are words rather than secrets: masking every "a" of a message helps nobody.
+_SHORTEST_SECRET = 4
+
+
+def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+    """Mask everything in `text` that is, or looks like, a secret.
+
+    Args:
+        text: A URL, a header, a server's answer, an error message.
+        secrets: Values that are known to be secret and are masked wherever they stand.
+    """
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, MASK)
+    text = _USER_INFO.sub(f"{MASK}@", text)
+    text = _SECRET_PARAMETER.sub(rf"\1\2{MASK}", text)
+    text = _BEARER.sub(rf"\1 {MASK}", text)
+    return _TOKEN_SHAPE.sub(MASK, text)
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port of a URL, in the one form in which they can be compared."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin | None:
+        """Return the origin of an http(s) URL, or None for anything else.
+
+        User info is ignored, the host is lower case, in its ASCII form and without a trailing
+        dot, and the port is spelled out.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            return None
+        scheme = parts.scheme.lower()
+        host = parts.hostname
+        if scheme not in DEFAULT_PORTS or not host:
+            return None
+        if not host.isascii():
+            try:
+                host = host.encode("idna").decode("ascii")
+            except UnicodeError:
+                return None
+        host = host.lower().rstrip(".")
+        return cls(scheme, host, DEFAULT_PORTS[scheme] if port is None else port)
+
+    @property
+    def is_loopback(self) -> bool:
+        if self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_public_metadata(self) -> bool:
+        return self.host in PUBLIC_HOSTS or self.host.endswith(PUBLIC_SUFFIXES)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
+
+
+def parse_host(text: str) -> frozenset[Origin]:
+    """Read one entry of ``hosts=``: a URL, or a bare host with or without a port.
+
+    A bare name means https, and on the loopback interface http as well.
+    """
+    if "://" in text:
+        origin = Origin.of(text)
+        if origin is not None:
+            return frozenset({origin})
+    else:
+        origins = [Origin.of(f"{scheme}://{text}") for scheme in ("https", "http")]
+        https, http = origins
+        if https is not None and http is not None:
+            return frozenset({https, http}) if https.is_loopback else frozenset({https})
+    raise ConfigurationError(
+        f"{scrub(text)!r} is not a host. Give a URL such as 'https://gitlab.example.org' or a "
+        "bare host name."
+    )
+
+
+class Token:
+    """A token and where it came from. Its repr does not show it.
+
+    Attributes:
+        value: The secret itself.
+        is_job_token: Whether it was found in ``CI_JOB_TOKEN``.
+    """
+
+    __slots__ = ("is_job_token", "value")
+
+    def __init__(self, value: str, *, is_job_token: bool = False) -> None:
+        if not isinstance(value, str):
+            raise ConfigurationError(
+                f"A token has to be a string, not {type(value).__name__}. Pass the token, a "
+                "function that returns it, or None for the one in the environment."
+            )
+        value = value.strip()
+        if not value:
+            raise ConfigurationError(
+                "The token is empty. Pass None to use the one in the environment, or to stay "
+                "anonymous where there is none."
+            )
+        if not (value.isascii() and value.isprintable()) or " " in value:
+            raise ConfigurationError(
+                "The token holds spaces, line breaks or letters that no HTTP header can carry. "
+                "Was a whole file pasted in?"
+            )
+        self.value = value
+        self.is_job_token = is_job_token
+
+    def __repr__(self) -> str:
+        return f"Token({MASK})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Token) and other.value == self.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+
+TokenHeader = Callable[[Token], tuple[str, str]]
+"""How a dialect says under which header a token travels: name and value."""
+
+
+class Credentials:
+    """The token, the headers set by the user, and the origins that may see them. Thread-safe.
+
+    Args:
+        token: See :data:`TokenSource`.
+        base_url: URL of the server that gets the token; ``STAC_GITLAB_URL`` where it is None.
+        hosts: More servers that get it, as URLs or bare host names.
+        header: ``"auto"``, a header name (``"x-api-key"``), or a header name and a scheme
+            (``"Authorization: Bearer"``).
+
+    Raises:
+        ConfigurationError: If one of them makes no sense.
+    """
+
+    def __init__(
+        self,
+        token: TokenSource = None,
+        *,
+        base_url: str | None = None,
+        hosts: Iterable[str] | None = None,
+        header: str = "auto",
+    ) -> None:
+        self._lock = threading.Lock()
+        self._ask = token if callable(token) else None
+        self._asked: Token | None = None
+        self._fixed = None if token is None or callable(token) else Token(token)
+        self._left_behind = False
+        self._header_name, self._header_scheme = _parse_header(header)
+        self.headers: dict[str, str] = {}
+        self._named = _origins(base_url, hosts)
+        self._bound: Origin | None = None
+        self._warned: set[Origin] = set()
+        self._seen: set[str] = set()
+
+    # -- which origins ----------------------------------------------------------------------
+
+    @property
+    def origins(self) -> frozenset[Origin]:
+        """The origins that get the token."""
+        if self._named:
+            return self._named
+        return frozenset() if self._bound is None else frozenset({self._bound})
+
+    def allows(self, url: str) -> bool:
+        """Tell whether the origin of `url` may see the token."""
+        return Origin.of(url) in self.origins
+
+    def bind(self, url: str) -> None:
+        """Bind the token to the origin of `url`, if no origin was named and none is bound yet."""
+        if self._named or self._bound is not None:
+            return
+        origin = Origin.of(url)
+        if origin is None or origin.is_public_metadata or not self.available:
+            return
+        with self._lock:
+            if self._bound is None:
+                self._bound = origin
+                logger.info(
+                    "The token is bound to %s, the first server read. "
+                    "Pass base_url= or hosts= to name its servers yourself.",
+                    origin,
+                )
+
+    # -- which secret -----------------------------------------------------------------------
+
+    @property
+    def available(self) -> bool:
+        """Whether there is any secret to send."""
+        return bool(
+            self._fixed or self._ask or self._secret_headers() or self._environment() is not None
+        )
+
+    def token(self) -> Token | None:
+        """Return the token to use now, or None to stay anonymous."""
+        token = self._token()
+        if token is not None and token.value not in self._seen:
+            with self._lock:
+                self._seen = {*self._seen, token.value}
+        return token
+
+    def renew(self, refused: Token | None) -> bool:
+        """Ask the token function again, after a 401 for `refused`; tell whether that helps."""
+        if self._ask is None or refused is None:
+            return False
+        with self._lock:
+            if self._asked == refused:
+                self._asked = None
+        return self.token() not in (None, refused)
+
+    def headers_for(self, url: str, token_header: TokenHeader) -> dict[str, str]:
+        """Return the secret headers that `url` may see: none for an origin that is not allowed."""
+        if not self.allows(url):
+            return {}
+        headers = self._secret_headers()
+        token = self.token()
+        if token is not None:
+            if token == self._guide_token():
+                headers = {n: v for n, v in headers.items() if n.lower() != "x-gitlab-token"}
+            if self._header_name is None:
+                name, value = token_header(token)
+            else:
+                name = self._header_name
+                value = f"{self._header_scheme} {token.value}".lstrip()
+            if name.lower() not in {n.lower() for n in headers}:
+                headers[name] = value
+        if headers:
+            self._warn_if_exposed(url)
+        return headers
+
+    def secret_header_names(self) -> frozenset[str]:
+        """Return the names of the headers, besides the usual ones, that may hold a secret."""
+        chosen = set() if self._header_name is None else {self._header_name}
+        return frozenset(chosen | set(self._secret_headers()))
+
+    def harmless_headers(self) -> dict[str, str]:
+        """Return the headers set by the user that any server may see."""
+        return {n: v for n, v in self.headers.items() if n.lower() in HARMLESS_HEADERS}
+
+    def secrets(self) -> frozenset[str]:
+        """Return every secret value that was in use so far, to be masked in texts."""
+        return frozenset(self._seen) | set(self._secret_headers().values())
+
+    def _token(self) -> Token | None:
+        if self._fixed is not None:
+            return self._fixed
+        if self._ask is not None:
+            with self._lock:
+                if self._asked is None:
+                    value = self._ask()
+                    self._asked = None if value is None else Token(value)
+                return self._asked
+        guide = self._guide_token()
+        if guide is not None:
+            return guide
+        if self._secret_headers():
+            return None
+        token = self._environment()
+        if token is None and self._left_behind:
+            raise ConfigurationError(
+                "This reader was pickled without its token, and the process that uses it now has "
+                f"none in its environment. Set {TOKEN_VARIABLES[0]} there, pass a function as "
+                "token=, or allow the token to travel with allow_pickle_token=True."
+            )
+        return token
+
+    def _guide_token(self) -> Token | None:
+        """Return what a script wrote as ``io.headers = {"X-Gitlab-Token": …}``."""
+        for name, value in self.headers.items():
+            if name.lower() == "x-gitlab-token":
+                return Token(value)
+        return None
+
+    def _environment(self) -> Token | None:
+        for name in TOKEN_VARIABLES:
+            value = os.environ.get(name, "").strip()
+            if value:
+                return Token(value, is_job_token=name == "CI_JOB_TOKEN")
+        return None
+
+    def _secret_headers(self) -> dict[str, str]:
+        return {n: v for n, v in self.headers.items() if n.lower() not in HARMLESS_HEADERS}
+
+    def _warn_if_exposed(self, url: str) -> None:
+        origin = Origin.of(url)
+        if origin is None or origin.scheme == "https" or origin.is_loopback:
+            return
+        with self._lock:
+            if origin in self._warned:
+                return
+            self._warned.add(origin)
+        warnings.warn(
+            f"The token is sent to {origin} without encryption: everyone on the way can read it. "
+            "Use the server's https address.",
+            InsecureTransportWarning,
+            stacklevel=2,
+        )
+
+    # -- texts and pickles ------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        origins = ", ".join(sorted(map(str, self.origins))) or "the first server read"
+        return f"<Credentials {'set' if self.available else 'none'} for {origins}>"
+
+    def state(self, *, with_secrets: bool) -> dict[str, Any]:
+        """Return what travels in a pickle; an explicit token only `with_secrets`."""
+        state = {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in {"_lock", "_asked", "_seen", "_warned"}
+        }
+        if not with_secrets:
+            kept = self.harmless_headers()
+            state["_left_behind"] = (
+                self._left_behind or self._fixed is not None or kept != self.headers
+            )
+            state["_fixed"] = None
+            state["headers"] = kept
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Credentials:
+        """Rebuild what :meth:`state` described."""
+        credentials = cls.__new__(cls)
+        credentials.__dict__.update(state)
+        credentials._lock = threading.Lock()
+        credentials._asked = None
+        credentials._seen = set()
+        credentials._warned = set()
+        return credentials
+
+
+def _origins(base_url: str | None, hosts: Iterable[str] | None) -> frozenset[Origin]:
+    base_url = base_url or os.environ.get(URL_VARIABLE) or None
+    named = set(parse_host(base_url)) if base_url else set()
+    if isinstance(hosts, str):
+        hosts = [hosts]
+    for host in hosts or ():
+        named |= parse_host(host)
+    return frozenset(named)
+
+
+def _parse_header(header: str) -> tuple[str | None, str]:
+    if header == "auto":
+        return None, ""
+    name, _, scheme = header.partition(":")
+    name, scheme = name.strip(), scheme.strip()
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"\w*", scheme):
+        raise ConfigurationError(
+            f"header={header!r} is not 'auto', a header name such as 'x-api-key', or a name and "
+            "a scheme such as 'Authorization: Bearer'."
+        )
+    return name, scheme

@@ -1,0 +1,202 @@
+"""Asset keys and ids made file names inside a folder.
+
+Keys are written by whoever maintains a project, and are often paths. Sub-folders are kept; what
+would lead out of the folder, or cannot be a name, is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stac_gitlab.errors import DownloadError, UnsafePathError
+from stac_gitlab.part import OWN_PREFIX
+
+__all__ = ["FileNaming", "contained_path", "relative_path", "shown"]
+
+# Room is left for what is put around a name while the file is being written.
+MAX_NAME_BYTES = 255 - 40
+MAX_PATH_BYTES = 4096 - 256
+
+_RESERVED_ON_WINDOWS = re.compile(
+    r"^(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\s*[.:].*)?$",
+    re.IGNORECASE,
+)
+_FORBIDDEN_ON_WINDOWS = re.compile(r'[<>:"|?*\\]')
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+# Cc control, Cf format (direction marks that make a name look like another), Cs lone surrogate,
+# Zl and Zp line breaks.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Of the format characters, these two belong to the spelling of Persian, Hindi and others.
+_JOINERS = "\u200c\u200d"
+
+
+def relative_path(key: str, *, portable: bool = os.name == "nt") -> str:
+    """Return the path of a file below the output folder, with ``/`` between its parts.
+
+    Args:
+        key: An asset key or an item id.
+        portable: Also refuse what only some systems refuse: names reserved on Windows, characters
+            forbidden there, dots and spaces at the end.
+
+    Raises:
+        UnsafePathError: If the key cannot be such a path.
+
+    Example:
+        >>> from stac_gitlab.names import relative_path
+        >>> relative_path("data/train.csv")
+        'data/train.csv'
+        >>> relative_path("../train.csv")
+        Traceback (most recent call last):
+            ...
+        stac_gitlab.errors.UnsafePathError: '../train.csv' cannot be a file name: it leads out of \
+the folder. Download it by hand under a name of your own.
+    """
+    if not key:
+        raise _refused(key, "it is empty")
+    if key.startswith(("/", "\\")) or _DRIVE.match(key):
+        raise _refused(key, "it is an absolute path")
+    if _is_deceptive(key):
+        raise _refused(key, "it holds control characters or invisible ones")
+    parts = key.split("/")
+    for part in parts:
+        _check_part(key, part, portable=portable)
+    if len(key.encode()) > MAX_PATH_BYTES:
+        raise _refused(key, f"it is longer than {MAX_PATH_BYTES} bytes")
+    return key
+
+
+def _check_part(key: str, part: str, *, portable: bool) -> None:
+    if not part:
+        raise _refused(key, "it has an empty part")
+    # Backslashes separate on Windows only, but "..\\" means harm wherever it was written.
+    if part == "." or ".." in part.split("\\"):
+        raise _refused(key, "it leads out of the folder")
+    if part.lower().startswith(OWN_PREFIX):
+        raise _refused(key, f"names with {OWN_PREFIX!r} are for files in the making")
+    if len(part.encode()) > MAX_NAME_BYTES:
+        raise _refused(key, f"a part of it is longer than {MAX_NAME_BYTES} bytes")
+    if not portable:
+        return
+    if _RESERVED_ON_WINDOWS.match(part):
+        raise _refused(key, f"{part!r} is a device on Windows")
+    if _FORBIDDEN_ON_WINDOWS.search(part):
+        raise _refused(key, f"{part!r} holds a character that Windows forbids")
+    if part != part.rstrip(". "):
+        raise _refused(key, "Windows drops dots and spaces at the end of a name")
+
+
+def _refused(key: str, why: str) -> UnsafePathError:
+    return UnsafePathError(
+        f"{shown(key)} cannot be a file name: {why}. Download it by hand under a name of your own."
+    )
+
+
+def shown(key: str) -> str:
+    """Return a key as it can be printed: quoted, control characters escaped, not endless."""
+    text = ascii(key) if _is_deceptive(key) else repr(key)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _is_deceptive(key: str) -> bool:
+    return any(unicodedata.category(c) in _INVISIBLE and c not in _JOINERS for c in key)
+
+
+def contained_path(folder: Path, relative: str) -> Path:
+    """Return the path of a file below `folder`, whose own folder exists and lies inside.
+
+    Raises:
+        UnsafePathError: If a link inside the folder leads out of it, or something that is not a
+            folder stands in the way.
+    """
+    target = folder.joinpath(*relative.split("/"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UnsafePathError(
+            f"{shown(relative)}: a file stands where the folder {str(target.parent)!r} has to be."
+        ) from None
+    inside = os.path.realpath(folder)
+    parent = os.path.realpath(target.parent)
+    if os.path.commonpath([inside, parent]) != inside:
+        raise UnsafePathError(
+            f"{shown(relative)}: a link in {str(folder)!r} leads to {parent!r}, outside of it. "
+            "Nothing is written there."
+        )
+    return target
+
+
+@dataclass(frozen=True)
+class FileNaming:
+    """Which names are one and the same on a file system.
+
+    Attributes:
+        ignores_case: Whether ``A`` and ``a`` are one file.
+        normalizes: Whether a letter and its composed form are one file.
+    """
+
+    ignores_case: bool
+    normalizes: bool
+
+    @classmethod
+    def of(cls, folder: Path) -> FileNaming:
+        """Find out by trying in `folder`, which exists."""
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f"{OWN_PREFIX}-Probe-\u00e9-")
+        os.close(handle)
+        try:
+            head, tail = os.path.split(name)
+            return cls(
+                ignores_case=os.path.exists(os.path.join(head, tail.swapcase())),
+                normalizes=os.path.exists(os.path.join(head, unicodedata.normalize("NFD", tail))),
+            )
+        finally:
+            os.unlink(name)
+
+    @classmethod
+    def strictest(cls) -> FileNaming:
+        """Return the naming under which everything collides that collides on any common system."""
+        return cls(ignores_case=True, normalizes=True)
+
+    def identity(self, relative: str) -> str:
+        """Return what two names have in common exactly if they are one file."""
+        if self.ignores_case:
+            relative = unicodedata.normalize("NFD", relative).casefold()
+        if self.normalizes or self.ignores_case:
+            relative = unicodedata.normalize("NFC", relative)
+        return relative
+
+    def check_distinct(self, paths: Mapping[str, str]) -> None:
+        """Check that no two assets are one file, and none is a folder that another needs.
+
+        Args:
+            paths: The relative path of each asset, by its key.
+
+        Raises:
+            DownloadError: If there are such assets; the message names them.
+        """
+        by_identity: dict[str, str] = {}
+        clashes: list[tuple[str, str]] = []
+        for key, path in paths.items():
+            other = by_identity.setdefault(self.identity(path), key)
+            if other != key:
+                clashes.append((other, key))
+        for key, path in paths.items():
+            folders = _folders(self.identity(path))
+            clashes += [(by_identity[folder], key) for folder in folders if folder in by_identity]
+        if clashes:
+            pairs = "; ".join(f"{shown(a)} and {shown(b)}" for a, b in clashes)
+            raise DownloadError(
+                f"These assets would be the same file, or one the folder of the other: {pairs}. "
+                "Download them one at a time into different folders, with include=."
+            )
+
+
+def _folders(path: str) -> Iterable[str]:
+    parts = path.split("/")
+    return ("/".join(parts[:n]) for n in range(1, len(parts)))

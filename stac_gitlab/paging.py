@@ -1,0 +1,222 @@
+"""The pages of a STAC API, followed as its specification says.
+
+A ``next`` link is followed verbatim, may be relative, and may carry a method, headers and a body.
+Empty pages do not end a walk; pages that come round again do, with an error. The next page is
+fetched in the background once the caller is at work on the one before.
+
+Source: STAC API specification, "Paging" (item-search and ogcapi-features).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, quote, urljoin, urlsplit, urlunsplit
+
+from stac_gitlab.auth import CREDENTIAL_HEADERS
+from stac_gitlab.errors import InvalidResponseError
+
+__all__ = ["Page", "PageRequest", "Pages", "with_limit"]
+
+# A server may well have empty pages, but not endlessly many without an item or an end.
+MAX_EMPTY_PAGES = 1000
+
+# What a server may not set through a `next` link: framing, routing and credentials are ours.
+_RESERVED_HEADERS = CREDENTIAL_HEADERS | {
+    "connection",
+    "content-length",
+    "host",
+    "proxy-authorization",
+    "transfer-encoding",
+}
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """How to ask for a page."""
+
+    href: str
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """What makes two requests the same."""
+        parts = [self.method, self.href, sorted(self.headers.items()), self.body]
+        return json.dumps(parts, sort_keys=True, default=str)
+
+    def followed_by(self, link: Mapping[str, Any], *, page_url: str) -> PageRequest:
+        """Return the request that a ``next`` link of the answer to this one describes.
+
+        Args:
+            link: The link.
+            page_url: Where the page came from; relative hrefs are relative to it.
+
+        Raises:
+            InvalidResponseError: If the link cannot be followed.
+        """
+        method = str(link.get("method") or "GET").upper()
+        href, headers, body = link.get("href"), link.get("headers") or {}, link.get("body")
+        if not isinstance(href, str) or not href:
+            raise InvalidResponseError(f"{page_url}: a next link without an href.", url=page_url)
+        if method not in ("GET", "POST"):
+            raise InvalidResponseError(
+                f"{page_url}: a next link with the method {method!r}; pages are asked for with GET "
+                "or POST.",
+                url=page_url,
+            )
+        if not isinstance(headers, Mapping) or not (body is None or isinstance(body, Mapping)):
+            raise InvalidResponseError(
+                f"{page_url}: a next link whose headers or body is not an object.", url=page_url
+            )
+        sent = {
+            str(name): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            for name, value in headers.items()
+            if str(name).lower() not in _RESERVED_HEADERS
+        }
+        if link.get("merge"):
+            sent = {**self.headers, **sent}
+            body = {**(self.body or {}), **(body or {})} if method == "POST" else None
+        elif method == "POST" and body is None:
+            # A next link with nothing but headers: they carry the position, the query stays.
+            body = self.body
+        return PageRequest(urljoin(page_url, href), method, sent, body)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: where it came from, and what it says."""
+
+    url: str
+    document: Mapping[str, Any]
+
+    def features(self, field_name: str = "features") -> list[Any]:
+        """Return what is listed on the page.
+
+        Raises:
+            InvalidResponseError: If there is no list.
+        """
+        listed = self.document.get(field_name)
+        if not isinstance(listed, list):
+            raise InvalidResponseError(
+                f"{self.url}: a page without a list of {field_name}. Is it the items endpoint of a "
+                "STAC API?",
+                url=self.url,
+            )
+        return listed
+
+    def next_link(self) -> Mapping[str, Any] | None:
+        """Return the link to the page that follows, or None on the last one."""
+        links = self.document.get("links") or ()
+        return next((k for k in links if isinstance(k, Mapping) and k.get("rel") == "next"), None)
+
+
+class Pages:
+    """The pages that begin with a request. An iterator; close it to stop early.
+
+    Args:
+        read: Reads one page.
+        first: The request for the first page.
+        field_name: Under which name a page lists what it holds.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[PageRequest], Page],
+        first: PageRequest,
+        *,
+        field_name: str = "features",
+    ) -> None:
+        self._read = read
+        self._upcoming: PageRequest | None = first
+        self._field_name = field_name
+        self._ahead: Future[Page] | None = None
+        self._asked: set[int] = set()
+        self._last_ids: list[Any] | None = None
+        self._empty = 0
+
+    def __iter__(self) -> Iterator[Page]:
+        return self
+
+    def __next__(self) -> Page:
+        request = self._upcoming
+        if request is None:
+            raise StopIteration
+        self._upcoming = None
+        page = self._read(request) if self._ahead is None else self._ahead.result()
+        self._ahead = None
+        self._asked.add(hash(request.key))
+        self._check_progress(page)
+        link = page.next_link()
+        if link is not None:
+            upcoming = request.followed_by(link, page_url=page.url)
+            if hash(upcoming.key) in self._asked:
+                raise InvalidResponseError(
+                    f"{page.url}: the next page is one that was already read. The server pages in "
+                    "circles; what it lists is not complete.",
+                    url=page.url,
+                )
+            self._upcoming = upcoming
+        return page
+
+    def listed(self) -> Generator[tuple[Any, Page], None, None]:
+        """Yield what the pages list, with its page, reading one page ahead.
+
+        Reading ahead begins with the second thing asked for: who takes only one does not make the
+        server put together a page for nothing.
+        """
+        try:
+            for page in self:
+                for index, feature in enumerate(page.features(self._field_name)):
+                    if index == 1:
+                        self.read_ahead()
+                    yield feature, page
+        finally:
+            self._upcoming = None
+
+    def read_ahead(self) -> None:
+        """Begin to fetch the next page, if there is one and it is not under way already."""
+        request = self._upcoming
+        if request is None or self._ahead is not None:
+            return
+        ahead: Future[Page] = Future()
+
+        def fetch() -> None:
+            try:
+                ahead.set_result(self._read(request))
+            except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
+                ahead.set_exception(error)
+
+        self._ahead = ahead
+        # A daemon: a slow server must not keep an interpreter from ending.
+        threading.Thread(target=fetch, name="stac-gitlab-page", daemon=True).start()
+
+    def _check_progress(self, page: Page) -> None:
+        listed = page.features(self._field_name)
+        ids = [f.get("id") for f in listed if isinstance(f, Mapping)]
+        if ids and None not in ids and ids == self._last_ids:
+            raise InvalidResponseError(
+                f"{page.url}: the same page as the one before. The server does not follow its own "
+                "next links; what it lists is not complete.",
+                url=page.url,
+            )
+        self._last_ids = ids
+        self._empty = 0 if listed else self._empty + 1
+        if self._empty > MAX_EMPTY_PAGES:
+            raise InvalidResponseError(
+                f"{page.url}: {MAX_EMPTY_PAGES} empty pages in a row, and no end.", url=page.url
+            )
+
+
+def with_limit(url: str, page_size: int) -> str:
+    """Return an items URL with a ``limit``, unless it has one of its own."""
+    parts = urlsplit(url)
+    if any(name == "limit" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        return url
+    query = f"{parts.query}&" if parts.query else ""
+    return urlunsplit(parts._replace(query=f"{query}limit={quote(str(page_size))}"))

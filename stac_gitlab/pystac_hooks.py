@@ -1,0 +1,306 @@
+"""What stock pystac lacks to walk an API, added to its own classes.
+
+The collections of a STAC API list their items behind one ``items`` link, and pystac knows ``item``
+links only. The hooks act on objects that were read through a GitLabStacIO and leave every other
+object to pystac, whose own behaviour they extend and never replace:
+
+- ``Catalog.get_stac_objects`` pages the ``items`` endpoint (and ``/collections``, for a landing
+  page without ``child`` links) once the stock links are exhausted;
+- ``Catalog.get_items`` asks the endpoint for the items with given ids, and goes through children
+  one after the other;
+- ``STACObject.from_file`` lets every object keep its reader, returns the Collection that
+  ``Catalog.from_file`` was pointed at, and explains what pystac refuses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pystac
+from pystac.link import Link
+from pystac.stac_object import STACObject
+from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
+
+from stac_gitlab.errors import STACGitLabError
+from stac_gitlab.stac_io import (
+    GitLabStacIO,
+    become_own_root,
+    keep_reader,
+    refusals_explained,
+)
+
+__all__ = ["install", "materialize"]
+
+logger = logging.getLogger(__name__)
+
+# Servers offer the items endpoint in several formats; these are the ones with STAC in them.
+_ITEMS_MEDIA_TYPES = frozenset({None, "application/geo+json", "application/json"})
+
+_MARK = "_stac_gitlab_hook"
+
+LinkOrder = Callable[[list[Link]], list[Link]]
+
+
+def install() -> None:
+    """Add the hooks to pystac's classes. Doing it twice changes nothing."""
+    for owner, name, hook in (
+        (pystac.Catalog, "get_stac_objects", _get_stac_objects),
+        (pystac.Catalog, "get_items", _get_items(pystac.Catalog.get_items)),
+        (STACObject, "from_file", classmethod(_from_file(STACObject.from_file.__func__))),  # type: ignore[attr-defined]  # a classmethod
+    ):
+        present = owner.__dict__.get(name)
+        if getattr(getattr(present, "__func__", present), _MARK, False):
+            continue
+        setattr(getattr(hook, "__func__", hook), _MARK, True)
+        setattr(owner, name, hook)
+
+
+def reader_of(catalog: pystac.Catalog) -> GitLabStacIO | None:
+    """Return the GitLabStacIO that a catalog was read through, if it was."""
+    stac_io = getattr(catalog, "_stac_io", None)
+    return stac_io if isinstance(stac_io, GitLabStacIO) else None
+
+
+def items_url_of(catalog: pystac.Catalog) -> str | None:
+    """Return the absolute URL of a catalog's items endpoint, if it has one."""
+    for link in catalog.links:
+        if link.rel == "items" and link.media_type in _ITEMS_MEDIA_TYPES:
+            return link.get_absolute_href()
+    return None
+
+
+def materialize(catalog: pystac.Catalog, max_items: int | None = None) -> pystac.Catalog:
+    """Replace the ``items`` links of a catalog and its children by links to the items themselves.
+
+    ``save``, ``normalize_and_save``, ``full_copy``, ``map_items`` and ``generate_subcatalogs`` go
+    by links; after this they see the items of an API. All of them are then held in memory.
+
+    Args:
+        catalog: A catalog or collection read through a GitLabStacIO. It is changed in place.
+        max_items: How many items to take at the most, over all collections; None for all.
+
+    Returns:
+        The same catalog.
+
+    Raises:
+        STACGitLabError: If a page cannot be read.
+
+    Example:
+        >>> import pystac
+        >>> from stac_gitlab import materialize
+        >>> catalog = pystac.Catalog("local", "Needs no materializing")
+        >>> materialize(catalog) is catalog
+        True
+    """
+    _materialize(catalog, max_items)
+    return catalog
+
+
+def _materialize(catalog: pystac.Catalog, max_items: int | None) -> int:
+    taken = 0
+    for child in list(catalog.get_children()):
+        left = None if max_items is None else max_items - taken
+        taken += _materialize(child, left)
+        if not any(link.target is child for link in catalog.get_links("child")):
+            catalog.add_link(Link.child(child))
+    catalog.remove_links("data")
+    if items_url_of(catalog) is None or reader_of(catalog) is None:
+        return taken
+    stock = sum(1 for link in catalog.links if link.rel == "item")
+    root = catalog.get_root()
+    fresh: list[Link] = []
+    for number, item in enumerate(catalog.get_items()):
+        if max_items is not None and taken >= max_items:
+            break
+        if number >= stock:
+            item.set_root(root)
+            fresh.append(Link.item(item))
+        taken += 1
+    catalog.remove_links("items")
+    catalog.add_links(fresh)
+    return taken
+
+
+# -- Catalog.get_stac_objects ---------------------------------------------------------------
+
+
+def _get_stac_objects(
+    self: pystac.Catalog,
+    rel: str | pystac.RelType,
+    typ: type[STACObject] | None = None,
+    modify_links: LinkOrder | None = None,
+) -> Iterable[STACObject]:
+    seen: set[str | None] = set()
+    for found in STACObject.get_stac_objects(self, rel, typ, modify_links):
+        seen.add(found.id)
+        yield found
+    stac_io = reader_of(self)
+    if stac_io is None:
+        return
+    if rel == pystac.RelType.ITEM:
+        url = items_url_of(self)
+        more: Iterator[STACObject] = iter(()) if url is None else _items(self, stac_io, url)
+    elif rel == pystac.RelType.CHILD and not any(k.rel == rel for k in self.links):
+        more = _collections(self, stac_io)
+    else:
+        return
+    for found in more:
+        if found.id not in seen and (typ is None or isinstance(found, typ)):
+            yield found
+
+
+def _items(catalog: pystac.Catalog, stac_io: GitLabStacIO, url: str) -> Iterator[pystac.Item]:
+    family = _Family(catalog)
+    for feature in stac_io.list_items(url):
+        item = _item(feature, stac_io, url)
+        if item is not None:
+            yield family.adopt(item)
+
+
+def _item(feature: dict[str, Any], stac_io: GitLabStacIO, url: str) -> pystac.Item | None:
+    try:
+        with refusals_explained(url, feature):
+            feature.setdefault("stac_version", "1.0.0")
+            item = pystac.Item.from_dict(feature, preserve_dict=False)
+    except STACGitLabError as error:
+        stac_io.report_bad_item(error, feature)
+        return None
+    keep_reader(item, stac_io)
+    return item
+
+
+def _collections(catalog: pystac.Catalog, stac_io: GitLabStacIO) -> Iterator[pystac.Collection]:
+    link = catalog.get_single_link("data")
+    url = None if link is None else link.get_absolute_href()
+    if url is None:
+        return
+    root = catalog.get_root()
+    for document in stac_io.list_collections(url):
+        with refusals_explained(url, document):
+            document.setdefault("stac_version", "1.0.0")
+            collection = pystac.Collection.from_dict(document, preserve_dict=False)
+        collection._stac_io = stac_io
+        if root is not None:
+            # As pystac does with what a link resolves to: one object for one href.
+            collection = cast("pystac.Collection", root._resolved_objects.get_or_cache(collection))
+            collection.set_root(root)
+        collection.set_parent(catalog)
+        yield collection
+
+
+class _Family:
+    """The relations that the items of one collection have in common."""
+
+    def __init__(self, catalog: pystac.Catalog) -> None:
+        self._catalog = catalog
+        self._root = _root_of(catalog)
+
+    def adopt(self, item: pystac.Item) -> pystac.Item:
+        """Set parent, root and collection, without a request and without a word to the root.
+
+        ``Item.set_root`` would write the item into the root's cache, and a walk over a million
+        items would keep them all.
+        """
+        links = [k for k in item.links if k.rel not in (pystac.RelType.PARENT, pystac.RelType.ROOT)]
+        parent = Link.parent(self._catalog).set_owner(item)
+        for link in links:
+            if link.rel == pystac.RelType.COLLECTION and isinstance(
+                self._catalog, pystac.Collection
+            ):
+                link.target = self._catalog
+        if self._root is None:
+            links += [k for k in item.links if k.rel == pystac.RelType.ROOT]
+        else:
+            links.append(Link.root(self._root).set_owner(item))
+        item.links = [*links, parent]
+        return item
+
+
+def _root_of(catalog: pystac.Catalog) -> pystac.Catalog | None:
+    try:
+        return catalog.get_root()
+    except pystac.STACError as error:
+        # A catalog can be read by who may not read its root; only asking for that root fails.
+        logger.info("The root of %s cannot be read, its items go without: %s", catalog, error)
+        return None
+
+
+# -- Catalog.get_items ----------------------------------------------------------------------
+
+GetItems = Callable[..., Iterator[pystac.Item]]
+
+
+def _get_items(stock: GetItems) -> GetItems:
+    def get_items(
+        self: pystac.Catalog, *ids: str, recursive: bool = False
+    ) -> Iterator[pystac.Item]:
+        stac_io = reader_of(self)
+        if stac_io is None:
+            yield from stock(self, *ids, recursive=recursive)
+            return
+        url = items_url_of(self)
+        if ids and url is not None and urlsplit(url).path.rstrip("/").endswith("/items"):
+            yield from _items_by_id(self, stac_io, url, ids)
+        else:
+            yield from stock(self, *ids)
+        if recursive:
+            # One child after the other; the stock method resolves all of them before the first
+            # item comes.
+            for child in self.get_children():
+                yield from child.get_items(*ids, recursive=True)
+
+    get_items.__doc__ = stock.__doc__
+    return get_items
+
+
+def _items_by_id(
+    catalog: pystac.Catalog, stac_io: GitLabStacIO, url: str, ids: tuple[str, ...]
+) -> Iterator[pystac.Item]:
+    linked = STACObject.get_stac_objects(catalog, pystac.RelType.ITEM)
+    wanted = dict.fromkeys(ids)
+    for found in linked:
+        if found.id in wanted:
+            del wanted[found.id]
+            yield cast("pystac.Item", found)
+    family: _Family | None = None
+    for item_id in wanted:
+        answer = stac_io.read_item_of(url, item_id)
+        if answer is None:
+            continue
+        href, document = answer
+        with refusals_explained(href, document):
+            item = pystac.Item.from_dict(document, preserve_dict=False)
+        keep_reader(item, stac_io)
+        # SharingHub ignores the case of an id and answers with the canonical one.
+        if item.id.casefold() == item_id.casefold():
+            family = family or _Family(catalog)
+            yield family.adopt(item)
+
+
+# -- STACObject.from_file -------------------------------------------------------------------
+
+
+def _from_file(stock: Callable[..., Any]) -> Callable[..., Any]:
+    def from_file(
+        cls: type[STACObject], href: Any, stac_io: pystac.StacIO | None = None
+    ) -> STACObject:
+        reader = pystac.StacIO.default() if stac_io is None else stac_io
+        if cls is STACObject or not isinstance(reader, GitLabStacIO):
+            return cast("STACObject", stock(cls, href, stac_io))
+        href = make_posix_style(href)
+        if not is_absolute_href(href):
+            href = make_absolute_href(href)
+        document = reader.read_json(href)
+        if cls is pystac.Catalog and document.get("type") == pystac.STACObjectType.COLLECTION:
+            cls = pystac.Collection
+        with refusals_explained(href, document):
+            found = cls.from_dict(document, href=href, migrate=True, preserve_dict=False)
+        keep_reader(found, reader)
+        become_own_root(found, href)
+        return found
+
+    from_file.__doc__ = stock.__doc__
+    return from_file

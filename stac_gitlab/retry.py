@@ -1,0 +1,255 @@
+"""How often and how long to try again, and what a server says about waiting.
+
+:class:`RetryPolicy` is the value object that users set. :func:`wait_hint` reads the headers in
+which servers announce when to come back. :class:`RateGate` is what threads share: one 429 slows all
+of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from stac_gitlab.adapter import current_watch
+from stac_gitlab.errors import ConfigurationError
+
+__all__ = ["RateGate", "RetryPolicy", "wait_hint"]
+
+
+def _sleep(seconds: float) -> None:
+    # Looked up when called, so that replacing time.sleep in a test has an effect.
+    time.sleep(seconds)
+
+
+# A reset above this is a point in time (seconds since 1970), below it a delay in seconds: the same
+# header means one at GitLab and the other in the IETF drafts.
+EPOCH_THRESHOLD = 10**9
+
+# How long a thread that waits for its turn may take to notice that it is to stop, in seconds.
+_STOP_LATENCY = 0.25
+
+_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*", re.ASCII)
+_RATE_LIMIT_ITEM = re.compile(r"(?:^|[;,\s])(r|t|remaining|reset)\s*=\s*(\d+)", re.ASCII)
+_RATE_LIMIT_FIELDS = {"r": "remaining", "t": "reset", "remaining": "remaining", "reset": "reset"}
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When a request is tried again. Immutable; use :meth:`replace` for a variation.
+
+    Attributes:
+        max_attempts: How often a request is sent at the most, the first time included.
+        deadline: Seconds that one document may take with all its attempts, waits and redirects.
+        backoff_base: Seconds; the n-th wait is drawn between 0 and ``backoff_base * 2 ** (n - 1)``.
+        backoff_cap: Seconds; no drawn wait is longer.
+        max_wait: Seconds; a server that asks for more is not waited for.
+        statuses: The HTTP statuses that are worth another attempt.
+        min_rate: Bytes per second below which a download counts as stalled.
+        stall_window: Seconds over which `min_rate` is measured.
+        sleep: What waits; takes seconds.
+        clock: What tells the time for deadlines, in seconds.
+
+    Raises:
+        ConfigurationError: If a value makes no sense.
+    """
+
+    max_attempts: int = 5
+    deadline: float = 300.0
+    backoff_base: float = 0.5
+    backoff_cap: float = 30.0
+    max_wait: float = 120.0
+    statuses: frozenset[int] = frozenset({408, 429, 500, 502, 503, 504})
+    min_rate: float = 1024.0
+    stall_window: float = 60.0
+    sleep: Callable[[float], None] = dataclasses.field(default=_sleep, repr=False, compare=False)
+    clock: Callable[[], float] = dataclasses.field(
+        default=time.monotonic, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "statuses", frozenset(self.statuses))
+        if self.max_attempts < 1:
+            raise ConfigurationError(
+                f"max_attempts={self.max_attempts}: a request is sent at least once. "
+                "Use 1 to switch retries off."
+            )
+        for name in ("deadline", "backoff_base", "backoff_cap", "max_wait", "stall_window"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)}: seconds are never negative."
+                )
+
+    def replace(self, **changes: object) -> RetryPolicy:
+        """Return a copy with some attributes changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # any field
+
+    def backoff(self, attempt: int) -> float:
+        """Draw the seconds to wait after a failed attempt (1 for the first): full jitter."""
+        ceiling = min(self.backoff_cap, self.backoff_base * 2.0 ** min(attempt - 1, 60))
+        return random.uniform(0.0, ceiling)  # noqa: S311  # spreads load, guards nothing
+
+
+def wait_hint(
+    headers: Mapping[str, str], *, rate_limited: bool, now: float | None = None
+) -> float | None:
+    """Return the seconds that a response asks to wait, or None where it does not say.
+
+    Args:
+        headers: The response's headers, looked up without regard to case.
+        rate_limited: Whether the status is 429. Only then do the ``RateLimit`` headers, which
+            GitLab sends with every answer, say when to come back.
+        now: Seconds since 1970 for a response without ``Date``; the local clock by default.
+
+    Malformed and negative values count as absent; an absurdly long wait is returned as it is, for
+    the caller to refuse.
+
+    Source: RFC 9110 (Retry-After), the IETF RateLimit header drafts, GitLab's rate limit headers.
+    """
+    at = _date(headers.get("Date"))
+    if at is None:
+        at = time.time() if now is None else now
+    wait = _seconds_or_date(headers.get("Retry-After"), at)
+    if wait is None:
+        milliseconds = _number(headers.get("x-amz-retry-after"))
+        wait = None if milliseconds is None else milliseconds / 1000
+    if wait is None and rate_limited:
+        wait = _rate_limit_wait(headers, at)
+    return None if wait is None else max(0.0, wait)
+
+
+def _rate_limit_wait(headers: Mapping[str, str], at: float) -> float | None:
+    wait = _ietf_rate_limit(headers.get("RateLimit"))
+    for name in ("RateLimit-Reset", "X-RateLimit-Reset"):
+        if wait is None:
+            reset = _number(headers.get(name))
+            if reset is not None:
+                wait = reset - at if reset > EPOCH_THRESHOLD else reset
+    if wait is None:
+        date = _date(headers.get("RateLimit-ResetTime"))
+        wait = None if date is None else date - at
+    return wait
+
+
+def _ietf_rate_limit(value: str | None) -> float | None:
+    """Read ``"api";r=0;t=55`` or ``remaining=0, reset=55``: the exhausted quota counts."""
+    if not value:
+        return None
+    waits: list[float] = []
+    for quota in re.split(r",\s*(?=\")", value):
+        fields = {_RATE_LIMIT_FIELDS[name]: n for name, n in _RATE_LIMIT_ITEM.findall(quota)}
+        if "reset" in fields and int(fields.get("remaining", "0")[:9]) == 0:
+            waits.append(float(fields["reset"]))
+    return max(waits, default=None)
+
+
+def _number(value: str | None) -> float | None:
+    match = _NUMBER.fullmatch(value or "")
+    return float(match[1]) if match else None
+
+
+def _date(value: str | None) -> float | None:
+    if not value:
+        return None
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError, OSError):
+        return None
+
+
+def _seconds_or_date(value: str | None, at: float) -> float | None:
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    date = _date(value)
+    return None if date is None else date - at
+
+
+class RateGate:
+    """What all threads know about how much one origin bears.
+
+    Before a 429 it lets everyone through. A 429 stops everyone until the wait is over, halves how
+    many may ask at a time, and lets that number grow again with answers that are not a 429.
+    """
+
+    # Answers, times the current number of askers, until one more may ask.
+    _PATIENCE = 8
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._changed = threading.Condition()
+        self._asking = 0
+        self._limit: int | None = None
+        self._served = 0
+        self._refused = 0
+        self._open_at = 0.0
+
+    @contextmanager
+    def asking(self, waited_until: float = 0.0) -> Iterator[None]:
+        """Hold one of the places, after waiting for it and for the end of a pause.
+
+        Args:
+            waited_until: A pause that the caller has already sat out, as :meth:`refused` gave it.
+        """
+        self._enter(waited_until)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._asking -= 1
+                self._changed.notify()
+
+    def _enter(self, waited_until: float) -> None:
+        while True:
+            with self._changed:
+                open_at = self._open_at
+                pause = open_at - self._policy.clock()
+                if pause <= 0 or open_at <= waited_until:
+                    if self._limit is None or self._asking < self._limit:
+                        self._asking += 1
+                        return
+                    self._changed.wait(_STOP_LATENCY)
+                    current_watch().time_left()
+                    continue
+            current_watch().sleep(pause, self._policy.sleep)
+            waited_until = open_at
+
+    def refused(self, hint: float | None) -> float:
+        """Note a 429; return the time, on the policy's clock, at which everyone may ask again."""
+        with self._changed:
+            now = self._policy.clock()
+            if self._open_at > now and hint is None:
+                # A late answer of a storm that is already being waited for.
+                return self._open_at
+            if self._open_at <= now:
+                # One storm is one lesson, however many requests were under way when it came.
+                self._refused += 1
+                self._limit = max(1, (self._limit or self._asking) // 2)
+                self._served = 0
+            self._open_at = max(self._open_at, now + (self._backoff() if hint is None else hint))
+            return self._open_at
+
+    def _backoff(self) -> float:
+        # At least half of the ceiling: full jitter would let some threads ask again at once, and
+        # while the server refuses everyone each of those requests is a wasted one.
+        ceiling = self._policy.backoff_base * 2.0 ** min(self._refused - 1, 60)
+        ceiling = min(self._policy.backoff_cap, ceiling)
+        return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # spreads load, guards nothing
+
+    def served(self) -> None:
+        """Note an answer that is not a 429."""
+        if self._limit is None:
+            return
+        with self._changed:
+            self._served += 1
+            if self._limit is not None and self._served >= self._PATIENCE * self._limit:
+                self._refused = 0
+                self._served = 0
+                self._limit += 1
+                self._changed.notify()

@@ -1,0 +1,530 @@
+"""The one requests.Session through which everything goes.
+
+It decides, for every request and every redirect anew, which secrets the server may see; gives every
+request a timeout; keeps no cookies; and, in :meth:`GitLabSession.fetch` and
+:meth:`GitLabSession.open`, tries again and turns failures into our errors.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, TypeVar, cast
+
+import requests
+import tenacity
+import urllib3
+from requests.adapters import BaseAdapter
+
+from stac_gitlab import __about__
+from stac_gitlab.adapter import DeadlineAdapter, Watch, current_watch, watching
+from stac_gitlab.answers import (
+    MAX_ERROR_BODY,
+    detached,
+    error_for_failure,
+    error_for_page,
+    error_for_status,
+    is_html,
+)
+from stac_gitlab.auth import CREDENTIAL_HEADERS, Credentials, Origin, Token, scrub
+from stac_gitlab.dialect import Dialect
+from stac_gitlab.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    HTTPStatusError,
+    InvalidResponseError,
+    NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    STACGitLabError,
+)
+from stac_gitlab.gitlab import GitLab
+from stac_gitlab.retry import RateGate, RetryPolicy, wait_hint
+from stac_gitlab.sharinghub import SharingHub, strip_token
+
+__all__ = ["Document", "GitLabSession"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_REDIRECTS = 10
+POOL_SIZE = 64
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+# What is left of a redirect's or an error's body is read up to here, so that its connection can
+# serve again; beyond, closing the connection is cheaper.
+_SMALL_BODY = 64 * 1024
+_CHUNK = 64 * 1024
+
+# brotli and zstd are left out: urllib3 cannot stop all versions of them at a size.
+_ACCEPT_ENCODING = "gzip, deflate"
+
+
+class Document:
+    """The whole answer to a request for a document.
+
+    Attributes:
+        url: Where it came from, after all redirects, without secrets.
+        body: The bytes, decoded.
+        headers: The response's headers.
+        status: The HTTP status.
+    """
+
+    __slots__ = ("body", "headers", "status", "url")
+
+    def __init__(self, url: str, body: bytes, headers: Mapping[str, str], status: int) -> None:
+        self.url = url
+        self.body = body
+        self.headers = headers
+        self.status = status
+
+
+class GitLabSession(requests.Session):
+    """A requests.Session that shows secrets only to the origins that may see them. Thread-safe.
+
+    Args:
+        credentials: The secrets and the origins that may see them.
+        timeout: Seconds to wait for a connection, and between two packets of an answer.
+        retry: When :meth:`fetch` and :meth:`open` try again.
+        transport: A session of the caller's own. Its adapters (so also what is mounted or mocked
+            on it later), proxies, certificates and harmless headers are used.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        timeout: float | tuple[float, float] = (10, 60),
+        retry: RetryPolicy | None = None,
+        transport: requests.Session | None = None,
+    ) -> None:
+        super().__init__()
+        self.credentials = credentials
+        self.timeout = _pair(timeout)
+        self.retry = retry or RetryPolicy()
+        self.dialects: tuple[Dialect, ...] = (GitLab(), SharingHub(), Dialect())
+        self.max_redirects = MAX_REDIRECTS
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
+        self._gates: dict[Origin | None, RateGate] = {}
+        self._gates_lock = threading.Lock()
+        self._transport = transport
+        if transport is None:
+            adapter = DeadlineAdapter(pool_maxsize=POOL_SIZE)
+            self.mount("https://", adapter)
+            self.mount("http://", adapter)
+        else:
+            self.proxies, self.verify = transport.proxies, transport.verify
+            self.cert, self.trust_env = transport.cert, transport.trust_env
+
+    # -- what requests calls ----------------------------------------------------------------
+
+    def get_adapter(self, url: str) -> BaseAdapter:
+        """Return what sends a request to `url`: the caller's adapter, if there is one."""
+        if self._transport is not None:
+            return self._transport.get_adapter(url)
+        return super().get_adapter(url)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send one request, or one hop of it, with the secrets that its URL may see."""
+        left = current_watch().time_left()
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self.timeout
+        if left is not None:
+            connect, read = _pair(kwargs["timeout"])
+            kwargs["timeout"] = (min(connect, left), min(read, left))
+        self._authorize(request)
+        response: requests.Response = super().send(request, **kwargs)
+        return response
+
+    def resolve_redirects(
+        self, resp: requests.Response, req: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> Iterator[requests.Response]:
+        """Follow redirects, as requests calls it, but without reading what comes with them."""
+        if resp.is_redirect:
+            _drop_body(resp)
+        hops: Iterator[requests.Response] = super().resolve_redirects(resp, req, *args, **kwargs)
+        return hops
+
+    def _authorize(self, request: requests.PreparedRequest) -> None:
+        url = request.url or ""
+        ours = self.credentials.headers_for(url, self.dialect_of(url).token_header)
+        for name in self._rivals(request, ours):
+            del request.headers[name]
+        request.headers.update(ours)
+
+    def _rivals(self, request: requests.PreparedRequest, ours: Mapping[str, str]) -> list[str]:
+        """Name the headers that must not travel with, or in place of, our secrets.
+
+        At an origin of ours that is every other credential (a .netrc entry, say). Anywhere else it
+        is what an earlier hop may have carried, while the caller's own credential for that place
+        stays.
+        """
+        if ours:
+            return [name for name in request.headers if name.lower() in CREDENTIAL_HEADERS]
+        if self.credentials.allows(request.url or ""):
+            return []
+        names = {name.lower() for name in self.credentials.secret_header_names()}
+        names |= CREDENTIAL_HEADERS - {"authorization"}
+        secrets = self.credentials.secrets()
+        return [
+            name
+            for name, value in request.headers.items()
+            if name.lower() in names or any(secret in str(value) for secret in secrets)
+        ]
+
+    # -- documents and streams --------------------------------------------------------------
+
+    def dialect_of(self, url: str) -> Dialect:
+        """Return the dialect that is in charge of `url`."""
+        return next(dialect for dialect in self.dialects if dialect.speaks(url))
+
+    def fetch(
+        self,
+        url: str,
+        parse: Callable[[Document], T],
+        *,
+        max_bytes: int,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> T:
+        """Return what `parse` makes of the document at `url`.
+
+        Args:
+            url: An http(s) URL.
+            parse: Makes something of the whole answer; a cut one is asked for again.
+            max_bytes: Bytes that the answer may have, decoded.
+            method: The HTTP method.
+            headers: More headers. None of them is a secret.
+            json: What to send as a JSON body.
+            idempotent: Whether the request may be sent again; by default what its method says.
+            retry: Replaces the session's policy.
+
+        Raises:
+            HTTPStatusError: If the server answers with an error, after all attempts.
+            NetworkError: If no answer comes, after all attempts.
+            InvalidResponseError: If the answer is too large, cut or not what `parse` expects.
+        """
+        headers = {"Accept-Encoding": _ACCEPT_ENCODING, **(headers or {})}
+
+        def attempt(request_url: str) -> T:
+            response = self._answer(method, request_url, headers=headers, json=json)
+            with response:
+                body = self._whole_body(response, max_bytes)
+                if is_html(response, body):
+                    raise error_for_page(
+                        response, body, secrets=self.credentials.secrets(), wanted="a document"
+                    )
+                return parse(
+                    Document(
+                        strip_token(response.url), body, response.headers, response.status_code
+                    )
+                )
+
+        return self._with_retries(
+            attempt, method=method, url=url, idempotent=idempotent, retry=retry
+        )
+
+    def open(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        statuses: frozenset[int] = frozenset(),
+        retry: RetryPolicy | None = None,
+    ) -> requests.Response:
+        """Return the response at `url` once its headers are there; the caller reads and closes it.
+
+        Args:
+            url: An http(s) URL.
+            headers: More headers. None of them is a secret.
+            statuses: Statuses of 400 and above that the caller deals with.
+            retry: Replaces the session's policy.
+
+        Raises:
+            HTTPStatusError: If the server answers with any other error, after all attempts.
+            NetworkError: If no answer comes, after all attempts.
+        """
+        headers = {"Accept-Encoding": "identity", **(headers or {})}
+
+        def attempt(request_url: str) -> requests.Response:
+            return self._answer("GET", request_url, headers=headers, statuses=statuses)
+
+        return self._with_retries(attempt, method="GET", url=url, retry=retry)
+
+    def _answer(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        json: Any = None,
+        statuses: frozenset[int] = frozenset(),
+    ) -> requests.Response:
+        """Send once, and raise for a status that is an error and not among `statuses`."""
+        response = self.request(method, url, headers=dict(headers), json=json, stream=True)
+        if response.status_code < 300 or response.status_code in statuses:
+            return response
+        with response:
+            response._content = _beginning_of_body(response)
+            raise self._status_error(response)
+
+    def _status_error(self, response: requests.Response) -> HTTPStatusError:
+        status = response.status_code
+        error = error_for_status(
+            response,
+            secrets=self.credentials.secrets(),
+            advice=self.dialect_of(response.url).advice(status),
+            retry_after=wait_hint(response.headers, rate_limited=status == 429),
+        )
+        if isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError)):
+            self._explain_missing_token(error, response.url)
+        return error
+
+    def _explain_missing_token(self, error: HTTPStatusError, url: str) -> None:
+        if not self.credentials.available:
+            note = (
+                "No token was sent: there is none. Pass one to GitLabStacIO, or set "
+                "STAC_GITLAB_TOKEN."
+            )
+        elif not self.credentials.allows(url):
+            origins = ", ".join(sorted(map(str, self.credentials.origins))) or "no server yet"
+            note = (
+                f"The token was not sent to {Origin.of(url)}: it belongs to {origins}. To send it "
+                f"there too, name that server in hosts=."
+            )
+        else:
+            return
+        error.args = (f"{error.args[0]} {note}",)
+
+    def _whole_body(self, response: requests.Response, max_bytes: int) -> bytes:
+        announced = response.headers.get("Content-Length", "")
+        if announced.isdigit() and len(announced) < 20 and int(announced) > max_bytes:
+            raise self._too_large(response, max_bytes)
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := response.raw.read(_CHUNK, decode_content=True):
+            size += len(chunk)
+            if size > max_bytes:
+                raise self._too_large(response, max_bytes)
+            current_watch().time_left()
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _too_large(self, response: requests.Response, max_bytes: int) -> InvalidResponseError:
+        url = scrub(response.url, self.credentials.secrets())
+        return InvalidResponseError(
+            f"GET {url}: the document is larger than {max_bytes} bytes. If you expect that, raise "
+            "max_document_bytes.",
+            url=url,
+        )
+
+    # -- the one retry layer ----------------------------------------------------------------
+
+    def _with_retries(
+        self,
+        attempt: Callable[[str], T],
+        *,
+        method: str,
+        url: str,
+        idempotent: bool | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> T:
+        policy = retry or self.retry
+        url = strip_token(url)
+        if idempotent is None:
+            idempotent = method in IDEMPOTENT
+        end = policy.clock() + policy.deadline
+        with watching(Watch(end, clock=policy.clock, stop=current_watch().stop)):
+            missing: NotFoundError | None = None
+            for request_url in self.dialect_of(url).request_urls(url):
+                call = _Call(
+                    self,
+                    attempt,
+                    method=method,
+                    url=request_url,
+                    policy=policy,
+                    end=end,
+                    idempotent=idempotent,
+                )
+                try:
+                    return cast("T", call.run())
+                except NotFoundError as error:
+                    missing = missing or error
+            if missing is None:
+                raise InvalidResponseError(f"{method} {url}: nothing to ask for.", url=url)
+            raise missing
+
+    def gate_for(self, url: str) -> RateGate:
+        """Return what the threads of this session know about the origin of `url`."""
+        origin = Origin.of(url)
+        gate = self._gates.get(origin)
+        if gate is None:
+            with self._gates_lock:
+                gate = self._gates.setdefault(origin, RateGate(self.retry))
+        return gate
+
+
+class _Call:
+    """One request with all its attempts."""
+
+    def __init__(
+        self,
+        session: GitLabSession,
+        attempt: Callable[[str], Any],
+        *,
+        method: str,
+        url: str,
+        policy: RetryPolicy,
+        end: float,
+        idempotent: bool,
+    ) -> None:
+        self._session = session
+        self._attempt = attempt
+        self._method = method
+        self._url = url
+        self._policy = policy
+        self._end = end
+        self._idempotent = idempotent
+        self._gate = session.gate_for(url)
+        self._waited_until = 0.0
+        self._renewed = False
+
+    def run(self) -> Any:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self._is_worth_retrying),
+            wait=self._wait,
+            stop=self._must_stop,
+            sleep=self._sleep,
+            before_sleep=self._log,
+            reraise=True,
+        )
+        return retrying(self._once)
+
+    def _sleep(self, seconds: float) -> None:
+        current_watch().sleep(seconds, self._policy.sleep)
+
+    def _once(self) -> Any:
+        token = self._session.credentials.token()
+        try:
+            with self._gate.asking(self._waited_until):
+                result = self._send()
+        except RateLimitError as error:
+            self._waited_until = self._gate.refused(error.retry_after)
+            raise
+        except AuthenticationError:
+            self._gate.served()
+            if not self._renews(token):
+                raise
+            return self._once()
+        except STACGitLabError:
+            self._gate.served()
+            raise
+        self._gate.served()
+        return result
+
+    def _send(self) -> Any:
+        try:
+            return self._attempt(self._url)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
+            if isinstance(failure, STACGitLabError):
+                raise
+            error = error_for_failure(
+                failure,
+                method=self._method,
+                url=self._url,
+                secrets=self._session.credentials.secrets(),
+            )
+            cause = detached(failure)
+        raise error from cause
+
+    def _renews(self, token: Token | None) -> bool:
+        """After a 401, get a new token from the caller's function, once a request."""
+        if self._renewed or not self._session.credentials.allows(self._url):
+            return False
+        self._renewed = True
+        return self._session.credentials.renew(token)
+
+    def _is_worth_retrying(self, error: BaseException) -> bool:
+        if not self._idempotent:
+            return False
+        if isinstance(error, HTTPStatusError):
+            return error.status_code in self._policy.statuses and (
+                error.retry_after is None or error.retry_after <= self._policy.max_wait
+            )
+        if isinstance(error, NetworkError):
+            return not isinstance(error.__cause__, requests.exceptions.SSLError)
+        return isinstance(error, InvalidResponseError) and error.truncated
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = _error_of(state)
+        if isinstance(error, RateLimitError):
+            return max(0.0, self._waited_until - self._policy.clock())
+        if isinstance(error, HTTPStatusError) and error.retry_after is not None:
+            return error.retry_after
+        return self._policy.backoff(state.attempt_number)
+
+    def _must_stop(self, state: tenacity.RetryCallState) -> bool:
+        left = self._end - self._policy.clock()
+        tired = state.attempt_number >= self._policy.max_attempts
+        if tired or state.upcoming_sleep >= left:
+            why = f"{state.attempt_number} attempts" if tired else "the time allowed for it"
+            error = _error_of(state)
+            if state.attempt_number > 1 and error is not None and error.args:
+                error.args = (f"{error.args[0]} (Given up after {why}.)", *error.args[1:])
+            return True
+        return False
+
+    def _log(self, state: tenacity.RetryCallState) -> None:
+        error = _error_of(state)
+        logger.info(
+            "Attempt %d of %d failed, waiting %.1f s: %s",
+            state.attempt_number,
+            self._policy.max_attempts,
+            state.upcoming_sleep,
+            error,
+        )
+
+
+def _pair(timeout: Any) -> tuple[float, float]:
+    """Return the seconds to wait for a connection, and for each packet of an answer."""
+    pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    if len(pair) != 2 or not all(isinstance(s, (int, float)) and s > 0 for s in pair):
+        raise ConfigurationError(
+            f"timeout={timeout!r}: give seconds, or (seconds to connect, seconds between packets). "
+            "A request without a timeout can hang for ever."
+        )
+    return pair
+
+
+def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()
+
+
+def _beginning_of_body(response: requests.Response) -> bytes:
+    """Read as much of an error's body as is worth showing; a broken one counts as empty."""
+    try:
+        body: bytes = response.raw.read(MAX_ERROR_BODY, decode_content=True)
+    except (urllib3.exceptions.HTTPError, OSError):
+        return b""
+    if len(body) >= MAX_ERROR_BODY:
+        response.raw.close()
+    return body or b""
+
+
+def _drop_body(response: requests.Response) -> None:
+    """Get rid of the body of a redirect without reading a long one."""
+    length = response.headers.get("Content-Length", "")
+    if length.isdigit() and len(length) < 6 and int(length) <= _SMALL_BODY:
+        _beginning_of_body(response)
+    else:
+        response.raw.close()
+    response._content = b""
+    response._content_consumed = True  # type: ignore[attr-defined]  # what .content looks at

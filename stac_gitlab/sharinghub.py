@@ -1,0 +1,206 @@
+"""What only SharingHub does.
+
+It serves GitLab projects as STAC items, and writes the caller's token into the hrefs and the
+Markdown that it answers with. Its hrefs are not percent-encoded, its item cache may name another
+collection than the one asked for, and one broken project makes a whole page a 500.
+
+Source: observed at SharingHub 0.4.0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+
+from stac_gitlab.dialect import Dialect
+
+__all__ = ["SharingHub", "strip_token"]
+
+_TOKEN_PARAMETER = re.compile(
+    r"([?&]|&amp;|%26|%3F)gitlab(?:_|%5F)token(?:=|%3D)(?:(?!%26)[^&#\s\"'<>()\[\]\\])*"
+    r"(&amp;|&|%26)?",
+    re.IGNORECASE,
+)
+_ITEMS_PATH = re.compile(r"/api/stac/collections/(?P<collection>[^/]+)/items(?:/|$)")
+_API_PATH = re.compile(r"/api/(?:stac|download|proxy)(?:/|$)")
+_DOWNLOAD_PATH = re.compile(r"/api/download/")
+
+_LINKS_OF_A_COLLECTION = frozenset({"self", "parent", "collection"})
+
+
+def strip_token(text: str) -> str:
+    """Remove every ``gitlab_token=…`` from a URL, or from a text that holds URLs."""
+    if "gitlab" not in text.lower():
+        return text
+    return _TOKEN_PARAMETER.sub(_joint, text)
+
+
+def _joint(match: re.Match[str]) -> str:
+    """Keep the separator before a removed parameter where another parameter follows."""
+    return match[1] if match[2] else ""
+
+
+class SharingHub(Dialect):
+    """SharingHub's STAC API and its download routes."""
+
+    def speaks(self, url: str) -> bool:
+        return _API_PATH.search(urlsplit(url).path) is not None
+
+    def item_url(self, items_url: str, item_id: str) -> str:
+        """Return the URL of one project. Its slashes stay: proxies like to refuse ``%2F``."""
+        parts = urlsplit(items_url)
+        path = f"{parts.path.rstrip('/')}/{quote(item_id, safe='/')}"
+        return urlunsplit(parts._replace(path=path))
+
+    def correct(self, document: dict[str, Any], url: str) -> None:
+        """Let the collection that was asked for win over the one that the item cache names."""
+        match = _ITEMS_PATH.search(urlsplit(url).path)
+        if match is None:
+            return
+        asked = unquote(match["collection"])
+        features = document.get("features")
+        items = features if isinstance(features, list) else [document]
+        for item in items:
+            if isinstance(item, dict) and item.get("type") == "Feature":
+                _move_to_collection(item, asked)
+
+    def advice(self, status: int) -> str | None:
+        if status == 400:
+            return (
+                "The project exists, but belongs to another collection than the one asked for. "
+                "Use the collection that the server names."
+            )
+        if status == 401:
+            return (
+                "SharingHub got no valid token. Pass a GitLab token with the scope read_api, and "
+                "check that it has not expired."
+            )
+        if status == 403:
+            return (
+                "The token is valid, but has no right to these files: a guest of a project sees "
+                "its description only. Ask for the Reporter role, and use the scope read_api."
+            )
+        if status == 404:
+            return (
+                "SharingHub answers the same for what does not exist and for what this token may "
+                "not see. Check the collection and the project path, and the token's access."
+            )
+        return None
+
+    def reference_page_url(self, page_url: str) -> str | None:
+        parts = urlsplit(page_url)
+        if not parts.path.rstrip("/").endswith("/items"):
+            return None
+        query = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k != "mode"]
+        return urlunsplit(parts._replace(query=urlencode([*query, ("mode", "reference")])))
+
+    def full_page_url(self, page_url: str) -> str:
+        parts = urlsplit(page_url)
+        query = [
+            pair
+            for pair in parse_qsl(parts.query, keep_blank_values=True)
+            if pair != ("mode", "reference")
+        ]
+        return urlunsplit(parts._replace(query=urlencode(query)))
+
+    def asset_url(
+        self, href: str, *, key: str, item_id: str, item_url: str, properties: Mapping[str, Any]
+    ) -> str:
+        """Rebuild a download URL from the asset key and the ref, with every segment quoted.
+
+        SharingHub writes ``data/a#b.csv`` as ``…/data/a?ref=main#b.csv``; the key tells what was
+        meant. The item cache may have written another name of the same server: the server that the
+        item was read from is the one to ask for the item's own files.
+        """
+        href = strip_token(href)
+        base, route, rest = _split_download(href)
+        if base is None:
+            return href
+        own_base = _base(item_url)
+        tail, _, query = rest.partition("?")
+        query, _, _fragment = query.partition("#")
+        tail, _, _fragment = tail.partition("#")
+        project, separator, written = tail.partition("/repository/")
+        if item_id and tail.lower().startswith(f"{item_id.lower()}/repository/"):
+            project, separator, written = (
+                tail[: len(item_id)],
+                "/repository/",
+                tail[len(item_id) + 12 :],
+            )
+        if own_base is not None and project.lower().removesuffix("/archive.zip") == item_id.lower():
+            base = own_base
+        if not separator:
+            return f"{base}{route}{_quote_once(tail)}?{query}"
+        path = _meant_path(written, key)
+        number = properties.get("sharinghub:id")
+        ref = dict(parse_qsl(query, keep_blank_values=True)).get("ref")
+        if number is not None and ref is not None and _router_fails(project, path):
+            twice = quote(quote(path, safe=""), safe="")
+            return (
+                f"{base}/api/proxy/projects/{number}/repository/files/{twice}/raw"
+                f"?ref={quote(ref, safe='')}&lfs=true"
+            )
+        return f"{base}{route}{quote(project)}/repository/{quote(path)}?{query}"
+
+    def lfs_url(self, url: str) -> str | None:
+        """Ask once more, and say that the content is wanted, not the pointer."""
+        parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        if not _DOWNLOAD_PATH.search(parts.path) or ("lfs", "true") in query:
+            return None
+        return urlunsplit(parts._replace(query=urlencode([*query, ("lfs", "true")])))
+
+
+def _move_to_collection(item: dict[str, Any], asked: str) -> None:
+    named = item.get("collection")
+    if not isinstance(named, str) or named == asked:
+        return
+    item["collection"] = asked
+    wrong, right = f"/collections/{quote(named)}", f"/collections/{quote(asked)}"
+    links = item.get("links")
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("rel") in _LINKS_OF_A_COLLECTION:
+            href = link.get("href")
+            if isinstance(href, str):
+                link["href"] = re.sub(rf"{re.escape(wrong)}(?=/|$)", lambda _: right, href, count=1)
+
+
+def _base(url: str) -> str | None:
+    """Return what stands before ``/api/stac`` in the URL of an item."""
+    parts = urlsplit(url)
+    match = _API_PATH.search(parts.path)
+    if not parts.netloc or match is None:
+        return None
+    return f"{parts.scheme}://{parts.netloc}{parts.path[: match.start()]}"
+
+
+def _split_download(href: str) -> tuple[str | None, str, str]:
+    """Split ``{base}/api/download/{rest}``; the base is None for any other href."""
+    match = _DOWNLOAD_PATH.search(href)
+    if match is None or not href.startswith(("http://", "https://")):
+        return None, "", ""
+    return href[: match.start()], match[0], href[match.end() :]
+
+
+def _meant_path(written: str, key: str) -> str:
+    """Return the repository path that the server meant when it wrote `written` for asset `key`."""
+    if unquote(written) == key or re.split(r"[?#]", key, maxsplit=1)[0] == written:
+        return key
+    return written
+
+
+def _router_fails(project: str, path: str) -> bool:
+    """Tell whether the download route is known to fail for this path."""
+    if "repository" in path.split("/") or "repository" in project.split("/"):
+        return True
+    try:
+        path.encode("latin-1")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _quote_once(path: str) -> str:
+    return quote(path, safe="/%")

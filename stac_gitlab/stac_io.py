@@ -1,0 +1,521 @@
+"""GitLabStacIO: the pystac.StacIO that reads authenticated STAC.
+
+It is the seam between pystac and the rest of the package: hrefs come in, documents and pystac
+objects go out. What happens on the way is the session's work, and what pystac's own classes cannot
+do with an API is added by ``pystac_hooks``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pystac
+import requests
+from pystac.utils import safe_urlparse
+
+from stac_gitlab.auth import Credentials, Origin, TokenSource, scrub
+from stac_gitlab.documents import check_stac, parse_json, without_tokens
+from stac_gitlab.errors import (
+    ConfigurationError,
+    HTTPStatusError,
+    InvalidResponseError,
+    NotFoundError,
+    NotSTACError,
+    RemoteWriteError,
+    ServerError,
+    UnreadableItemWarning,
+)
+from stac_gitlab.paging import Page, PageRequest, Pages, with_limit
+from stac_gitlab.part import part_beside
+from stac_gitlab.retry import RetryPolicy
+from stac_gitlab.session import Document, GitLabSession
+from stac_gitlab.sharinghub import strip_token
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["GitLabStacIO"]
+
+HREF = str | os.PathLike[str]
+T = TypeVar("T")
+
+_ON_BAD_ITEM = ("warn", "raise")
+
+# What pystac raises when a document is not what it expects.
+_PYSTAC_REFUSALS = (
+    pystac.STACError,
+    pystac.STACTypeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+)
+
+
+class GitLabStacIO(pystac.StacIO):
+    """Reads STAC behind a GitLab token, and writes it to local files.
+
+    Calling an instance returns the instance, so that it can be handed to
+    ``pystac.StacIO.set_default``, which wants a callable. One instance holds one pool of
+    connections; share it between threads, and close it (or use it in a ``with`` statement) when
+    you are done.
+
+    Args:
+        token: A token, a function that returns one (asked again after a 401), or None for the
+            first of ``STAC_GITLAB_TOKEN``, ``GITLAB_TOKEN`` and ``CI_JOB_TOKEN`` that the
+            environment holds. Without any of them requests are anonymous.
+        base_url: URL of the server that gets the token; ``STAC_GITLAB_URL`` where it is None.
+            Without `base_url` and `hosts`, that is the first server read.
+        hosts: More servers that get the token, as URLs or bare host names.
+        header: ``"auto"`` for the header that the server behind the URL expects, a header name
+            (``"x-api-key"``), or a name and a scheme (``"Authorization: Bearer"``).
+        headers: More headers. Those that may hold a secret go where the token goes.
+        timeout: Seconds to wait for a connection, and between two packets of an answer.
+        retry: When requests are tried again, and how long they may take.
+        session: A ``requests.Session`` whose adapters, proxies and certificates to use.
+        page_size: How many items to ask for at a time.
+        on_bad_item: ``"warn"`` to leave an item that cannot be read out of a listing, with an
+            :class:`~stac_gitlab.UnreadableItemWarning`, or ``"raise"``.
+        max_document_bytes: Bytes that one document may have, decompressed.
+        allow_pickle_token: Whether a token given as a string travels in pickles of this object.
+
+    Raises:
+        ConfigurationError: If an argument makes no sense.
+
+    Example:
+        >>> import pystac
+        >>> from stac_gitlab import GitLabStacIO
+        >>> stac_io = GitLabStacIO("glpat-example", base_url="https://hub.example.org")
+        >>> stac_io
+        <GitLabStacIO with a token for https://hub.example.org>
+        >>> pystac.StacIO.set_default(stac_io)
+        >>> pystac.StacIO.default() is stac_io
+        True
+    """
+
+    def __init__(
+        self,
+        token: TokenSource = None,
+        *,
+        base_url: str | None = None,
+        hosts: Iterable[str] | None = None,
+        header: str = "auto",
+        headers: Mapping[str, str] | None = None,
+        timeout: float | tuple[float, float] = (10, 60),
+        retry: RetryPolicy | None = None,
+        session: requests.Session | None = None,
+        page_size: int = 100,
+        on_bad_item: str = "warn",
+        max_document_bytes: int = 64 * 2**20,
+        allow_pickle_token: bool = False,
+    ) -> None:
+        if on_bad_item not in _ON_BAD_ITEM:
+            raise ConfigurationError(f"on_bad_item={on_bad_item!r}: choose 'warn' or 'raise'.")
+        if page_size < 1:
+            raise ConfigurationError(f"page_size={page_size}: a page has at least one item.")
+        if max_document_bytes < 1:
+            raise ConfigurationError(f"max_document_bytes={max_document_bytes}: give bytes.")
+        self.credentials = Credentials(token, base_url=base_url, hosts=hosts, header=header)
+        self.session = GitLabSession(
+            self.credentials, timeout=timeout, retry=retry, transport=session
+        )
+        self.page_size = page_size
+        self.on_bad_item = on_bad_item
+        self.max_document_bytes = max_document_bytes
+        self.allow_pickle_token = allow_pickle_token
+        super().__init__(dict(headers or {}))
+
+    def __call__(self) -> GitLabStacIO:
+        return self
+
+    def __repr__(self) -> str:
+        origins = ", ".join(sorted(map(str, self.credentials.origins))) or "the first server read"
+        token = "a token" if self.credentials.available else "no token"
+        return f"<GitLabStacIO with {token} for {origins}>"
+
+    # -- headers, life, copies --------------------------------------------------------------
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The user's own headers, as in pystac. Secrets among them go where the token goes."""
+        return self.credentials.headers
+
+    @headers.setter
+    def headers(self, headers: Mapping[str, str] | None) -> None:
+        self.credentials.headers = dict(headers or {})
+
+    def close(self) -> None:
+        """Close all connections. A later request opens new ones."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __copy__(self) -> GitLabStacIO:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GitLabStacIO:
+        # A copied catalog keeps reading over the same connections, with the same token.
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "credentials": self.credentials.state(with_secrets=self.allow_pickle_token),
+            "timeout": self.session.timeout,
+            "retry": self.session.retry,
+            "page_size": self.page_size,
+            "on_bad_item": self.on_bad_item,
+            "max_document_bytes": self.max_document_bytes,
+            "allow_pickle_token": self.allow_pickle_token,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.credentials = Credentials.from_state(state.pop("credentials"))
+        self.session = GitLabSession(
+            self.credentials, timeout=state.pop("timeout"), retry=state.pop("retry")
+        )
+        self.__dict__.update(state)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def read_text(self, source: HREF, *_: Any, **__: Any) -> str:
+        """Return the text at a URL, a ``file://`` URL or a local path.
+
+        Args:
+            source: The href. Of a ``pystac.Link``, its method, headers and body count too.
+
+        Raises:
+            STACGitLabError: If a URL cannot be read.
+            OSError: If a local file cannot be read.
+        """
+        request = _request_for(source)
+        if Origin.of(request.href) is None:
+            return _read_local(request.href).decode("utf-8")
+        self.credentials.bind(request.href)
+        return self._fetch(request, _text)
+
+    def read_json(self, source: HREF, *_: Any, **__: Any) -> dict[str, Any]:
+        """Return the JSON object at a URL, a ``file://`` URL or a local path.
+
+        Tokens that a server wrote into its answer are gone from it, and what claims to be STAC has
+        been checked for the fields that pystac needs.
+
+        Args:
+            source: As in :meth:`read_text`.
+
+        Raises:
+            STACGitLabError: If a URL cannot be read, or what it answers cannot be used.
+            InvalidResponseError: If a local file does not hold a JSON object.
+            OSError: If a local file cannot be read.
+        """
+        request = _request_for(source)
+        if Origin.of(request.href) is None:
+            return parse_json(_read_local(request.href), url=request.href)
+        self.credentials.bind(request.href)
+        return dict(self.read_page(request).document)
+
+    def read_page(self, request: PageRequest, *, retry: RetryPolicy | None = None) -> Page:
+        """Return one remote document, and where it came from after all redirects."""
+
+        def page(answer: Document) -> Page:
+            shown = scrub(answer.url, self.credentials.secrets())
+            document = parse_json(answer.body, url=shown)
+            document = without_tokens(document, answer.body, self.credentials.secrets())
+            self.session.dialect_of(request.href).correct(document, request.href)
+            check_stac(document, url=shown)
+            return Page(_web_url(request.href, answer.url), document)
+
+        return self._fetch(request, page, retry=retry)
+
+    def read_stac_object(
+        self, source: HREF, root: pystac.Catalog | None = None, *_: Any, **__: Any
+    ) -> pystac.STACObject:
+        """Return the Catalog, Collection or Item at `source`, which keeps this reader.
+
+        Raises:
+            NotSTACError: If it is none of them.
+            STACGitLabError: As for :meth:`read_json`.
+        """
+        href = os.fspath(source)
+        document = self.read_json(source)
+        with refusals_explained(href, document):
+            found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
+        if root is None:
+            become_own_root(found, href)
+        return found
+
+    def stac_object_from_dict(
+        self,
+        d: dict[str, Any],
+        href: HREF | None = None,
+        root: pystac.Catalog | None = None,
+        preserve_dict: bool = True,
+    ) -> pystac.STACObject:
+        """Return the Catalog, Collection or Item that `d` describes, which keeps this reader."""
+        found = super().stac_object_from_dict(d, href, root, preserve_dict)
+        keep_reader(found, self)
+        return found
+
+    def _fetch(
+        self,
+        request: PageRequest,
+        parse: Callable[[Document], T],
+        *,
+        retry: RetryPolicy | None = None,
+    ) -> T:
+        return self.session.fetch(
+            request.href,
+            parse,
+            max_bytes=self.max_document_bytes,
+            method=request.method,
+            headers=request.headers,
+            json=request.body,
+            # A POST of the STAC API asks for a page: sending it twice changes nothing.
+            idempotent=True,
+            retry=retry,
+        )
+
+    # -- listing ----------------------------------------------------------------------------
+
+    def list_items(self, items_url: str) -> Iterator[dict[str, Any]]:
+        """Yield the items of an items endpoint, page by page, as dictionaries.
+
+        Args:
+            items_url: Where the ``items`` link of a collection points.
+
+        Raises:
+            STACGitLabError: If a page cannot be read.
+            InvalidResponseError: If the server pages in circles.
+        """
+        pages = Pages(self._read_items_page, PageRequest(with_limit(items_url, self.page_size)))
+        with contextlib.closing(pages.listed()) as listed:
+            for feature, page in listed:
+                try:
+                    check_feature(feature, url=page.url)
+                except InvalidResponseError as error:
+                    self.report_bad_item(error, feature)
+                else:
+                    yield feature
+
+    def list_collections(self, collections_url: str) -> Iterator[dict[str, Any]]:
+        """Yield the collections that ``/collections`` lists, page by page, as dictionaries.
+
+        Raises:
+            STACGitLabError: If a page cannot be read.
+            InvalidResponseError: If the server pages in circles, or a collection is broken.
+        """
+        pages = Pages(self.read_page, PageRequest(collections_url), field_name="collections")
+        with contextlib.closing(pages.listed()) as listed:
+            for collection, page in listed:
+                check_stac({"stac_version": "1.0.0", **collection}, url=page.url)
+                yield collection
+
+    def read_item_of(self, items_url: str, item_id: str) -> tuple[str, dict[str, Any]] | None:
+        """Return one item of an items endpoint with its URL, or None if it is not there.
+
+        Raises:
+            STACGitLabError: If the server does not say whether it is there.
+        """
+        url = self.session.dialect_of(items_url).item_url(items_url, item_id)
+        try:
+            document = self.read_json(url)
+        except NotFoundError:
+            return None
+        except HTTPStatusError as error:
+            if error.status_code == 400:
+                # SharingHub's answer for a project of another collection.
+                return None
+            raise
+        return url, document
+
+    def report_bad_item(self, error: Exception, feature: Any, href: str = "") -> None:
+        """Warn about, or raise for, an item of a listing that cannot be read."""
+        if self.on_bad_item == "raise":
+            raise error
+        name = feature.get("id") if isinstance(feature, Mapping) else None
+        warnings.warn(
+            f"Left out item {name or href or 'without an id'!r}: {error}",
+            UnreadableItemWarning,
+            stacklevel=2,
+        )
+
+    def _read_items_page(self, request: PageRequest) -> Page:
+        dialect = self.session.dialect_of(request.href)
+        by_reference = dialect.reference_page_url(request.href)
+        if by_reference is None:
+            return self.read_page(request)
+        # Here a 500 may be for good, because of one bad item: it gets one more chance, not four.
+        policy = self.session.retry
+        brief = policy.replace(max_attempts=min(policy.max_attempts, 2))
+        try:
+            return self.read_page(request, retry=brief)
+        except ServerError as error:
+            if error.status_code != 500:
+                return self.read_page(request)
+            refused = error
+        try:
+            references = self.read_page(PageRequest(by_reference))
+        except ServerError:
+            raise refused from None
+        return self._resolved(references, request.href, brief)
+
+    def _resolved(self, references: Page, page_url: str, retry: RetryPolicy) -> Page:
+        """Return a page of references with its items read one by one, without the bad ones."""
+        dialect = self.session.dialect_of(page_url)
+        features = []
+        for reference in references.features():
+            href = _self_href(reference)
+            if href is None:
+                error = InvalidResponseError(f"{page_url}: a reference without a self link.")
+                self.report_bad_item(error, reference)
+                continue
+            try:
+                features.append(dict(self.read_page(PageRequest(href), retry=retry).document))
+            except (ServerError, NotFoundError, InvalidResponseError) as error:
+                if isinstance(error, ServerError) and error.status_code != 500:
+                    raise
+                self.report_bad_item(error, reference, href)
+        links = [
+            {**link, "href": dialect.full_page_url(link["href"])}
+            if isinstance(link, Mapping) and link.get("rel") == "next"
+            else link
+            for link in references.document.get("links") or ()
+        ]
+        return Page(page_url, {**references.document, "features": features, "links": links})
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def write_text(self, dest: HREF, txt: str, *_: Any, **__: Any) -> None:
+        """Write a text to a local path or ``file://`` URL, whole or not at all.
+
+        Missing folders are made.
+
+        Raises:
+            RemoteWriteError: If `dest` is a URL.
+            OSError: If the file cannot be written; what stood there before is still there.
+        """
+        href = os.fspath(dest)
+        if safe_urlparse(href).scheme not in ("", "file"):
+            raise RemoteWriteError(
+                f"{scrub(href)}: this reader writes local files only. Save to a local folder, for "
+                "example with normalize_and_save('folder'), and upload that."
+            )
+        _write_whole(safe_urlparse(href).path, txt.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def refusals_explained(href: str, document: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what pystac raises about a remote document into an error of ours."""
+    try:
+        yield
+    except _PYSTAC_REFUSALS as error:
+        if Origin.of(href) is None or isinstance(error, InvalidResponseError):
+            raise
+        shown = scrub(strip_token(href))
+        if isinstance(error, pystac.STACTypeError):
+            raise NotSTACError(
+                f"{shown}: {_kind_of(document)} came, which is not what was asked for ({error}) "
+                "Check the URL, or read it with pystac.read_file.",
+                url=shown,
+            ) from error
+        raise InvalidResponseError(
+            f"{shown}: pystac cannot make an object of it "
+            f"({type(error).__name__}: {error}). Whoever maintains the catalog has to mend it.",
+            url=shown,
+        ) from error
+
+
+def keep_reader(found: pystac.STACObject, stac_io: GitLabStacIO) -> None:
+    """Let an object read its relations the way it was read itself; pystac does so for catalogs."""
+    found._stac_io = stac_io  # type: ignore[attr-defined]  # declared by its subclasses only
+
+
+def become_own_root(found: pystac.STACObject, href: str) -> None:
+    """Make a landing page its own root, though it calls itself by a name with a slash more."""
+    if not isinstance(found, pystac.Catalog):
+        return
+    link = found.get_root_link()
+    if link is None or link.is_resolved():
+        return
+    if (link.get_absolute_href() or "").rstrip("/") == href.rstrip("/"):
+        found.set_root(found)
+
+
+def check_feature(feature: Any, *, url: str) -> None:
+    """Check that what a page lists is an item that pystac can read.
+
+    Raises:
+        InvalidResponseError: If it is not; the message names the field.
+    """
+    if not isinstance(feature, dict):
+        raise InvalidResponseError(f"{url}: the page lists something that is no object.", url=url)
+    if feature.get("type") != "Feature":
+        raise InvalidResponseError(
+            f"{url}: the page lists {_kind_of(feature)}, not an item.", url=url
+        )
+    check_stac({"stac_version": "1.0.0", **feature}, url=url)
+
+
+def _kind_of(document: Mapping[str, Any]) -> str:
+    kind, name = document.get("type"), document.get("id")
+    if not isinstance(kind, str):
+        return "JSON that is not STAC"
+    return f"a {kind}" + (f" (id {name!r})" if isinstance(name, str) else "")
+
+
+def _self_href(reference: Any) -> str | None:
+    links = reference.get("links") if isinstance(reference, Mapping) else None
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, Mapping) and link.get("rel") == "self":
+            href = link.get("href")
+            return href if isinstance(href, str) else None
+    return None
+
+
+def _request_for(source: HREF) -> PageRequest:
+    href = strip_token(os.fspath(source))
+    if not isinstance(source, pystac.Link):
+        return PageRequest(href)
+    link = {**source.extra_fields, "href": href}
+    return PageRequest(href).followed_by({**link, "merge": False}, page_url=href)
+
+
+def _web_url(asked: str, answered: str) -> str:
+    """Return the URL that relative links of an answer are relative to.
+
+    Where a web URL was asked for at another address (a file of a GitLab repository), that is the
+    web URL; elsewhere it is where redirects have led.
+    """
+    return asked if "/-/" in asked else answered
+
+
+def _text(answer: Document) -> str:
+    try:
+        return answer.body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidResponseError(
+            f"{answer.url}: not UTF-8 text (at byte {error.start}).", url=answer.url
+        ) from None
+
+
+def _read_local(href: str) -> bytes:
+    with open(safe_urlparse(href).path, "rb") as file:
+        return file.read()
+
+
+def _write_whole(path: str, content: bytes) -> None:
+    # A link is written through, not replaced: its owner put it there on purpose.
+    path = os.path.realpath(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with part_beside(path) as part:
+        part.write(content)
+        part.finish()

@@ -1,0 +1,527 @@
+"""One file: brought from a URL to its place, whole and right, or not at all.
+
+The bytes are hashed on their way into a file beside the target, which is moved onto the target only
+after every check has passed. A body that breaks off is asked for from where it broke off, if the
+server can prove that it is still the same content, and from the start otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import queue
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import requests
+import tenacity
+import urllib3
+
+from stac_gitlab.adapter import Watch, WatchedResponse, current_watch, watching
+from stac_gitlab.answers import detached, error_for_failure, error_for_page, is_html
+from stac_gitlab.auth import scrub
+from stac_gitlab.errors import (
+    ChecksumMismatchError,
+    IncompleteDownloadError,
+    LFSPointerError,
+    UnverifiedDownloadWarning,
+)
+from stac_gitlab.multihash import Checksum, UnknownChecksumError
+from stac_gitlab.names import shown
+from stac_gitlab.part import Part, part_beside
+from stac_gitlab.retry import RetryPolicy
+from stac_gitlab.session import GitLabSession
+
+__all__ = ["Received", "Source", "copy_file", "receive"]
+
+logger = logging.getLogger(__name__)
+
+# Fits the processor's cache; reading a megabyte at a time is slower than this.
+BUFFER_SIZE = 256 * 1024
+# Enough for the socket and the hash to be busy at the same time.
+BUFFERS = 4
+# Below this, starting a thread costs more than hashing.
+HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
+_POINTER_SIZE = 1024
+_LFS_POINTER = re.compile(
+    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
+)
+_DVC_POINTER = re.compile(rb"(?:^|\n)outs:\s*\n(?:\s*-)?\s+(?:md5|etag|size|path|hash):")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file comes from, and what is known about it.
+
+    Attributes:
+        url: Where to ask for it.
+        key: How to call it in messages.
+        size: Bytes that it has to have, from the metadata.
+        checksum: What it has to hash to, from the metadata.
+        media_type: Its media type, from the metadata.
+    """
+
+    url: str
+    key: str
+    size: int | None = None
+    checksum: Checksum | None = None
+    media_type: str | None = None
+
+    @property
+    def may_be_html(self) -> bool:
+        return "html" in (self.media_type or "") or self.key.lower().endswith((".html", ".htm"))
+
+    @property
+    def is_dvc_file(self) -> bool:
+        return self.key.lower().endswith((".dvc", "dvc.lock"))
+
+
+@dataclass(frozen=True)
+class Received:
+    """What came.
+
+    Attributes:
+        size: Bytes in the file.
+        checksum: The multihash of the bytes, where one was computed.
+        verified: Whether the length or a checksum proves that the file is whole.
+        resumed: Whether the body broke off and was continued.
+        etag: The server's name for this content, if it gave one.
+    """
+
+    size: int
+    checksum: str | None
+    verified: bool
+    resumed: bool
+    etag: str | None = None
+
+
+def receive(
+    session: GitLabSession,
+    source: Source,
+    target: Path,
+    *,
+    verify: bool = True,
+    on_bytes: Callable[[int, int | None], None] | None = None,
+) -> Received:
+    """Bring one file from its URL to `target`.
+
+    Args:
+        session: What to ask with.
+        source: Where the file comes from.
+        target: Where it goes. Its folder exists; what stands there is replaced.
+        verify: Whether to compute and compare checksums.
+        on_bytes: Called with the bytes that are there and those announced, as they come.
+
+    Raises:
+        DownloadError: If what came is not what was promised; nothing has changed then.
+        HTTPStatusError: If the server refuses.
+        NetworkError: If no connection comes about, after all attempts.
+        OSError: If the file cannot be written; nothing has changed then.
+    """
+    with part_beside(target) as part:
+        try:
+            received = _Reception(session, source, part, verify=verify, on_bytes=on_bytes).run()
+        except LFSPointerError:
+            url = session.dialect_of(source.url).lfs_url(source.url)
+            if url is None:
+                raise
+            source = replace(source, url=url)
+            received = _Reception(session, source, part, verify=verify, on_bytes=on_bytes).run()
+        part.finish()
+    return received
+
+
+def copy_file(source: Source, origin: Path, target: Path, *, verify: bool = True) -> Received:
+    """Copy one local file to `target`, with the checks that the metadata ask for.
+
+    Raises:
+        DownloadError: If the file is not what was promised; nothing has changed then.
+        OSError: If it cannot be read or written.
+    """
+    checksum = source.checksum if verify else None
+    with part_beside(target) as part, origin.open("rb", buffering=0) as file:
+        hashing = _Hashing(checksum)
+        while count := file.readinto(hashing.buffer):
+            part.write(hashing.buffer[:count])
+            hashing.feed(count)
+        _check_size(source, part.size)
+        _check_digest(source, checksum, hashing.digest())
+        part.finish()
+    return Received(
+        part.size, None if checksum is None else str(checksum), verified=True, resumed=False
+    )
+
+
+# -- hashing on the way -------------------------------------------------------------------------
+
+
+class _Hashing:
+    """Hands out buffers to read into and hashes what was read, in another thread where it pays.
+
+    Args:
+        checksum: What the bytes will be compared with; None to hash nothing.
+        in_background: Whether to hash one buffer while the next one is read.
+
+    Attributes:
+        buffer: The buffer to read into next.
+    """
+
+    def __init__(self, checksum: Checksum | None, *, in_background: bool = False) -> None:
+        self._checksum = checksum
+        self._hasher = None if checksum is None else checksum.hasher()
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
+        if in_background and self._hasher is not None:
+            for _ in range(BUFFERS - 1):
+                self._free.put(memoryview(bytearray(BUFFER_SIZE)))
+            self._thread = threading.Thread(target=self._work, name="stac-gitlab-hash", daemon=True)
+            self._thread.start()
+
+    def feed(self, count: int) -> None:
+        """Hash the first `count` bytes of the buffer."""
+        if self._thread is not None:
+            self._full.put((self.buffer, count))
+            self.buffer = self._free.get()
+        elif self._hasher is not None:
+            self._hasher.update(self.buffer[:count])
+
+    def digest(self) -> bytes | None:
+        """Return the digest of everything that was fed, or None if nothing is hashed."""
+        self.close()
+        return None if self._checksum is None else self._checksum.digest_of(self._hasher)
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._thread is not None:
+            self._full.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (work := self._full.get()) is not None:
+            buffer, count = work
+            self._hasher.update(buffer[:count])  # type: ignore[union-attr]  # runs with one only
+            self._free.put(buffer)
+
+
+# -- one reception ------------------------------------------------------------------------------
+
+
+class _BrokenBodyError(IncompleteDownloadError):
+    """The body ended early or stalled: worth another attempt."""
+
+
+class _Reception:
+    """The attempts to get one body whole into a part."""
+
+    def __init__(
+        self,
+        session: GitLabSession,
+        source: Source,
+        part: Part,
+        *,
+        verify: bool,
+        on_bytes: Callable[[int, int | None], None] | None,
+    ) -> None:
+        self._session = session
+        self._source = source
+        self._part = part
+        self._verify = verify
+        self._on_bytes = on_bytes or (lambda _received, _total: None)
+        self._url = source.url
+        self._hashing: _Hashing | None = None
+        self._checksum: Checksum | None = None
+        self._validator: str | None = None
+        self._furthest = 0
+        self._in_vain = 0
+        self._resumed = False
+        self._total: int | None = None
+
+    def run(self) -> Received:
+        """Get the body, try again where that helps, and check what came."""
+        policy = self._session.retry
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_BrokenBodyError),
+            stop=lambda _: self._in_vain >= policy.max_attempts,
+            wait=lambda _: policy.backoff(max(1, self._in_vain)),
+            sleep=lambda seconds: current_watch().sleep(seconds, policy.sleep),
+            before_sleep=self._log,
+            reraise=True,
+        )
+        try:
+            framed = retrying(self._attempt)
+            digest = None if self._hashing is None else self._hashing.digest()
+        finally:
+            if self._hashing is not None:
+                self._hashing.close()
+        return self._checked(digest, framed=framed)
+
+    def _attempt(self) -> bool:
+        """Ask for what is missing; tell whether the body's end was marked by the server."""
+        offset = self._part.size
+        try:
+            response = self._ask(offset)
+            with response:
+                return self._take(response)
+        except _BrokenBodyError:
+            # Attempts renew whenever bytes came that never came before. What a restart brings once
+            # more is no progress, or a body cut at the same place would be asked for for ever.
+            self._in_vain = 0 if self._part.size > self._furthest else self._in_vain + 1
+            self._furthest = max(self._furthest, self._part.size)
+            raise
+
+    def _ask(self, offset: int) -> requests.Response:
+        """Ask for the body from `offset` on, or from the start where that cannot be trusted."""
+        proven = self._validator is not None or (self._checksum is not None and offset > 0)
+        if offset == 0 or not proven:
+            response = self._session.open(self._url)
+            self._begin(response)
+            return response
+        headers = {"Range": f"bytes={offset}-"}
+        if self._validator is not None:
+            headers["If-Range"] = self._validator
+        response = self._session.open(self._url, headers=headers, statuses=frozenset({416}))
+        if response.status_code == 206 and _starts_at(response, offset, self._total):
+            self._resumed = True
+            return response
+        if response.status_code == 200:
+            self._begin(response)
+            return response
+        response.close()
+        # 416, or another part than the one asked for: this server cannot continue.
+        self._validator = None
+        self._checksum = None
+        response = self._session.open(self._url)
+        self._begin(response)
+        return response
+
+    def _begin(self, response: requests.Response) -> None:
+        """Start anew with a response that holds the whole body."""
+        self._part.restart()
+        if self._hashing is not None:
+            self._hashing.close()
+        encoded = _is_encoded(response)
+        self._total = None if encoded else _content_length(response)
+        self._validator = None if encoded else _validator(response)
+        self._checksum = self._expected_checksum(response) if self._verify else None
+        expected = self._total if self._total is not None else self._source.size
+        in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
+        self._hashing = _Hashing(self._checksum, in_background=in_background)
+        promised = self._source.size
+        if promised is not None and self._total not in (None, promised):
+            raise IncompleteDownloadError(
+                f"{shown(self._source.key)}: the server announces {self._total} bytes, the "
+                f"metadata promise {promised}. The file has changed since the metadata were "
+                "written, or something else is served in its place."
+            )
+
+    def _expected_checksum(self, response: requests.Response) -> Checksum | None:
+        if self._source.checksum is not None:
+            return self._source.checksum
+        # GitLab's hash describes the file in the repository. For a file in LFS that is the
+        # pointer; then its size is not the body's either.
+        digest = response.headers.get("X-Gitlab-Content-Sha256", "")
+        size = response.headers.get("X-Gitlab-Size", "")
+        if size.isdigit() and int(size) == self._total:
+            with contextlib.suppress(UnknownChecksumError):
+                return Checksum.of_sha256(digest)
+        return None
+
+    def _take(self, response: requests.Response) -> bool:
+        """Write a body to the part; tell whether its end was marked by the server."""
+        hashing = self._hashing
+        if hashing is None:
+            raise AssertionError("a body is taken only after its beginning")
+        total = self._total
+        body = _Body(response, url=self._url, session=self._session)
+        for count in body.into(lambda: hashing.buffer):
+            if self._part.size == 0:
+                self._refuse_page(response, bytes(hashing.buffer[: min(count, 8192)]))
+            self._part.write(hashing.buffer[:count])
+            hashing.feed(count)
+            self._on_bytes(self._part.size, total)
+        if total is not None and self._part.size < total:
+            raise _BrokenBodyError(
+                f"{shown(self._source.key)}: the connection ended after {self._part.size} of "
+                f"{total} bytes. Try again."
+            )
+        return body.is_framed
+
+    def _refuse_page(self, response: requests.Response, start: bytes) -> None:
+        if self._source.may_be_html or not is_html(response, start):
+            return
+        raise error_for_page(
+            response,
+            start,
+            secrets=self._session.credentials.secrets(),
+            wanted=f"the file {shown(self._source.key)}",
+        )
+
+    def _checked(self, digest: bytes | None, *, framed: bool) -> Received:
+        source, size = self._source, self._part.size
+        if size < _POINTER_SIZE:
+            _refuse_pointer(source, self._part.beginning(_POINTER_SIZE))
+        _check_size(source, size)
+        _check_digest(source, self._checksum, digest)
+        verified = framed or source.size is not None or self._checksum is not None
+        if not verified:
+            warnings.warn(
+                f"{shown(source.key)}: the server did not say how long the file is, and the "
+                "metadata hold neither size nor checksum: nobody can tell whether it is whole.",
+                UnverifiedDownloadWarning,
+                stacklevel=2,
+            )
+        checksum = None if self._checksum is None else str(self._checksum)
+        return Received(
+            size, checksum, verified=verified, resumed=self._resumed, etag=self._validator
+        )
+
+    def _log(self, state: tenacity.RetryCallState) -> None:
+        error = None if state.outcome is None else state.outcome.exception()
+        logger.info("Continuing in %.1f s: %s", state.upcoming_sleep, error)
+
+
+class _Body:
+    """The body of a response, read with as few copies as possible, and watched for stalls."""
+
+    def __init__(self, response: requests.Response, *, url: str, session: GitLabSession) -> None:
+        self._raw = response.raw
+        self._decode = _is_encoded(response)
+        self._url = url
+        self._session = session
+        self.is_framed = _is_chunked(response) or _content_length(response) is not None
+
+    def into(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
+        """Fill one buffer after the other; yield how many bytes each holds.
+
+        Raises:
+            _BrokenBodyError: If the body breaks off or stalls.
+        """
+        policy = self._session.retry
+        pace = _Pace(policy)
+        while True:
+            try:
+                with watching(Watch(pace.limit(), clock=policy.clock, stop=current_watch().stop)):
+                    count = self._read_into(buffer())
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
+                raise self._broken(failure) from detached(failure)
+            except http.client.HTTPException as failure:
+                raise self._broken(failure) from detached(failure)
+            if not count:
+                return
+            pace.note(count)
+            yield count
+
+    def _read_into(self, buffer: memoryview) -> int:
+        # Below urllib3's stream stands the response of our own adapter, which reads straight into
+        # the buffer. Another adapter, or a mock, may have something else there.
+        source = getattr(self._raw, "_fp", None)
+        if not self._decode and isinstance(source, WatchedResponse):
+            count = source.take(buffer)
+            if not count:
+                self._raw.release_conn()
+            return count
+        chunk = self._raw.read1(len(buffer), decode_content=self._decode)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def _broken(self, failure: Exception) -> _BrokenBodyError:
+        error = error_for_failure(
+            failure, method="GET", url=self._url, secrets=self._session.credentials.secrets()
+        )
+        return _BrokenBodyError(str(error))
+
+
+class _Pace:
+    """Whether bytes keep coming fast enough: the stall rule of a :class:`RetryPolicy`."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._since = policy.clock()
+        self._bytes = 0
+
+    def limit(self) -> float:
+        """Return when, on the policy's clock, the body counts as stalled."""
+        return self._since + self._policy.stall_window
+
+    def note(self, count: int) -> None:
+        """Note bytes that came; enough of them begin a new window."""
+        self._bytes += count
+        if self._bytes >= self._policy.min_rate * self._policy.stall_window:
+            self._since = self._policy.clock()
+            self._bytes = 0
+
+
+# -- checks -------------------------------------------------------------------------------------
+
+
+def _content_length(response: requests.Response) -> int | None:
+    length = response.headers.get("Content-Length", "").strip()
+    if _is_chunked(response):
+        return None
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
+
+
+def _is_chunked(response: requests.Response) -> bool:
+    return "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+
+
+def _is_encoded(response: requests.Response) -> bool:
+    return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+
+
+def _validator(response: requests.Response) -> str | None:
+    """Return what an If-Range may hold: a strong ETag, or the date of the last change."""
+    etag: str = response.headers.get("ETag", "")
+    if etag.startswith('"'):
+        return etag
+    modified: str | None = response.headers.get("Last-Modified")
+    return modified
+
+
+def _starts_at(response: requests.Response, offset: int, total: int | None) -> bool:
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if match is None or int(match[1]) != offset:
+        return False
+    return match[3] == "*" or total is None or int(match[3]) == total
+
+
+def _check_size(source: Source, size: int) -> None:
+    if source.size is not None and size != source.size:
+        raise IncompleteDownloadError(
+            f"{shown(source.key)}: {size} bytes came, the metadata promise {source.size}. The file "
+            "has changed since the metadata were written, or it was cut."
+        )
+
+
+def _check_digest(source: Source, checksum: Checksum | None, digest: bytes | None) -> None:
+    if checksum is not None and digest != checksum.digest:
+        came = "nothing" if digest is None else digest.hex()
+        raise ChecksumMismatchError(
+            f"{shown(source.key)}: the {checksum.algorithm} of what came is {came}, expected was "
+            f"{checksum.digest.hex()}. The bytes are damaged, or the file has changed since the "
+            "metadata were written. Nothing was kept; verify=False skips this check."
+        )
+
+
+def _refuse_pointer(source: Source, content: bytes) -> None:
+    if _LFS_POINTER.match(content):
+        raise LFSPointerError(
+            f"{shown(source.key)}: a Git LFS pointer came in place of the file. Its URL, "
+            f"{scrub(source.url)}, serves the repository without LFS; ask for it through GitLab's "
+            "files API with lfs=true, or run 'git lfs pull' in a clone."
+        )
+    if _DVC_POINTER.match(content) and not source.is_dvc_file:
+        raise LFSPointerError(
+            f"{shown(source.key)}: a DVC pointer came in place of the file. Run 'dvc pull' in a "
+            "clone of the project to get the data that it points to."
+        )
