@@ -38,7 +38,7 @@ from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import FileNaming, contained_path, relative_path, shown
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
-from stac_gitlab.sharinghub import strip_token
+from stac_gitlab.sharinghub import api_url, strip_token
 from stac_gitlab.stac_io import GitLabStacIO
 from stac_gitlab.transfer import Received, Source, copy_file, receive
 
@@ -219,9 +219,8 @@ class STACDownloader:
                 "load_item needs to know the server: pass base_url='https://hub.example.org', or "
                 f"set {URL_VARIABLE}."
             )
-        base = self.base_url.rstrip("/").removesuffix("/api/stac")
         path = "/".join(quote(part.strip("/")) for part in (namespace, project))
-        url = f"{base}/api/stac/collections/{quote(collection, safe='')}/items/{path}"
+        url = f"{api_url(self.base_url)}/collections/{quote(collection, safe='')}/items/{path}"
         return pystac.Item.from_file(url, stac_io=self.stac_io)
 
     def download_assets(

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 from stac_gitlab.dialect import Dialect
 
-__all__ = ["SharingHub", "strip_token"]
+__all__ = ["SharingHub", "api_url", "strip_token"]
 
 _TOKEN_PARAMETER = re.compile(
     r"([?&]|&amp;|%26|%3F)gitlab(?:_|%5F)token(?:=|%3D)(?:(?!%26)[^&#\s\"'<>()\[\]\\])*"
@@ -35,6 +35,11 @@ def strip_token(text: str) -> str:
     if "gitlab" not in text.lower():
         return text
     return _TOKEN_PARAMETER.sub(_joint, text)
+
+
+def api_url(base_url: str) -> str:
+    """Return the URL of the STAC API of a SharingHub, given its address with or without it."""
+    return f"{base_url.rstrip('/').removesuffix('/api/stac')}/api/stac"
 
 
 def _joint(match: re.Match[str]) -> str:
