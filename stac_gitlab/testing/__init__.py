@@ -1,0 +1,52 @@
+r"""An in-process SharingHub and GitLab for tests and demonstrations.
+
+The servers listen on a loopback socket, need nothing but the standard library, and answer as the
+real ones do, bad habits included:
+
+    from stac_gitlab.testing import Fault, Project, SharingHubServer
+
+    project = Project("group/lakes", {"data/lakes.csv": b"id,name\n"}, title="Lakes")
+    with SharingHubServer([project], token="glpat-test") as hub:
+        hub.inject(Fault(path=r"/items", status=429, headers={"Retry-After": "1"}))
+        ...  # read f"{hub.stac_url}/collections/dataset" with the token "glpat-test"
+        assert hub.requests[0].headers["X-Gitlab-Token"] == "glpat-test"
+
+`stac_gitlab.testing.fixtures` holds pytest fixtures. Nothing here imports the rest of the package.
+"""
+
+from stac_gitlab.testing.access import AccessLevel, TokenHolder, User
+from stac_gitlab.testing.documents import Category
+from stac_gitlab.testing.exchange import Answer, Headers, RecordedRequest
+from stac_gitlab.testing.faults import ArmedFault, Fault
+from stac_gitlab.testing.gitlab_server import GitLabServer
+from stac_gitlab.testing.loopback import LoopbackServer
+from stac_gitlab.testing.projects import (
+    Project,
+    ProjectSeries,
+    Release,
+    generated_projects,
+    projects_from_folder,
+    sample_projects,
+)
+from stac_gitlab.testing.sharinghub_server import SharingHubServer
+
+__all__ = [
+    "AccessLevel",
+    "Answer",
+    "ArmedFault",
+    "Category",
+    "Fault",
+    "GitLabServer",
+    "Headers",
+    "LoopbackServer",
+    "Project",
+    "ProjectSeries",
+    "RecordedRequest",
+    "Release",
+    "SharingHubServer",
+    "TokenHolder",
+    "User",
+    "generated_projects",
+    "projects_from_folder",
+    "sample_projects",
+]

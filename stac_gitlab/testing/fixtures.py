@@ -1,0 +1,46 @@
+"""pytest fixtures for tests against a SharingHub that is not there.
+
+Switch them on in a `conftest.py`:
+
+    pytest_plugins = ["stac_gitlab.testing.fixtures"]
+
+`sharinghub` is a running server over the sample projects, `sharinghub_factory` starts any number
+of servers over projects of the test's own. All are stopped when the test ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+import pytest
+
+from stac_gitlab.testing.projects import Project, sample_projects
+from stac_gitlab.testing.sharinghub_server import SharingHubServer
+
+
+class SharingHubFactory(Protocol):
+    """Starts a `SharingHubServer`: takes its arguments, and projects one by one."""
+
+    def __call__(self, *projects: Project, **options: object) -> SharingHubServer:
+        """Start a server over these projects."""
+
+
+@pytest.fixture
+def sharinghub() -> Iterator[SharingHubServer]:
+    """A running SharingHub stand-in over the sample projects; `sharinghub.token` opens it."""
+    with SharingHubServer(sample_projects()) as server:
+        yield server
+
+
+@pytest.fixture
+def sharinghub_factory() -> Iterator[SharingHubFactory]:
+    """Starts SharingHub stand-ins: `sharinghub_factory(Project("group/lakes"), token="…")`."""
+    with ExitStack() as running:
+
+        def start(*projects: Project, **options: object) -> SharingHubServer:
+            server = SharingHubServer(projects, **options)  # type: ignore[arg-type]  # passed on
+            return running.enter_context(server)
+
+        yield start

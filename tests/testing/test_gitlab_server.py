@@ -1,0 +1,221 @@
+"""The GitLab stand-in serves raw files to GitLab's tokens, and a sign-in page to browsers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+
+import pytest
+import requests
+
+from stac_gitlab.testing import (
+    AccessLevel,
+    GitLabServer,
+    LoopbackServer,
+    Project,
+    Release,
+    TokenHolder,
+    User,
+)
+
+WEIGHTS = bytes(range(200)) * 100
+FILES = {"data/été a#b?.csv": b"id\n1\n", "weights/w.bin": WEIGHTS, "README.md": b"# Lakes"}
+PROJECT = Project(
+    "group/sub/lakes",
+    FILES,
+    lfs=("weights/*",),
+    branches={"feature/new+x": {"data/x.csv": b"new"}},
+    releases=(Release("v1"),),
+    private=True,
+    guests=("carol",),
+)
+
+
+@pytest.fixture
+def gitlab() -> Iterator[GitLabServer]:
+    tokens: dict[str, TokenHolder] = {
+        "glpat-owner": AccessLevel.MAINTAINER,
+        "glpat-carol": "carol",
+        "glpat-dave": "dave",
+        "glpat-small": User(level=AccessLevel.MAINTAINER, scopes=frozenset({"read_user"})),
+    }
+    with GitLabServer([PROJECT], tokens=tokens) as running:
+        yield running
+
+
+def get(
+    url: str, token: str | None = "glpat-owner", headers: Mapping[str, str] | None = None
+) -> requests.Response:
+    sent = {"Accept-Encoding": "identity", **({"PRIVATE-TOKEN": token} if token else {})}
+    return requests.get(url, headers={**sent, **(headers or {})}, timeout=5, allow_redirects=False)
+
+
+def test_a_raw_file_comes_with_gitlabs_headers(gitlab: GitLabServer) -> None:
+    response = get(gitlab.raw_url(PROJECT.path, "data/été a#b?.csv"))
+    assert (response.status_code, response.content) == (200, b"id\n1\n")
+    assert response.headers["X-Gitlab-Content-Sha256"] == hashlib.sha256(b"id\n1\n").hexdigest()
+    assert response.headers["X-Gitlab-Size"] == "5"
+    assert response.headers["X-Gitlab-Ref"] == "main"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"PRIVATE-TOKEN": "glpat-owner"},
+        {"Authorization": "Bearer glpat-owner"},
+        {"JOB-TOKEN": "glpat-owner"},
+    ],
+)
+def test_a_token_is_taken_in_each_of_its_headers(
+    gitlab: GitLabServer, headers: dict[str, str]
+) -> None:
+    assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, headers).status_code == 200
+
+
+def test_the_project_may_be_a_number(gitlab: GitLabServer) -> None:
+    project = get(f"{gitlab.url}/api/v4/projects/group%2Fsub%2Flakes").json()
+    raw = f"{gitlab.url}/api/v4/projects/{project['id']}/repository/files/README.md/raw"
+    assert get(raw).content == b"# Lakes"
+    assert project["path_with_namespace"] == PROJECT.path
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "document"),
+    [
+        (None, 404, {"message": "404 Project Not Found"}),
+        ("glpat-unknown", 401, {"message": "401 Unauthorized"}),
+        ("glpat-carol", 403, {"message": "403 Forbidden"}),
+        ("glpat-dave", 404, {"message": "404 Project Not Found"}),
+    ],
+)
+def test_who_may_not_read_is_told_what_gitlab_tells(
+    gitlab: GitLabServer, token: str | None, status: int, document: dict[str, str]
+) -> None:
+    response = get(gitlab.raw_url(PROJECT.path, "README.md"), token)
+    assert (response.status_code, response.json()) == (status, document)
+
+
+def test_a_small_scope_is_insufficient(gitlab: GitLabServer) -> None:
+    response = get(gitlab.raw_url(PROJECT.path, "README.md"), "glpat-small")
+    assert response.status_code == 403
+    assert response.json()["error"] == "insufficient_scope"
+
+
+@pytest.mark.parametrize(
+    ("project", "path", "ref", "message"),
+    [
+        ("no/such", "README.md", "main", "404 Project Not Found"),
+        (PROJECT.path, "nope.csv", "main", "404 File Not Found"),
+        (PROJECT.path, "README.md", "nope", "404 Commit Not Found"),
+    ],
+)
+def test_what_is_missing_is_named(
+    gitlab: GitLabServer, project: str, path: str, ref: str, message: str
+) -> None:
+    response = get(gitlab.raw_url(project, path, ref))
+    assert (response.status_code, response.json()) == (404, {"message": message})
+
+
+def test_a_slash_that_is_not_quoted_is_another_route(gitlab: GitLabServer) -> None:
+    base = f"{gitlab.url}/api/v4/projects/group%2Fsub%2Flakes/repository/files"
+    assert get(f"{base}/weights%2Fw.bin/raw?ref=main").status_code == 200
+    response = get(f"{base}/weights/w.bin/raw?ref=main")
+    assert (response.status_code, response.json()) == (404, {"error": "404 Not Found"})
+
+
+def test_a_plus_in_a_ref_has_to_be_quoted(gitlab: GitLabServer) -> None:
+    url = gitlab.raw_url(PROJECT.path, "data/x.csv", "feature/new+x")
+    assert get(url).content == b"new"
+    assert get(url.replace("%2Bx", "+x")).json() == {"message": "404 Commit Not Found"}
+
+
+def test_a_file_in_lfs_is_a_pointer_unless_it_is_followed(gitlab: GitLabServer) -> None:
+    pointer = get(gitlab.raw_url(PROJECT.path, "weights/w.bin", lfs=False))
+    oid = hashlib.sha256(WEIGHTS).hexdigest()
+    assert pointer.text == (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(WEIGHTS)}\n"
+    )
+    assert pointer.headers["X-Gitlab-Size"] == str(len(pointer.content))
+    content = get(gitlab.raw_url(PROJECT.path, "weights/w.bin"))
+    assert content.content == WEIGHTS
+    assert "X-Gitlab-Size" not in content.headers
+
+
+def test_lfs_honours_ranges_and_blobs_do_not(gitlab: GitLabServer) -> None:
+    wanted = {"Range": "bytes=10-19"}
+    part = get(gitlab.raw_url(PROJECT.path, "weights/w.bin"), headers=wanted)
+    assert (part.status_code, part.content) == (206, WEIGHTS[10:20])
+    whole = get(gitlab.raw_url(PROJECT.path, "README.md"), headers=wanted)
+    assert (whole.status_code, whole.content) == (200, b"# Lakes")
+    beyond = get(gitlab.raw_url(PROJECT.path, "weights/w.bin"), headers={"Range": "bytes=999999-"})
+    assert (beyond.status_code, beyond.text) == (416, "invalid range: failed to overlap\n")
+
+
+def test_lfs_may_lead_to_another_host(gitlab: GitLabServer) -> None:
+    with LoopbackServer({"/objects/group/sub/lakes/weights/w.bin": WEIGHTS}) as objects:
+        gitlab.lfs_redirect = lambda project, path: (
+            f"{objects.url}/objects/{project}/{path}?X-Amz-Signature=0"
+        )
+        response = get(gitlab.raw_url(PROJECT.path, "weights/w.bin"))
+        assert response.status_code == 302
+        assert get(response.headers["location"], None).content == WEIGHTS
+        assert objects.requests[0].query == {"X-Amz-Signature": "0"}
+        assert get(gitlab.raw_url(PROJECT.path, "README.md")).status_code == 200
+        pointer = get(gitlab.raw_url(PROJECT.path, "weights/w.bin", lfs=False))
+        assert pointer.text.startswith("version https://git-lfs")
+
+
+@pytest.mark.parametrize("view", ["raw", "blob"])
+def test_the_web_leads_to_a_sign_in_page_whatever_the_token(
+    gitlab: GitLabServer, view: str
+) -> None:
+    response = get(gitlab.web_url(PROJECT.path, "README.md", view=view))
+    assert (response.status_code, response.headers["location"]) == (
+        302,
+        f"{gitlab.url}/users/sign_in",
+    )
+    page = get(response.headers["location"])
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "GitLab" in page.text
+    assert "<form" in page.text
+
+
+def test_a_job_token_opens_the_allowed_projects_only(gitlab: GitLabServer) -> None:
+    job = {"JOB-TOKEN": "glpat-owner"}
+    gitlab.job_token_projects = ["another/project"]
+    assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, job).status_code == 404
+    assert get(gitlab.raw_url(PROJECT.path, "README.md")).status_code == 200
+    gitlab.job_token_projects = [PROJECT.path]
+    assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, job).status_code == 200
+
+
+def test_rate_limits_are_told_when_there_are_any(gitlab: GitLabServer) -> None:
+    url = gitlab.raw_url(PROJECT.path, "README.md")
+    assert "RateLimit-Limit" not in get(url).headers
+    gitlab.rate_limit = 100
+    headers = get(url).headers
+    assert (headers["RateLimit-Limit"], headers["RateLimit-Remaining"]) == ("100", "99")
+    assert int(headers["RateLimit-Reset"]) > 10**9
+
+
+def test_an_archive_holds_the_repository(gitlab: GitLabServer) -> None:
+    response = get(
+        f"{gitlab.url}/api/v4/projects/group%2Fsub%2Flakes/repository/archive.zip?sha=v1"
+    )
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        names = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    assert names == FILES
+
+
+def test_anybody_reads_what_is_public() -> None:
+    with GitLabServer([Project("open/lakes", {"x": b"1"}), PROJECT], public=True) as gitlab:
+        assert get(gitlab.raw_url("open/lakes", "x"), None).content == b"1"
+        assert get(gitlab.raw_url(PROJECT.path, "README.md"), None).status_code == 404
+
+
+def test_only_reading_is_allowed(gitlab: GitLabServer) -> None:
+    response = requests.put(gitlab.raw_url(PROJECT.path, "README.md"), data=b"x", timeout=5)
+    assert response.status_code == 405
