@@ -24,7 +24,7 @@ from stac_gitlab.assets import (
     group_by_role,
     has_any_role,
 )
-from stac_gitlab.downloader import AssetResult, DownloadReport, STACDownloader
+from stac_gitlab.downloader import STACDownloader
 from stac_gitlab.errors import (
     AssetNotFoundError,
     AuthenticationError,
@@ -52,6 +52,7 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.pystac_hooks import materialize
+from stac_gitlab.report import AssetResult, BatchReport, DownloadReport
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.stac_io import GitLabStacIO
 
@@ -59,6 +60,7 @@ __all__ = [
     "AssetNotFoundError",
     "AssetResult",
     "AuthenticationError",
+    "BatchReport",
     "ChecksumMismatchError",
     "ConfigurationError",
     "DownloadError",

@@ -1,8 +1,8 @@
 """What a server's answer means: the error for a status, a sign-in page, a broken connection.
 
 Every error made here says what was asked, what came, what that means and what to do next, and
-holds no secret: responses are replaced by a scrubbed copy, and what requests and urllib3 raised is
-kept as the cause without its tracebacks, whose frames hold the headers that were sent.
+holds no secret: responses are replaced by a scrubbed copy, and so is what requests and urllib3
+raised, whose messages hold URLs and whose frames hold the headers that were sent.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import ssl
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,6 +39,7 @@ __all__ = [
     "error_for_page",
     "error_for_status",
     "is_html",
+    "without_frames",
     "without_secrets",
 ]
 
@@ -130,7 +132,8 @@ def error_for_failure(
     """Return the error for what requests or urllib3 raised in place of a whole answer."""
     shown = scrub(url, secrets)
     line = f"{method} {shown}"
-    reason = scrub(_innermost(failure), secrets)
+    kind = _kind(failure)
+    reason = scrub(_reason(failure), secrets)
     if isinstance(failure, requests.TooManyRedirects):
         return InvalidResponseError(
             f"{line}: too many redirects ({reason}). The server sends its callers in circles.",
@@ -148,7 +151,7 @@ def error_for_failure(
             "Try again, or raise timeout= or the deadline of the RetryPolicy.",
             url=shown,
         )
-    if isinstance(failure, requests.exceptions.SSLError):
+    if issubclass(kind, requests.exceptions.SSLError):
         return NetworkError(
             f"{line}: no secure connection ({reason}). If the server's certificate comes from an "
             "authority of your organisation, name its file in REQUESTS_CA_BUNDLE.",
@@ -159,6 +162,12 @@ def error_for_failure(
             f"{line}: the answer was cut short or garbled ({reason}). Try again.",
             url=shown,
             truncated=True,
+        )
+    if issubclass(kind, requests.exceptions.ProxyError):
+        return NetworkError(
+            f"{line}: no connection through the proxy ({reason}). Check HTTP_PROXY, HTTPS_PROXY "
+            "and NO_PROXY.",
+            url=shown,
         )
     return NetworkError(
         f"{line}: no connection ({reason}). Check the address and the network.", url=shown
@@ -180,7 +189,12 @@ _BROKEN_BODIES = (
     urllib3.exceptions.DecodeError,
     urllib3.exceptions.IncompleteRead,
     urllib3.exceptions.InvalidChunkLength,
+    # requests has names of its own for this one, except where a body is read below it.
+    urllib3.exceptions.ProtocolError,
 )
+
+# A handshake that breaks off may work the next time; one that is refused will not.
+_BROKEN_HANDSHAKES = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 def is_html(response: requests.Response, body: bytes) -> bool:
@@ -213,22 +227,35 @@ def without_secrets(response: requests.Response, secrets: Iterable[str] = ()) ->
     return clean
 
 
-def detached(failure: BaseException) -> BaseException:
-    """Cut the tracebacks off an exception chain, and the request that requests hung on it.
+def detached(
+    failure: Exception, secrets: Iterable[str] = ()
+) -> requests.exceptions.RequestException:
+    """Return what can be shown of a failure, to be the cause of an error of ours.
 
-    The frames below ours hold the headers that were sent, the token among them; a traceback that
-    prints locals would show it.
+    What was raised holds the request with its headers, in attributes and in the frames of its
+    traceback, where whatever prints locals would show the token.
     """
-    seen: set[int] = set()
-    link: BaseException | None = failure
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        link.__traceback__ = None
-        for name in ("request", "response"):
-            if getattr(link, name, None) is not None:
-                setattr(link, name, None)
-        link = link.__cause__ or link.__context__
-    return failure
+    return _kind(failure)(scrub(str(failure), secrets))
+
+
+def without_frames(error: STACGitLabError) -> STACGitLabError:
+    """Forget where one of our errors comes from: the frames there hold a body as it came."""
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _kind(failure: Exception) -> type[requests.exceptions.RequestException]:
+    """Return the class of requests that names a failure."""
+    if isinstance(_root(failure), _BROKEN_HANDSHAKES):
+        return requests.ConnectionError
+    for cls in type(failure).__mro__:
+        # Subclasses made elsewhere (those of a mock, say) may be built in another way.
+        if issubclass(cls, requests.RequestException) and cls.__module__ == _REQUESTS:
+            return cls
+    return requests.ConnectionError
+
+
+_REQUESTS = requests.exceptions.__name__
 
 
 def _clean_headers(headers: Any, secrets: tuple[str, ...]) -> CaseInsensitiveDict[str]:
@@ -263,7 +290,8 @@ def _server_says(response: requests.Response) -> str:
     text = body.decode("utf-8", "replace")
     with contextlib.suppress(ValueError, RecursionError):
         text = _message_in(json.loads(text)) or text
-    text = " ".join(text.split())
+    # No escape sequence of a server reaches a terminal.
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= MAX_EXCERPT else f"{text[:MAX_EXCERPT]}…"
 
 
@@ -285,16 +313,20 @@ def _message_in(body: Any) -> str:
     return ""
 
 
-def _innermost(failure: BaseException) -> str:
-    """Return the reason at the bottom of an exception chain: requests wraps it several times."""
-    reason: BaseException = failure
+def _root(failure: BaseException) -> BaseException:
+    """Return what is at the bottom of an exception: requests wraps it several times."""
     for _ in range(8):
-        inner = getattr(reason, "reason", None)
+        inner = getattr(failure, "reason", None)
         if not isinstance(inner, BaseException):
-            inner = next((a for a in reason.args if isinstance(a, BaseException)), None)
+            inner = next((a for a in failure.args if isinstance(a, BaseException)), None)
         if inner is None:
             break
-        reason = inner
-    text = " ".join(str(reason).split()) or type(reason).__name__
+        failure = inner
+    return failure
+
+
+def _reason(failure: BaseException) -> str:
+    root = _root(failure)
+    text = " ".join(str(root).split()) or type(root).__name__
     # urllib3 puts the connection object, with its address in memory, before some reasons.
     return re.sub(r"^<[^>]*>:\s*|^HTTPS?Connection(?:Pool)?\([^)]*\):\s*", "", text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import pystac
 
@@ -42,7 +42,7 @@ def asset_roles(obj: HasAssets | pystac.Asset) -> list[str]:
         ['data']
     """
     assets = [obj] if isinstance(obj, pystac.Asset) else obj.assets.values()
-    return list(dict.fromkeys(role for asset in assets for role in asset.roles or ()))
+    return list(dict.fromkeys(role for asset in assets for role in _roles(asset)))
 
 
 def has_any_role(obj: HasAssets | pystac.Asset, roles: Names) -> bool:
@@ -68,7 +68,8 @@ def filter_assets(
         exclude_roles: Roles not to have.
         media_types: Media types, such as ``"text/csv"`` or ``"image/*"``. Parameters count where
             they are given: ``"image/tiff"`` also takes ``image/tiff; application=geotiff``.
-        include: Globs, one of which the asset key has to match. ``*`` goes across slashes.
+        include: Globs, one of which the asset key has to match. ``*`` goes across slashes. A key
+            always matches itself, also where it holds ``[`` or ``?``.
         exclude: Globs, none of which the asset key may match.
         match: Whether an asset needs ``"any"`` of `roles` or ``"all"`` of them.
 
@@ -93,7 +94,7 @@ def filter_assets(
     unwanted_globs = _names(exclude, "exclude")
 
     def fits(key: str, asset: pystac.Asset) -> bool:
-        has = set(asset.roles or ())
+        has = set(_roles(asset))
         if wanted_roles is not None:
             held = has.intersection(wanted_roles)
             if len(held) < (len(set(wanted_roles)) if match == "all" else 1):
@@ -101,8 +102,8 @@ def filter_assets(
         return (
             has.isdisjoint(unwanted_roles or ())
             and (types is None or any(_is_of_type(asset.media_type, t) for t in types))
-            and (globs is None or any(fnmatchcase(key, glob) for glob in globs))
-            and not any(fnmatchcase(key, glob) for glob in unwanted_globs or ())
+            and (globs is None or _is_named(key, globs))
+            and not _is_named(key, unwanted_globs or ())
         )
 
     return {key: asset for key, asset in obj.assets.items() if fits(key, asset)}
@@ -129,10 +130,21 @@ def _names(names: Names, argument: str) -> tuple[str, ...] | None:
     if isinstance(names, str):
         return (names,)
     # A mapping is iterable too, but whoever passes one meant something else.
-    found = None if isinstance(names, Mapping) else tuple(names)
+    is_collection = isinstance(names, Iterable) and not isinstance(names, Mapping)
+    found = tuple(names) if is_collection else None
     if found is None or not all(isinstance(name, str) for name in found):
         raise ConfigurationError(f"{argument}={names!r}: give a name or a list of names.")
     return found
+
+
+def _roles(asset: pystac.Asset) -> list[str]:
+    # Metadata written by hand say "roles": "data" now and then.
+    roles: Any = asset.roles or ()
+    return [roles] if isinstance(roles, str) else [r for r in roles if isinstance(r, str)]
+
+
+def _is_named(key: str, globs: tuple[str, ...]) -> bool:
+    return key in globs or any(fnmatchcase(key, glob) for glob in globs)
 
 
 def _is_of_type(media_type: str | None, wanted: str) -> bool:

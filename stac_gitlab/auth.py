@@ -15,7 +15,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+
+import requests
 
 from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning
 
@@ -38,17 +40,15 @@ PUBLIC_HOSTS = frozenset(
         "api.stacspec.org",
         "cdn.jsdelivr.net",
         "geojson.org",
-        "gist.githubusercontent.com",
         "json-schema.org",
         "proj.org",
-        "raw.githubusercontent.com",
         "schemas.opengis.net",
         "schemas.stacspec.org",
         "stacspec.org",
         "www.opengis.net",
     }
 )
-PUBLIC_SUFFIXES = (".github.io", ".gitlab.io")
+PUBLIC_SUFFIXES = (".github.io", ".githubusercontent.com", ".gitlab.io")
 
 # A header that a user puts into ``io.headers`` counts as a secret unless it is known to hold none.
 HARMLESS_HEADERS = frozenset(
@@ -87,7 +87,7 @@ _SECRET_PARAMETER = re.compile(
     r"|signature|password|secret|token)(=|%3D|[\"']?:\s*[\"']?)[^&#\s\"'<>)\],;]+",
     re.IGNORECASE,
 )
-_USER_INFO = re.compile(r"(?<=://)[^/?#\s@\"'<>]+@")
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]+@")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _TOKEN_SHAPE = re.compile(r"\bgl[a-z]{2,6}-[\w.-]{8,}")
 
@@ -102,9 +102,10 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
         text: A URL, a header, a server's answer, an error message.
         secrets: Values that are known to be secret and are masked wherever they stand.
     """
-    for secret in secrets:
+    # The longest first: one secret may be the beginning of another.
+    for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, MASK)
+            text = text.replace(secret, MASK).replace(quote(secret, safe=""), MASK)
     text = _USER_INFO.sub(f"{MASK}@", text)
     text = _SECRET_PARAMETER.sub(rf"\1\2{MASK}", text)
     text = _BEARER.sub(rf"\1 {MASK}", text)
@@ -135,11 +136,13 @@ class Origin(NamedTuple):
         if scheme not in DEFAULT_PORTS or not host:
             return None
         if not host.isascii():
+            # There are several ways to write a name in ASCII. What counts is the one in which
+            # requests will ask for it.
             try:
-                host = host.encode("idna").decode("ascii")
-            except UnicodeError:
+                host = urlsplit(requests.Request("GET", url).prepare().url or "").hostname
+            except requests.RequestException:
                 return None
-        host = host.lower().rstrip(".")
+        host = (host or "").lower().rstrip(".")
         return cls(scheme, host, DEFAULT_PORTS[scheme] if port is None else port)
 
     @property
@@ -166,7 +169,9 @@ def parse_host(text: str) -> frozenset[Origin]:
 
     A bare name means https, and on the loopback interface http as well.
     """
-    if "://" in text:
+    if "*" in text:
+        pass
+    elif "://" in text:
         origin = Origin.of(text)
         if origin is not None:
             return frozenset({origin})
@@ -257,7 +262,7 @@ class Credentials:
         self._named = _origins(base_url, hosts)
         self._bound: Origin | None = None
         self._warned: set[Origin] = set()
-        self._seen: set[str] = set()
+        self._seen: frozenset[str] = frozenset()
 
     # -- which origins ----------------------------------------------------------------------
 
@@ -277,7 +282,9 @@ class Credentials:
         if self._named or self._bound is not None:
             return
         origin = Origin.of(url)
-        if origin is None or origin.is_public_metadata or not self.available:
+        if origin is None or origin.is_public_metadata:
+            return
+        if not (self.available or self._left_behind):
             return
         with self._lock:
             if self._bound is None:
@@ -300,9 +307,8 @@ class Credentials:
     def token(self) -> Token | None:
         """Return the token to use now, or None to stay anonymous."""
         token = self._token()
-        if token is not None and token.value not in self._seen:
-            with self._lock:
-                self._seen = {*self._seen, token.value}
+        if token is not None:
+            self._note([token.value])
         return token
 
     def renew(self, refused: Token | None) -> bool:
@@ -331,6 +337,7 @@ class Credentials:
             if name.lower() not in {n.lower() for n in headers}:
                 headers[name] = value
         if headers:
+            self._note(headers.values())
             self._warn_if_exposed(url)
         return headers
 
@@ -345,7 +352,16 @@ class Credentials:
 
     def secrets(self) -> frozenset[str]:
         """Return every secret value that was in use so far, to be masked in texts."""
-        return frozenset(self._seen) | set(self._secret_headers().values())
+        self._note(self._secret_headers().values())
+        return self._seen
+
+    def _note(self, values: Iterable[str]) -> None:
+        """Remember secrets, also without the scheme (``Bearer``) that stands before them."""
+        found = {part for value in values for part in (value, value.rpartition(" ")[2])}
+        found = {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
+        if not found <= self._seen:
+            with self._lock:
+                self._seen |= found
 
     def _token(self) -> Token | None:
         if self._fixed is not None:
@@ -385,7 +401,16 @@ class Credentials:
         return None
 
     def _secret_headers(self) -> dict[str, str]:
-        return {n: v for n, v in self.headers.items() if n.lower() not in HARMLESS_HEADERS}
+        secret = {
+            n: v.strip() for n, v in self.headers.items() if n.lower() not in HARMLESS_HEADERS
+        }
+        for name, value in secret.items():
+            if not (value.isascii() and value.isprintable()):
+                raise ConfigurationError(
+                    f"The header {name!r} holds line breaks or letters that no HTTP header can "
+                    "carry. Was a whole file pasted in?"
+                )
+        return secret
 
     def _warn_if_exposed(self, url: str) -> None:
         origin = Origin.of(url)
@@ -431,7 +456,7 @@ class Credentials:
         credentials.__dict__.update(state)
         credentials._lock = threading.Lock()
         credentials._asked = None
-        credentials._seen = set()
+        credentials._seen = frozenset()
         credentials._warned = set()
         return credentials
 

@@ -16,9 +16,10 @@ import pystac
 
 from stac_gitlab.__about__ import __version__
 from stac_gitlab.assets import asset_roles, data_assets
-from stac_gitlab.downloader import DownloadReport, STACDownloader
+from stac_gitlab.downloader import STACDownloader
 from stac_gitlab.errors import STACGitLabError
 from stac_gitlab.names import shown
+from stac_gitlab.report import DownloadReport
 from stac_gitlab.sharinghub import api_url
 from stac_gitlab.stac_io import GitLabStacIO
 from stac_gitlab.testing import SharingHubServer, sample_projects

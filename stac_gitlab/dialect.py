@@ -61,3 +61,7 @@ class Dialect:
     def lfs_url(self, url: str) -> str | None:
         """Return the URL of what a Git LFS pointer at `url` points to, if it can be had."""
         return None
+
+    def item_version(self, properties: Mapping[str, Any]) -> str | None:
+        """Return what changes whenever a file of the item does, if its server tells."""
+        return None

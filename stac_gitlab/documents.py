@@ -7,8 +7,10 @@ so that a broken document is an error that names the field, not a ``KeyError`` f
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from stac_gitlab.auth import MASK
 from stac_gitlab.errors import InvalidResponseError
@@ -19,9 +21,17 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]  # optional: several times as fast
 
-__all__ = ["check_stac", "parse_json", "without_tokens"]
+__all__ = ["check_stac", "parse_json", "text_without_tokens", "without_tokens"]
 
 _BOM = b"\xef\xbb\xbf"
+
+_TOO_DEEP = "JSON that is nested too deeply to be read."
+
+# The parameter, quoted or not; or an escape of JSON that may hide it, or a known secret.
+_TOKEN_TRACE = re.compile(rb"gitlab(?:_|%5F)token|\\u00|\\/", re.IGNORECASE)
+
+# Links that pystac follows by itself. An empty one is a ValueError from its depths.
+_FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
 
 
 def parse_json(body: bytes, *, url: str) -> dict[str, Any]:
@@ -33,29 +43,10 @@ def parse_json(body: bytes, *, url: str) -> dict[str, Any]:
     body = body.removeprefix(_BOM)
     try:
         document = _loads(body)
-    except UnicodeDecodeError as error:
-        raise InvalidResponseError(
-            f"{url}: not UTF-8 (at byte {error.start}), so not JSON.", url=url
-        ) from None
-    except json.JSONDecodeError as error:
-        if not error.doc.strip():
-            raise InvalidResponseError(
-                f"{url}: the answer is empty.", url=url, truncated=True
-            ) from None
-        if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
-            raise InvalidResponseError(
-                f"{url}: the JSON ends in the middle, after {len(body)} bytes: the answer was cut "
-                "short. Try again.",
-                url=url,
-                truncated=True,
-            ) from None
-        raise InvalidResponseError(
-            f"{url}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it "
-            f"begins with {_beginning(error.doc)!r}. Check that the URL is one of the API.",
-            url=url,
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidResponseError(f"{url}: JSON that cannot be read: {error}.", url=url) from None
+    except ValueError as error:
+        raise _unreadable(error, body, url=url) from None
+    except RecursionError:
+        raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
     if not isinstance(document, dict):
         raise InvalidResponseError(
             f"{url}: JSON, but {_named(document)} where an object was expected.", url=url
@@ -63,43 +54,96 @@ def parse_json(body: bytes, *, url: str) -> dict[str, Any]:
     return document
 
 
+def _unreadable(error: ValueError, body: bytes, *, url: str) -> InvalidResponseError:
+    """Return the error for bytes that are not JSON, or not all of it."""
+    if not body.strip():
+        return InvalidResponseError(f"{url}: the answer is empty.", url=url, truncated=True)
+    if _ends_early(error, body):
+        return InvalidResponseError(
+            f"{url}: the JSON ends in the middle, after {len(body)} bytes: the answer was cut "
+            "short. Try again.",
+            url=url,
+            truncated=True,
+        )
+    if isinstance(error, UnicodeDecodeError):
+        return InvalidResponseError(
+            f"{url}: not UTF-8 (at byte {error.start}), so not JSON.", url=url
+        )
+    if isinstance(error, json.JSONDecodeError):
+        return InvalidResponseError(
+            f"{url}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it "
+            f"begins with {_beginning(error.doc)!r}. Check that the URL is one of the API.",
+            url=url,
+        )
+    return InvalidResponseError(f"{url}: JSON that cannot be read: {error}.", url=url)
+
+
+def _ends_early(error: ValueError, body: bytes) -> bool:
+    body = body.strip()
+    if not body.startswith((b"{", b"[")) or getattr(error, "msg", "") == "Extra data":
+        return False
+    return not body.endswith((b"}", b"]")) or (
+        isinstance(error, json.JSONDecodeError)
+        and (error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"))
+    )
+
+
 def _loads(body: bytes) -> Any:
     if orjson is not None:
         try:
             return orjson.loads(body)
         except ValueError:
-            # Stricter than the standard library, which decides: NaN, large integers.
+            # Stricter than the standard library, which decides: NaN, surrogates, great depth.
             pass
     return json.loads(body.decode("utf-8"))
 
 
-def without_tokens(document: dict[str, Any], body: bytes, secrets: Iterable[str]) -> dict[str, Any]:
+def without_tokens(
+    document: dict[str, Any], body: bytes, secrets: Iterable[str], *, url: str
+) -> dict[str, Any]:
     """Return the document without ``gitlab_token=…`` and without any of the known `secrets`.
 
     Args:
         document: What `body` holds.
         body: The bytes it was read from: a search in them tells whether there is work to do.
         secrets: Values that must not stand anywhere in the document.
+        url: Where it came from, for errors.
+
+    Raises:
+        InvalidResponseError: If the document is nested too deeply to be searched.
     """
-    known = tuple(secret for secret in secrets if len(secret) >= 8)
-    suspicious = (
-        b"gitlab_token" in body
-        or b"gitlab%" in body
-        or b"\\u00" in body
-        or any(secret.encode() in body for secret in known)
-    )
+    known = _long_enough(secrets)
+    suspicious = _TOKEN_TRACE.search(body) or any(secret.encode() in body for secret in known)
     if not suspicious:
         return document
-    cleaned: dict[str, Any] = _cleaned(document, known)
+    try:
+        cleaned: dict[str, Any] = _cleaned(document, known)
+    except RecursionError:
+        raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
     return cleaned
+
+
+def text_without_tokens(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without ``gitlab_token=…`` and without any of the known `secrets`."""
+    return _cleaned_text(text, _long_enough(secrets))
+
+
+def _long_enough(secrets: Iterable[str]) -> tuple[str, ...]:
+    # Shorter values occur by accident, and a document must not be changed by accident.
+    long_enough = [secret for secret in secrets if len(secret) >= 8]
+    return tuple(dict.fromkeys([*long_enough, *(quote(s, safe="") for s in long_enough)]))
+
+
+def _cleaned_text(text: str, secrets: tuple[str, ...]) -> str:
+    text = strip_token(text)
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return text
 
 
 def _cleaned(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, str):
-        value = strip_token(value)
-        for secret in secrets:
-            value = value.replace(secret, MASK)
-        return value
+        return _cleaned_text(value, secrets)
     if isinstance(value, dict):
         return {_cleaned(k, secrets): _cleaned(v, secrets) for k, v in value.items()}
     if isinstance(value, list):
@@ -115,72 +159,95 @@ def check_stac(document: dict[str, Any], *, url: str) -> None:
     Raises:
         InvalidResponseError: If a field is missing or of the wrong type; the message names it.
     """
+    try:
+        _check(document)
+    except _BrokenFieldError as broken:
+        name = document.get("id")
+        about = f" (id {name!r})" if isinstance(name, str) else ""
+        raise InvalidResponseError(
+            f"{url}: not valid STAC{about}: {broken}. Whoever maintains the catalog has to mend "
+            "it.",
+            url=url,
+        ) from None
+
+
+class _BrokenFieldError(Exception):
+    """Says which field of a document is broken, and how."""
+
+
+def _check(document: dict[str, Any]) -> None:
     kind = document.get("type")
     if kind == "FeatureCollection":
-        _expect(document, "features", list, url=url)
+        _expect(document, "features", list)
+        _expect(document, "links", list, optional=True)
         return
     if "stac_version" not in document:
         if kind in ("Catalog", "Collection") or (kind == "Feature" and "assets" in document):
-            _fail(document, "stac_version", "is missing", url=url)
+            raise _BrokenFieldError("stac_version is missing")
         return
-    _expect(document, "stac_version", str, url=url)
-    _expect(document, "id", (str, int), url=url)
-    _expect(document, "stac_extensions", list, url=url, optional=True)
-    _check_links(document, url=url, optional=kind == "Feature")
-    _check_assets(document, url=url)
+    _expect(document, "stac_version", str)
+    _expect(document, "id", (str, int))
+    _expect(document, "stac_extensions", list, optional=True)
+    _check_links(document, optional=kind == "Feature")
+    _check_assets(document)
     if kind == "Feature":
-        _check_item(document, url=url)
+        _check_item(document)
     else:
-        _expect(document, "description", str, url=url)
+        _expect(document, "description", str)
         if kind == "Collection":
-            _check_extent(document, url=url)
+            _check_extent(document)
 
 
-def _check_item(document: dict[str, Any], *, url: str) -> None:
-    _expect(document, "properties", dict, url=url)
-    _expect(document, "geometry", dict, url=url, optional=True)
-    _expect(document, "bbox", list, url=url, optional=True)
-    _expect(document, "collection", str, url=url, optional=True)
+def _check_item(document: dict[str, Any]) -> None:
+    _expect(document, "properties", dict)
+    _expect(document, "geometry", dict, optional=True)
+    _expect(document, "bbox", list, optional=True)
+    _expect(document, "collection", str, optional=True)
     properties = document["properties"]
-    _expect(properties, "datetime", str, url=url, optional=True, where="properties.")
+    _expect(properties, "datetime", str, optional=True, where="properties.")
     if properties.get("datetime") is None and None in (
         properties.get("start_datetime", properties.get("dtr:start_datetime")),
         properties.get("end_datetime", properties.get("dtr:end_datetime")),
     ):
-        _fail(
-            document,
-            "properties.datetime",
-            "is null, and start_datetime and end_datetime do not stand in for it",
-            url=url,
+        raise _BrokenFieldError(
+            "properties.datetime is null, and start_datetime and end_datetime do not stand in for "
+            "it"
         )
 
 
-def _check_links(document: dict[str, Any], *, url: str, optional: bool) -> None:
-    _expect(document, "links", list, url=url, optional=optional)
+def _check_links(document: dict[str, Any], *, optional: bool) -> None:
+    _expect(document, "links", list, optional=optional)
     for index, link in enumerate(document.get("links") or ()):
         where = f"links[{index}]"
         if not isinstance(link, dict):
-            _fail(document, where, f"is {_named(link)}, not an object", url=url)
-        _expect(link, "rel", str, url=url, where=f"{where}.")
-        _expect(link, "href", str, url=url, where=f"{where}.")
+            raise _BrokenFieldError(f"{where} is {_named(link)}, not an object")
+        _expect(link, "rel", str, where=f"{where}.")
+        _expect(link, "href", str, where=f"{where}.")
+        _expect(link, "type", str, optional=True, where=f"{where}.")
+        if not link["href"] and link["rel"] in _FOLLOWED:
+            raise _BrokenFieldError(f"{where}.href is empty")
+        try:
+            urlsplit(link["href"])
+        except ValueError as error:
+            raise _BrokenFieldError(f"{where}.href is no URL ({error})") from None
 
 
-def _check_assets(document: dict[str, Any], *, url: str) -> None:
-    _expect(document, "assets", dict, url=url, optional=True)
+def _check_assets(document: dict[str, Any]) -> None:
+    _expect(document, "assets", dict, optional=True)
     for key, asset in (document.get("assets") or {}).items():
         where = f"assets[{key!r}]"
         if not isinstance(asset, dict):
-            _fail(document, where, f"is {_named(asset)}, not an object", url=url)
-        _expect(asset, "href", str, url=url, where=f"{where}.")
-        _expect(asset, "roles", list, url=url, optional=True, where=f"{where}.")
+            raise _BrokenFieldError(f"{where} is {_named(asset)}, not an object")
+        _expect(asset, "href", str, where=f"{where}.")
+        _expect(asset, "roles", list, optional=True, where=f"{where}.")
 
 
-def _check_extent(document: dict[str, Any], *, url: str) -> None:
-    _expect(document, "extent", dict, url=url)
+def _check_extent(document: dict[str, Any]) -> None:
+    _expect(document, "extent", dict)
     extent = document["extent"]
     for part, field in (("spatial", "bbox"), ("temporal", "interval")):
-        _expect(extent, part, dict, url=url, where="extent.")
-        _expect(extent[part], field, list, url=url, where=f"extent.{part}.")
+        _expect(extent, part, dict, where="extent.")
+        _expect(extent[part], field, list, where=f"extent.{part}.")
 
 
 def _expect(
@@ -188,7 +255,6 @@ def _expect(
     field: str,
     types: type | tuple[type, ...],
     *,
-    url: str,
     optional: bool = False,
     where: str = "",
 ) -> None:
@@ -196,21 +262,10 @@ def _expect(
     if value is None and optional:
         return
     if value is None:
-        _fail(
-            holder, f"{where}{field}", "is missing" if field not in holder else "is null", url=url
-        )
+        problem = "is missing" if field not in holder else "is null"
+        raise _BrokenFieldError(f"{where}{field} {problem}")
     if not isinstance(value, types):
-        _fail(holder, f"{where}{field}", f"is {_named(value)}", url=url)
-
-
-def _fail(holder: dict[str, Any], field: str, problem: str, *, url: str) -> None:
-    name = holder.get("id")
-    about = f" (id {name!r})" if isinstance(name, str) else ""
-    raise InvalidResponseError(
-        f"{url}: not valid STAC{about}: {field} {problem}. Whoever maintains the catalog has to "
-        "mend it.",
-        url=url,
-    )
+        raise _BrokenFieldError(f"{where}{field} is {_named(value)}")
 
 
 def _named(value: Any) -> str:

@@ -1,152 +1,78 @@
-"""STACDownloader: the assets of an item brought home, many at a time.
+"""STACDownloader: the assets of items brought home, many at a time.
 
-What one file needs is ``transfer``'s work, which names are safe is told by ``names``, and which URL
-an asset has is told by the dialect of the server that its item came from. What is left for this
-module: which assets, in which threads, and a report of what became of each.
+What one file needs is ``transfer``'s work, planning and doing one asset is that of ``jobs``, the
+threads are ``crew``'s. What is left for this module is what users call.
 """
 
 from __future__ import annotations
 
-import contextvars
 import os
 import re
-import threading
+import shutil
+import string
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 from urllib.parse import quote
 
 import pystac
-from pystac.utils import safe_urlparse
+from pystac.utils import make_relative_href
 
-from stac_gitlab.adapter import Stopped, Watch, watching
 from stac_gitlab.assets import HasAssets, Names, filter_assets
-from stac_gitlab.auth import URL_VARIABLE, Origin, TokenSource, scrub
+from stac_gitlab.auth import URL_VARIABLE, TokenSource, scrub
+from stac_gitlab.crew import Crew
 from stac_gitlab.errors import (
     AssetNotFoundError,
     ConfigurationError,
     DownloadError,
     NothingToDownloadWarning,
     STACGitLabError,
-    UnverifiedDownloadWarning,
 )
-from stac_gitlab.multihash import Checksum, UnknownChecksumError
-from stac_gitlab.names import FileNaming, contained_path, relative_path, shown
+from stac_gitlab.jobs import Job, Overwrite, Planner
+from stac_gitlab.names import FileNaming, TakenNames, contained_path, relative_path, shown
+from stac_gitlab.progress import Progress, ProgressOption, progress_for
+from stac_gitlab.records import read_records
+from stac_gitlab.remote_file import open_remote
+from stac_gitlab.report import AssetResult, BatchReport, DownloadReport, human_size
 from stac_gitlab.retry import RetryPolicy
-from stac_gitlab.session import GitLabSession
-from stac_gitlab.sharinghub import api_url, strip_token
+from stac_gitlab.sharinghub import api_url
 from stac_gitlab.stac_io import GitLabStacIO
-from stac_gitlab.transfer import Received, Source, copy_file, receive
 
-__all__ = ["AssetResult", "DownloadReport", "STACDownloader"]
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+__all__ = ["STACDownloader"]
+
+DEFAULT_TEMPLATE = "{collection}/{id}/{key}"
 
 # What tells a glob from the name of an asset.
 _GLOB = re.compile(r"[*?\[]")
-
-Status = Literal["downloaded", "resumed", "skipped", "failed", "planned"]
-
-_TOOL_FOR_SCHEME = {
-    "s3": "boto3, or 'aws s3 cp'",
-    "gs": "google-cloud-storage, or 'gcloud storage cp'",
-    "az": "azure-storage-blob",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-    "ftp": "'curl'",
-    "sftp": "'sftp'",
-}
+# Of the items of a batch, this many take turns, so that a large one does not keep the rest waiting.
+_ITEMS_AT_ONCE = 4
+_OVERWRITE = ("if-changed", "always", "never", "error")
 
 
-@dataclass(frozen=True)
-class AssetResult:
-    """What became of one asset.
+class DownloadOptions(TypedDict, total=False):
+    """The keyword arguments of :meth:`STACDownloader.download_assets`, for its relatives."""
 
-    Attributes:
-        key: The asset key.
-        href: Where it came from, without secrets.
-        path: Where the file is, or would be.
-        size: Bytes in the file, if there is one.
-        checksum: The multihash of the bytes, where one was computed.
-        seconds: How long it took.
-        status: ``downloaded``, ``resumed`` (broken off and continued), ``skipped``, ``failed`` or
-            ``planned``.
-        verified: Whether a length or checksum proves that the file is whole.
-        error: What went wrong, if something did.
-    """
-
-    key: str
-    href: str
-    path: Path | None = None
-    size: int | None = None
-    checksum: str | None = None
-    seconds: float = 0.0
-    status: Status = "downloaded"
-    verified: bool = False
-    error: Exception | None = None
-
-
-@dataclass(frozen=True)
-class DownloadReport(Mapping[str, AssetResult]):
-    """What became of every asset, by its key, in the item's order."""
-
-    results: Mapping[str, AssetResult] = field(default_factory=dict)
-
-    def __getitem__(self, key: str) -> AssetResult:
-        return self.results[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.results)
-
-    def __len__(self) -> int:
-        return len(self.results)
-
-    def _with_status(self, *statuses: Status) -> list[AssetResult]:
-        return [result for result in self.results.values() if result.status in statuses]
-
-    @property
-    def paths(self) -> dict[str, Path]:
-        """Where the files are, by asset key."""
-        there = self._with_status("downloaded", "resumed", "skipped")
-        return {result.key: result.path for result in there if result.path is not None}
-
-    @property
-    def downloaded(self) -> list[AssetResult]:
-        """The assets that came over the network."""
-        return self._with_status("downloaded", "resumed")
-
-    @property
-    def skipped(self) -> list[AssetResult]:
-        """The assets that were there already."""
-        return self._with_status("skipped")
-
-    @property
-    def failed(self) -> list[AssetResult]:
-        """The assets that could not be had."""
-        return self._with_status("failed")
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that were downloaded."""
-        return sum(result.size or 0 for result in self.downloaded)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing failed."""
-        return not self.failed
-
-    def __str__(self) -> str:
-        lines = [
-            f"{result.status:<10} {_human(result.size):>9}  {shown(result.key)[1:-1]}"
-            + (f"  {result.error}" if result.error else "")
-            for result in self.results.values()
-        ]
-        total = f"{len(self.downloaded)} downloaded ({_human(self.bytes)})"
-        return "\n".join(
-            [*lines, f"{total}, {len(self.skipped)} skipped, {len(self.failed)} failed"]
-        )
+    roles: Names
+    exclude_roles: Names
+    include: Names
+    exclude: Names
+    media_types: Names
+    alternates: Sequence[str]
+    overwrite: Overwrite
+    verify: bool
+    fail_fast: bool
+    dry_run: bool
+    portable_names: bool
+    progress: ProgressOption
+    executor: Executor | None
 
 
 class STACDownloader:
@@ -160,8 +86,10 @@ class STACDownloader:
         stac_io: The reader whose token, servers and connections to use, in place of `auth_token`
             and `base_url`. With none of the three, that is pystac's default reader if it is a
             GitLabStacIO.
-        max_workers: How many files to download at a time.
+        max_workers: How many files to download at a time. By default 8 to begin with, and up to 64
+            while more of them make it faster.
         retry: When requests are tried again.
+        progress: What to tell how far downloads are; see :meth:`download_assets`.
 
     Raises:
         ConfigurationError: If the arguments contradict each other.
@@ -173,10 +101,11 @@ class STACDownloader:
         base_url: str | None = None,
         *,
         stac_io: GitLabStacIO | None = None,
-        max_workers: int = 8,
+        max_workers: int | None = None,
         retry: RetryPolicy | None = None,
+        progress: ProgressOption = None,
     ) -> None:
-        if max_workers < 1:
+        if max_workers is not None and max_workers < 1:
             raise ConfigurationError(f"max_workers={max_workers}: at least one has to work.")
         if stac_io is not None and (auth_token is not None or retry is not None):
             raise ConfigurationError(
@@ -188,11 +117,12 @@ class STACDownloader:
         self.stac_io = stac_io or GitLabStacIO(auth_token, base_url=base_url, retry=retry)
         self.base_url = base_url or os.environ.get(URL_VARIABLE) or None
         self.max_workers = max_workers
+        self.progress = progress
 
     def __repr__(self) -> str:
         return f"<STACDownloader from {self.base_url or 'anywhere'} with {self.stac_io!r}>"
 
-    def __enter__(self) -> STACDownloader:  # noqa: PYI034  # not meant to be subclassed
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -201,6 +131,8 @@ class STACDownloader:
     def close(self) -> None:
         """Close all connections."""
         self.stac_io.close()
+
+    # -- one item ---------------------------------------------------------------------------
 
     def load_item(self, collection: str, namespace: str, project: str) -> pystac.Item:
         """Return the item of a project of the SharingHub at `base_url`.
@@ -233,14 +165,19 @@ class STACDownloader:
         include: Names = None,
         exclude: Names = None,
         media_types: Names = None,
+        alternates: Sequence[str] = (),
+        overwrite: Overwrite = "if-changed",
         verify: bool = True,
         fail_fast: bool = False,
+        dry_run: bool = False,
         portable_names: bool = False,
+        progress: ProgressOption = None,
+        executor: Executor | None = None,
     ) -> DownloadReport:
         """Download the assets of an item that fit everything asked for.
 
-        Keys with slashes become sub-folders. A file that stands where an asset goes is replaced,
-        once the new one is complete.
+        Keys with slashes become sub-folders. A file that stands where an asset goes is replaced
+        once the new one is complete and checked, and not touched before.
 
         Args:
             item: An item or collection.
@@ -250,9 +187,17 @@ class STACDownloader:
             include: Globs, one of which its key has to match.
             exclude: Globs, none of which its key may match.
             media_types: Media types, one of which it has to have.
+            alternates: Names of alternate assets to prefer to the asset's own href, best first.
+            overwrite: What to do about a file that is there already: ``"if-changed"`` to download
+                it again if it has changed on either side, ``"always"``, ``"never"``, or
+                ``"error"``.
             verify: Whether to compare checksums.
             fail_fast: Whether to stop at the first failure.
+            dry_run: Whether to only tell what would be downloaded, without a request.
             portable_names: Whether to refuse names that some other system could not hold.
+            progress: True for bars on a terminal or in a notebook, ``"force"`` for bars anywhere,
+                or an object with the methods of :class:`~stac_gitlab.progress.Progress`.
+            executor: Where to do the work, in place of threads of this process.
 
         Returns:
             What became of each asset, by its key.
@@ -260,6 +205,7 @@ class STACDownloader:
         Raises:
             DownloadError: If any asset failed, after all others are done. Its ``errors`` and
                 ``report`` tell which and why.
+            ConfigurationError: If an argument makes no sense.
         """
         chosen = filter_assets(
             item,
@@ -270,184 +216,336 @@ class STACDownloader:
             media_types=media_types,
         )
         _check_selection(item, chosen, include, roles)
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        jobs, refused = _plan(self.stac_io.session, item, chosen, portable=portable_names)
-        naming = FileNaming.strictest() if portable_names else FileNaming.of(folder)
-        naming.check_distinct({job.source.key: job.path for job in jobs})
+        planner = self._planner(
+            output_dir,
+            overwrite=overwrite,
+            verify=verify,
+            portable_names=portable_names,
+            alternates=alternates,
+        )
+        jobs, refused = planner.plan(item, chosen)
+        naming = FileNaming.strictest() if portable_names else FileNaming.of(planner.folder)
+        TakenNames(naming).take({job.key: job.path for job in jobs})
         results = {result.key: result for result in refused}
-        if not (refused and fail_fast):
-            work = _Work(self.stac_io, folder, verify=verify)
-            results.update(work.do(jobs, self.max_workers, fail_fast=fail_fast))
+        if dry_run:
+            results.update((job.key, _planned(job)) for job in jobs)
+        elif not (refused and fail_fast):
+            _check_space(planner.folder, jobs)
+            with progress_for(self.progress if progress is None else progress) as told:
+                told.expect(len(jobs), sum(job.source.size or 0 for job in jobs))
+                for job, result in self._do(jobs, told, executor, fail_fast=fail_fast):
+                    results[job.key] = result
         report = DownloadReport({key: results[key] for key in chosen if key in results})
         if not report.ok:
             raise _failure(report)
         return report
 
+    def download_item(
+        self,
+        item: pystac.Item,
+        output_dir: str | os.PathLike[str] | None = None,
+        **options: Unpack[DownloadOptions],
+    ) -> DownloadReport:
+        """Download an item with its assets, as a folder that can be read on its own.
 
-@dataclass(frozen=True)
-class _Job:
-    """One asset to bring home: from where, and to which path below the output folder."""
+        The item is written as ``{id}.json``, the hrefs of its downloaded assets relative to that
+        file, with a ``derived_from`` link to where it came from.
 
-    source: Source
-    path: str
-    origin: Path | None = None
-    """Where the file is on this machine, for the local asset of a local item."""
+        Args:
+            item: The item.
+            output_dir: The folder to download into; ``{project}-{timestamp}`` in the current
+                folder where it is None.
+            **options: As for :meth:`download_assets`.
 
+        Returns:
+            What became of each asset. Its ``item_path`` is the item's own file.
 
-class _Work:
-    """The jobs of one call, done by threads that stop together."""
+        Raises:
+            DownloadError: As for :meth:`download_assets`; the item is not written then.
+        """
+        if output_dir is None:
+            project = item.id.rstrip("/").rpartition("/")[2] or "item"
+            output_dir = Path(relative_path(f"{project}-{time.strftime('%Y%m%d-%H%M%S')}"))
+        folder = Path(output_dir)
+        path = relative_path(f"{item.id}.json", portable=options.get("portable_names", False))
+        report = self.download_assets(item, folder, **options)
+        if options.get("dry_run"):
+            return report
+        item_path = self._write_item(item, contained_path(folder, path), report)
+        return replace(report, item_path=item_path)
 
-    def __init__(self, stac_io: GitLabStacIO, folder: Path, *, verify: bool) -> None:
-        self._stac_io = stac_io
-        self._folder = folder
-        self._verify = verify
-        self._stop = threading.Event()
+    def open(self, asset: pystac.Asset, *, item: pystac.Item | None = None) -> BinaryIO:
+        """Open an asset for reading, without a file on this machine.
 
-    def do(
-        self, jobs: Sequence[_Job], max_workers: int, *, fail_fast: bool
-    ) -> dict[str, AssetResult]:
-        """Do all jobs; on an interrupt, stop within a second and pass it on."""
-        if not jobs:
-            return {}
-        results: dict[str, AssetResult] = {}
-        workers = ThreadPoolExecutor(min(max_workers, len(jobs)), thread_name_prefix="stac-gitlab")
-        try:
-            futures = {
-                # Each gets the caller's context, in which its own watch is then set.
-                workers.submit(contextvars.copy_context().run, self._do_one, job): job
-                for job in jobs
-            }
-            pending: set[Future[AssetResult]] = set(futures)
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED, timeout=0.5)
-                for future in done:
-                    result = future.result()
-                    results[result.key] = result
-                    if result.error is not None and fail_fast:
-                        self._stop.set()
-                if self._stop.is_set():
-                    break
-        finally:
-            self._stop.set()
-            workers.shutdown(wait=True, cancel_futures=True)
-        for future, job in futures.items():
-            if future.done() and not future.cancelled() and job.source.key not in results:
-                results[job.source.key] = future.result()
-        return results
+        What is read is asked for in ranges where the server can serve them; elsewhere the whole
+        asset is fetched once into a temporary file. The result is seekable and buffered, so that
+        ``pandas.read_csv``, ``zipfile.ZipFile``, ``rasterio.open`` and ``json.load`` take it.
 
-    def _do_one(self, job: _Job) -> AssetResult:
-        started = time.monotonic()
-        source = job.source
-        href = scrub(source.url, self._stac_io.credentials.secrets())
-        try:
-            target = contained_path(self._folder, job.path)
-            with watching(Watch(stop=self._stop)):
-                received = self._bring(job, target)
-        except Stopped:
-            error: Exception = DownloadError(f"{shown(source.key)}: called off.")
-        except STACGitLabError as failure:
-            error = failure
-        except OSError as failure:
-            error = _cannot_write(job.path, failure)
-        else:
-            return AssetResult(
-                key=source.key,
-                href=href,
-                path=target,
-                size=received.size,
-                checksum=received.checksum,
-                seconds=time.monotonic() - started,
-                status="resumed" if received.resumed else "downloaded",
-                verified=received.verified,
-            )
-        return AssetResult(
-            source.key, href, seconds=time.monotonic() - started, status="failed", error=error
-        )
+        Args:
+            asset: The asset.
+            item: The item that it belongs to; by default the one that it says itself.
 
-    def _bring(self, job: _Job, target: Path) -> Received:
-        if job.origin is not None:
-            return copy_file(job.source, job.origin, target, verify=self._verify)
-        return receive(self._stac_io.session, job.source, target, verify=self._verify)
+        Raises:
+            DownloadError: If it cannot be opened.
+            HTTPStatusError: If the server refuses.
+            NetworkError: If no connection comes about.
 
+        Example::
 
-def _plan(
-    session: GitLabSession, item: HasAssets, assets: Mapping[str, pystac.Asset], *, portable: bool
-) -> tuple[list[_Job], list[AssetResult]]:
-    """Return the jobs for `assets`, and a failure for each that cannot become one."""
-    jobs: list[_Job] = []
-    refused: list[AssetResult] = []
-    for key, asset in assets.items():
-        try:
-            jobs.append(_job(session, item, key, asset, portable=portable))
-        except DownloadError as error:
-            href = scrub(strip_token(asset.href))
-            refused.append(AssetResult(key, href, status="failed", error=error))
-    return jobs, refused
+            with downloader.open(item.assets["data/table.csv"]) as file:
+                table = pandas.read_csv(file)
+        """
+        owner = item or asset.owner
+        if owner is None or not hasattr(owner, "assets"):
+            raise ConfigurationError("This asset belongs to no item: pass item= as well.")
+        key = next((key for key, a in owner.assets.items() if a is asset), None)
+        if key is None:
+            raise AssetNotFoundError(f"{owner!r} has no such asset as {asset!r}.")
+        planner = Planner(self.stac_io.session, Path(), {})
+        source, origin = planner.locate(owner, key, asset)
+        if origin is not None:
+            return origin.open("rb")
+        return open_remote(self.stac_io.session, source)
 
+    # -- many items -------------------------------------------------------------------------
 
-def _job(
-    session: GitLabSession, item: HasAssets, key: str, asset: pystac.Asset, *, portable: bool
-) -> _Job:
-    path = relative_path(key, portable=portable or os.name == "nt")
-    item_url = _self_href(item)
-    # An absolute href is taken as written: parsing it would lose what a "#" or "?" in the name of
-    # a file has done to it.
-    scheme = safe_urlparse(asset.href).scheme.lower()
-    href = asset.href if scheme else (asset.get_absolute_href() or asset.href)
-    scheme = safe_urlparse(href).scheme.lower()
-    source = Source(
-        url=href,
-        key=key,
-        size=_promised_size(asset),
-        checksum=_promised_checksum(key, asset),
-        media_type=asset.media_type,
-    )
-    if scheme in ("", "file"):
-        if Origin.of(item_url) is not None:
+    def download_items(
+        self,
+        items: Iterable[pystac.Item],
+        output_dir: str | os.PathLike[str],
+        *,
+        template: str = DEFAULT_TEMPLATE,
+        **options: Unpack[DownloadOptions],
+    ) -> BatchReport:
+        """Download the assets of many items, taken from `items` as they are needed.
+
+        Args:
+            items: Items, ``collection.get_items()`` for example.
+            output_dir: The folder to download into.
+            template: Where an asset goes below it, made of ``{collection}``, ``{id}``, ``{key}``,
+                ``{year}``, ``{month}`` and ``{day}``. A slash in an id makes sub-folders.
+            **options: As for :meth:`download_assets`.
+
+        Returns:
+            What became of each item: a :class:`~stac_gitlab.DownloadReport` by its id.
+
+        Raises:
+            DownloadError: If any asset of any item failed, after all others are done.
+            ConfigurationError: If the template or an option makes no sense.
+        """
+        batch = _Batch(self, Path(output_dir), template, options)
+        report = batch.run(items)
+        if not report.ok:
             raise DownloadError(
-                f"{shown(key)}: an item from {Origin.of(item_url)} points at a file on this "
-                "machine. Remote metadata do not get to choose local files."
+                f"{len(report.failed)} assets of {len(report)} items failed:\n"
+                + "\n".join(f"  {name}: {r.error}" for name, r in report.failed.items()),
+                errors={name: r.error for name, r in report.failed.items() if r.error},
+                report=report,
             )
-        return _Job(source, path, origin=Path(safe_urlparse(href).path))
-    if scheme not in ("http", "https"):
-        tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
-        raise DownloadError(
-            f"{shown(key)}: {scheme}:// is not downloaded by stac_gitlab. Use {tool} for "
-            f"{scrub(strip_token(href))}."
+        return report
+
+    def download_collection(
+        self,
+        collection: pystac.Collection,
+        output_dir: str | os.PathLike[str],
+        *,
+        template: str = DEFAULT_TEMPLATE,
+        **options: Unpack[DownloadOptions],
+    ) -> BatchReport:
+        """Download the assets of all items of a collection; see :meth:`download_items`."""
+        return self.download_items(
+            collection.get_items(recursive=True), output_dir, template=template, **options
         )
-    url = session.dialect_of(item_url).asset_url(
-        strip_token(href),
-        key=key,
-        item_id=str(getattr(item, "id", "")),
-        item_url=item_url,
-        properties=getattr(item, "properties", {}),
-    )
-    return _Job(replace(source, url=url), path)
+
+    # -- what they share --------------------------------------------------------------------
+
+    def _planner(self, output_dir: str | os.PathLike[str], **options: Any) -> Planner:
+        if options["overwrite"] not in _OVERWRITE:
+            choices = ", ".join(map(repr, _OVERWRITE))
+            raise ConfigurationError(f"overwrite={options['overwrite']!r}: choose from {choices}.")
+        folder = Path(output_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DownloadError(
+                f"The folder {str(folder)!r} cannot be made: {error.strerror or error}."
+            ) from error
+        return Planner(self.stac_io.session, folder, read_records(folder), **options)
+
+    def _do(
+        self,
+        jobs: Iterable[Job],
+        told: Progress,
+        executor: Executor | None,
+        *,
+        fail_fast: bool,
+    ) -> Iterator[tuple[Job, AssetResult]]:
+        crew = Crew(
+            self.stac_io, workers=self.max_workers, executor=executor, on_bytes=told.advance
+        )
+        for job, result in crew.do(jobs):
+            told.done(job.key, result.size)
+            if result.error is not None and fail_fast:
+                crew.stop()
+            yield job, result
+
+    def _write_item(self, item: pystac.Item, path: Path, report: DownloadReport) -> Path:
+        copy = item.clone()
+        source = item.get_self_href()
+        copy.remove_links(pystac.RelType.SELF)
+        for key, asset in copy.assets.items():
+            if key in report.paths:
+                asset.href = make_relative_href(
+                    report.paths[key].resolve().as_posix(), path.resolve().as_posix()
+                )
+            elif item.assets[key].get_absolute_href():
+                asset.href = item.assets[key].get_absolute_href() or asset.href
+        if source:
+            copy.add_link(pystac.Link("derived_from", source, media_type="application/geo+json"))
+        self.stac_io.save_json(
+            str(path), copy.to_dict(include_self_link=False, transform_hrefs=False)
+        )
+        return path
 
 
-def _self_href(item: HasAssets) -> str:
-    return item.get_self_href() or "" if isinstance(item, pystac.STACObject) else ""
+class _Batch:
+    """The jobs of many items, planned as they are needed, and what became of them."""
+
+    def __init__(
+        self,
+        downloader: STACDownloader,
+        folder: Path,
+        template: str,
+        options: DownloadOptions,
+    ) -> None:
+        self._downloader = downloader
+        self._options = options
+        self._template = _checked_template(template)
+        self._planner = downloader._planner(
+            folder,
+            overwrite=options.get("overwrite", "if-changed"),
+            verify=options.get("verify", True),
+            portable_names=options.get("portable_names", False),
+            alternates=options.get("alternates", ()),
+        )
+        strict = self._planner.portable_names
+        naming = FileNaming.strictest() if strict else FileNaming.of(self._planner.folder)
+        self._taken = TakenNames(naming)
+        self._results: dict[str, dict[str, AssetResult]] = {}
+        self._broken: Exception | None = None
+
+    def run(self, items: Iterable[pystac.Item]) -> BatchReport:
+        options = self._options
+        if options.get("dry_run"):
+            for job in self._jobs(items, None):
+                self._note(job, _planned(job))
+        else:
+            told_option = options.get("progress")
+            with progress_for(
+                self._downloader.progress if told_option is None else told_option
+            ) as told:
+                jobs = self._jobs(items, told)
+                for job, result in self._downloader._do(
+                    jobs,
+                    told,
+                    options.get("executor"),
+                    fail_fast=options.get("fail_fast", False),
+                ):
+                    self._note(job, result)
+        if self._broken is not None:
+            raise self._broken
+        return BatchReport({i: DownloadReport(r) for i, r in self._results.items()})
+
+    def _note(self, job: Job, result: AssetResult) -> None:
+        self._results[job.item_id][job.key] = result
+
+    def _jobs(self, items: Iterable[pystac.Item], told: Progress | None) -> Iterator[Job]:
+        """Yield the jobs of a few items in turn, so that none keeps the others waiting."""
+        waiting = self._items(items)
+        turns: deque[Iterator[Job]] = deque()
+        while True:
+            while len(turns) < _ITEMS_AT_ONCE:
+                item = next(waiting, None)
+                if item is None:
+                    break
+                jobs = self._plan(item)
+                if told is not None:
+                    told.expect(len(jobs), sum(job.source.size or 0 for job in jobs))
+                turns.append(iter(jobs))
+            if not turns:
+                return
+            turn = turns.popleft()
+            job = next(turn, None)
+            if job is not None:
+                yield job
+                turns.append(turn)
+
+    def _items(self, items: Iterable[pystac.Item]) -> Iterator[pystac.Item]:
+        try:
+            yield from items
+        except (STACGitLabError, pystac.STACError) as error:
+            # What came before is brought home all the same; then the caller hears of it.
+            self._broken = error
+
+    def _plan(self, item: pystac.Item) -> list[Job]:
+        """Return the jobs of an item; one that is bad fails by itself."""
+        options = self._options
+        chosen = filter_assets(
+            item,
+            roles=options.get("roles", ("data",)),
+            exclude_roles=options.get("exclude_roles"),
+            include=options.get("include"),
+            exclude=options.get("exclude"),
+            media_types=options.get("media_types"),
+        )
+        name = item.id
+        if name in self._results:
+            name = f"{item.collection_id}/{item.id}"
+        results = self._results[name] = {}
+        try:
+            jobs, refused = self._planner.plan(item, chosen, lambda key: self._path(item, key))
+            self._taken.take({f"{name}: {job.key}": job.path for job in jobs})
+        except DownloadError as error:
+            jobs = []
+            refused = [
+                AssetResult(key, scrub(asset.href), status="failed", error=error)
+                for key, asset in chosen.items()
+            ]
+        results.update((result.key, result) for result in refused)
+        return [replace(job, item_id=name) for job in jobs]
+
+    def _path(self, item: pystac.Item, key: str) -> str:
+        moment = item.datetime or item.common_metadata.start_datetime
+        return self._template.format(
+            collection=item.collection_id or "no-collection",
+            id=item.id,
+            key=key,
+            year="" if moment is None else f"{moment.year:04}",
+            month="" if moment is None else f"{moment.month:02}",
+            day="" if moment is None else f"{moment.day:02}",
+        )
 
 
-def _promised_size(asset: pystac.Asset) -> int | None:
-    size = asset.extra_fields.get("file:size")
-    return size if type(size) is int and size >= 0 else None
-
-
-def _promised_checksum(key: str, asset: pystac.Asset) -> Checksum | None:
-    text = asset.extra_fields.get("file:checksum")
-    if text is None:
-        return None
+def _checked_template(template: str) -> str:
+    known = {"collection", "id", "key", "year", "month", "day"}
     try:
-        return Checksum.parse(text)
-    except UnknownChecksumError as error:
-        warnings.warn(
-            f"{shown(key)}: not verified against file:checksum: {error}.",
-            UnverifiedDownloadWarning,
-            stacklevel=2,
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ConfigurationError(f"template={template!r}: {error}.") from None
+    if not fields <= known or "key" not in fields:
+        raise ConfigurationError(
+            f"template={template!r}: use {{key}}, and of the others only "
+            + ", ".join(f"{{{name}}}" for name in sorted(known - {"key"}))
+            + "."
         )
-        return None
+    return template
+
+
+def _planned(job: Job) -> AssetResult:
+    try:
+        return job.result("skipped" if job.is_there() else "planned")
+    except DownloadError as error:
+        return job.result("failed", error=error)
 
 
 def _check_selection(
@@ -470,27 +568,20 @@ def _check_selection(
         )
 
 
+def _check_space(folder: Path, jobs: Sequence[Job]) -> None:
+    """Check before the first byte that what is known to come has room."""
+    needed = sum(job.source.size or 0 for job in jobs if not job.target.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DownloadError(
+            f"{human_size(needed)} are to come, and {str(folder)!r} has {human_size(free)} free. "
+            "Nothing was downloaded."
+        )
+
+
 def _failure(report: DownloadReport) -> DownloadError:
     errors = {result.key: result.error for result in report.failed if result.error is not None}
     named = "\n".join(f"  {shown(key)}: {error}" for key, error in errors.items())
     return DownloadError(
         f"{len(errors)} of {len(report)} assets failed:\n{named}", errors=errors, report=report
     )
-
-
-def _cannot_write(path: str, error: OSError) -> DownloadError:
-    return DownloadError(
-        f"{shown(path)} cannot be written: {error.strerror or error}. What stood there before is "
-        "unchanged. Check the free space and the permissions of the folder."
-    )
-
-
-def _human(size: int | None) -> str:
-    if size is None:
-        return "-"
-    amount = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"

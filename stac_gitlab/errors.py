@@ -74,6 +74,8 @@ def _restore(
 ) -> STACGitLabError:
     """Rebuild a pickled error without calling a constructor that wants keywords."""
     error = cls.__new__(cls, *args)
+    # OSError, from which the errors of requests descend, leaves this to its constructor.
+    error.args = args
     error.__dict__.update(state)
     return error
 

@@ -67,12 +67,15 @@ class GitLab(Dialect):
         segments = [unquote(segment) for segment in match["rest"].split("/")]
         splits = [("/".join(segments[:n]), "/".join(segments[n:])) for n in range(1, len(segments))]
         home = f"{parts.scheme}://{parts.netloc}/api/v4/projects/{quote(project, safe='')}"
-        splits.sort(key=lambda split: split[0] != self._refs.get(home))
+        known = self._refs.get(home, "")
+        splits.sort(key=lambda split: split[0] != known)
         for ref, path in splits:
             # Whoever asks for another URL was not served by this one.
             self._refs[home] = ref
             file = quote(path, safe="")
             yield f"{home}/repository/files/{file}/raw?ref={quote(ref, safe='')}&lfs=true"
+        # A file that is nowhere says nothing about where the next one is.
+        self._refs[home] = known
 
     def advice(self, status: int) -> str | None:
         if status == 401:

@@ -17,7 +17,7 @@ from pathlib import Path
 from stac_gitlab.errors import DownloadError, UnsafePathError
 from stac_gitlab.part import OWN_PREFIX
 
-__all__ = ["FileNaming", "contained_path", "relative_path", "shown"]
+__all__ = ["FileNaming", "TakenNames", "contained_path", "relative_path", "shown"]
 
 # Room is left for what is put around a name while the file is being written.
 MAX_NAME_BYTES = 255 - 40
@@ -116,20 +116,26 @@ def contained_path(folder: Path, relative: str) -> Path:
             folder stands in the way.
     """
     target = folder.joinpath(*relative.split("/"))
+    # Before the folder is made, because making it would follow a link too; and after, because
+    # somebody may have put a link there in the meantime.
+    _check_inside(folder, target.parent, relative)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UnsafePathError(
             f"{shown(relative)}: a file stands where the folder {str(target.parent)!r} has to be."
         ) from None
-    inside = os.path.realpath(folder)
-    parent = os.path.realpath(target.parent)
-    if os.path.commonpath([inside, parent]) != inside:
+    _check_inside(folder, target.parent, relative)
+    return target
+
+
+def _check_inside(folder: Path, parent: Path, relative: str) -> None:
+    led_to = os.path.realpath(parent)
+    if not Path(led_to).is_relative_to(os.path.realpath(folder)):
         raise UnsafePathError(
-            f"{shown(relative)}: a link in {str(folder)!r} leads to {parent!r}, outside of it. "
+            f"{shown(relative)}: a link in {str(folder)!r} leads to {led_to!r}, outside of it. "
             "Nothing is written there."
         )
-    return target
 
 
 @dataclass(frozen=True)
@@ -171,30 +177,52 @@ class FileNaming:
             relative = unicodedata.normalize("NFC", relative)
         return relative
 
-    def check_distinct(self, paths: Mapping[str, str]) -> None:
-        """Check that no two assets are one file, and none is a folder that another needs.
+
+class TakenNames:
+    """The paths that are spoken for in one folder.
+
+    Args:
+        naming: Which names are the same there.
+    """
+
+    def __init__(self, naming: FileNaming) -> None:
+        self._naming = naming
+        self._files: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+
+    def take(self, paths: Mapping[str, str]) -> None:
+        """Take a path for each name, or none of them.
 
         Args:
-            paths: The relative path of each asset, by its key.
+            paths: The relative path of each asset, by what to call it in messages.
 
         Raises:
-            DownloadError: If there are such assets; the message names them.
+            DownloadError: If two of them, or one and a path taken before, are the same file, or
+                one is a folder that another needs; the message names them.
         """
-        by_identity: dict[str, str] = {}
+        files: dict[str, str] = {}
+        folders: dict[str, str] = {}
         clashes: list[tuple[str, str]] = []
-        for key, path in paths.items():
-            other = by_identity.setdefault(self.identity(path), key)
-            if other != key:
-                clashes.append((other, key))
-        for key, path in paths.items():
-            folders = _folders(self.identity(path))
-            clashes += [(by_identity[folder], key) for folder in folders if folder in by_identity]
+        for name, path in paths.items():
+            identity = self._naming.identity(path)
+            other = files.get(identity) or self._files.get(identity)
+            other = other or folders.get(identity) or self._folders.get(identity)
+            if other is not None:
+                clashes.append((other, name))
+            files.setdefault(identity, name)
+            for folder in _folders(identity):
+                other = files.get(folder) or self._files.get(folder)
+                if other is not None:
+                    clashes.append((other, name))
+                folders.setdefault(folder, name)
         if clashes:
             pairs = "; ".join(f"{shown(a)} and {shown(b)}" for a, b in clashes)
             raise DownloadError(
-                f"These assets would be the same file, or one the folder of the other: {pairs}. "
-                "Download them one at a time into different folders, with include=."
+                f"These would be the same file, or one the folder of the other: {pairs}. Download "
+                "them one at a time into different folders, with include= or a template=."
             )
+        self._files.update(files)
+        self._folders.update(folders)
 
 
 def _folders(path: str) -> Iterable[str]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, urljoin, urlsplit, urlunsplit
 
-from stac_gitlab.auth import CREDENTIAL_HEADERS
+from stac_gitlab.adapter import Watch, watching
+from stac_gitlab.auth import CREDENTIAL_HEADERS, scrub
 from stac_gitlab.errors import InvalidResponseError
 
 __all__ = ["Page", "PageRequest", "Pages", "with_limit"]
@@ -60,20 +61,27 @@ class PageRequest:
         Raises:
             InvalidResponseError: If the link cannot be followed.
         """
+        shown = scrub(page_url)
         method = str(link.get("method") or "GET").upper()
         href, headers, body = link.get("href"), link.get("headers") or {}, link.get("body")
         if not isinstance(href, str) or not href:
-            raise InvalidResponseError(f"{page_url}: a next link without an href.", url=page_url)
+            raise InvalidResponseError(f"{shown}: a next link without an href.", url=shown)
         if method not in ("GET", "POST"):
             raise InvalidResponseError(
-                f"{page_url}: a next link with the method {method!r}; pages are asked for with GET "
+                f"{shown}: a next link with the method {method!r}; pages are asked for with GET "
                 "or POST.",
-                url=page_url,
+                url=shown,
             )
         if not isinstance(headers, Mapping) or not (body is None or isinstance(body, Mapping)):
             raise InvalidResponseError(
-                f"{page_url}: a next link whose headers or body is not an object.", url=page_url
+                f"{shown}: a next link whose headers or body is not an object.", url=shown
             )
+        try:
+            href = urljoin(page_url, href)
+        except ValueError as error:
+            raise InvalidResponseError(
+                f"{shown}: a next link that is no URL ({error}).", url=shown
+            ) from None
         sent = {
             str(name): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             for name, value in headers.items()
@@ -85,7 +93,7 @@ class PageRequest:
         elif method == "POST" and body is None:
             # A next link with nothing but headers: they carry the position, the query stays.
             body = self.body
-        return PageRequest(urljoin(page_url, href), method, sent, body)
+        return PageRequest(href, method, sent, body)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,11 @@ class Page:
 
     url: str
     document: Mapping[str, Any]
+
+    @property
+    def shown(self) -> str:
+        """The URL for people to read."""
+        return scrub(self.url)
 
     def features(self, field_name: str = "features") -> list[Any]:
         """Return what is listed on the page.
@@ -104,15 +117,23 @@ class Page:
         listed = self.document.get(field_name)
         if not isinstance(listed, list):
             raise InvalidResponseError(
-                f"{self.url}: a page without a list of {field_name}. Is it the items endpoint of a "
-                "STAC API?",
-                url=self.url,
+                f"{self.shown}: a page without a list of {field_name}. Is it the items endpoint of "
+                "a STAC API?",
+                url=self.shown,
             )
         return listed
 
     def next_link(self) -> Mapping[str, Any] | None:
-        """Return the link to the page that follows, or None on the last one."""
+        """Return the link to the page that follows, or None on the last one.
+
+        Raises:
+            InvalidResponseError: If the page's links are no list.
+        """
         links = self.document.get("links") or ()
+        if not isinstance(links, (list, tuple)):
+            raise InvalidResponseError(
+                f"{self.shown}: a page whose links are no list.", url=self.shown
+            )
         return next((k for k in links if isinstance(k, Mapping) and k.get("rel") == "next"), None)
 
 
@@ -139,6 +160,7 @@ class Pages:
         self._asked: set[int] = set()
         self._last_ids: list[Any] | None = None
         self._empty = 0
+        self._stopped = threading.Event()
 
     def __iter__(self) -> Iterator[Page]:
         return self
@@ -157,9 +179,9 @@ class Pages:
             upcoming = request.followed_by(link, page_url=page.url)
             if hash(upcoming.key) in self._asked:
                 raise InvalidResponseError(
-                    f"{page.url}: the next page is one that was already read. The server pages in "
-                    "circles; what it lists is not complete.",
-                    url=page.url,
+                    f"{page.shown}: the next page is one that was already read. The server pages "
+                    "in circles; what it lists is not complete.",
+                    url=page.shown,
                 )
             self._upcoming = upcoming
         return page
@@ -168,7 +190,7 @@ class Pages:
         """Yield what the pages list, with its page, reading one page ahead.
 
         Reading ahead begins with the second thing asked for: who takes only one does not make the
-        server put together a page for nothing.
+        server put together a page for nothing. Who stops early calls off what is under way.
         """
         try:
             for page in self:
@@ -178,6 +200,7 @@ class Pages:
                     yield feature, page
         finally:
             self._upcoming = None
+            self._stopped.set()
 
     def read_ahead(self) -> None:
         """Begin to fetch the next page, if there is one and it is not under way already."""
@@ -188,7 +211,8 @@ class Pages:
 
         def fetch() -> None:
             try:
-                ahead.set_result(self._read(request))
+                with watching(Watch(stop=self._stopped)):
+                    ahead.set_result(self._read(request))
             except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
                 ahead.set_exception(error)
 
@@ -201,15 +225,15 @@ class Pages:
         ids = [f.get("id") for f in listed if isinstance(f, Mapping)]
         if ids and None not in ids and ids == self._last_ids:
             raise InvalidResponseError(
-                f"{page.url}: the same page as the one before. The server does not follow its own "
-                "next links; what it lists is not complete.",
-                url=page.url,
+                f"{page.shown}: the same page as the one before. The server does not follow its "
+                "own next links; what it lists is not complete.",
+                url=page.shown,
             )
         self._last_ids = ids
         self._empty = 0 if listed else self._empty + 1
         if self._empty > MAX_EMPTY_PAGES:
             raise InvalidResponseError(
-                f"{page.url}: {MAX_EMPTY_PAGES} empty pages in a row, and no end.", url=page.url
+                f"{page.shown}: {MAX_EMPTY_PAGES} empty pages in a row, and no end.", url=page.shown
             )
 
 

@@ -2,35 +2,63 @@
 
 Whatever happens before that step, a kill included, leaves what stood there untouched. The bytes
 are not flushed to the disk first: after a power cut the file system may have lost them.
+
+The name of a part tells whose it is: which target it is for, and which process writes it. A later
+run takes over what a process left behind only where that process gave it up or is gone, and takes
+it by renaming it, which only one taker can do. Nobody writes to a file that another may write to,
+so nothing rests on locks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["OWN_PREFIX", "Part", "part_beside"]
+__all__ = ["OWN_PREFIX", "Leftover", "Part", "leftovers_for", "leftovers_in", "part_beside"]
 
 OWN_PREFIX = ".stac-gitlab"
-"""How the names of our own temporary files begin."""
+"""How the names of our own files begin."""
+
+# Of a process on another machine nobody can tell whether it still runs; after a day it does not.
+_ABANDONED_AFTER = 24 * 3600.0
+
+_NAME = re.compile(
+    rf"{re.escape(OWN_PREFIX)}-(?P<target>[0-9a-f]{{16}})-(?P<owner>kept|[0-9a-f]{{8}}\.\d+)"
+    r"-[0-9a-f]{12}\.part"
+)
 
 
 class Part:
     """The file in the making.
 
+    Args:
+        target: The path that it will have.
+
     Attributes:
         size: Bytes written so far.
+
+    Raises:
+        OSError: If the folder of `target` cannot be written to.
     """
 
     def __init__(self, target: str) -> None:
         self._target = target
-        folder = os.path.dirname(target)
-        self._path = os.path.join(folder, f"{OWN_PREFIX}-{secrets.token_hex(8)}.part")
+        self._folder, self._name = os.path.split(target)
+        self._path = self._named(f"{_machine()}.{os.getpid()}")
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
         # Created as any other file would be, so that the user's umask decides who may read it.
         self._handle = os.open(self._path, flags, 0o666)
+        self._described = False
         self.size = 0
 
     def write(self, content: bytes | memoryview) -> None:
@@ -43,27 +71,80 @@ class Part:
 
     def restart(self) -> None:
         """Forget everything written so far."""
-        os.lseek(self._handle, 0, os.SEEK_SET)
-        os.ftruncate(self._handle, 0)
-        self.size = 0
+        self.cut(0)
+
+    def cut(self, size: int) -> None:
+        """Forget everything behind the first `size` bytes."""
+        os.ftruncate(self._handle, size)
+        os.lseek(self._handle, size, os.SEEK_SET)
+        self.size = size
 
     def beginning(self, count: int) -> bytes:
         """Return up to `count` bytes from the start of what was written."""
         with open(self._path, "rb") as file:
             return file.read(count)
 
+    def read_back(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
+        """Read what was written into one buffer after the other; yield how much each holds."""
+        with open(self._path, "rb", buffering=0) as file:
+            while count := file.readinto(buffer()):
+                yield count
+
+    def stamp(self) -> tuple[int, int]:
+        """Return size in bytes and time of the last change in ns, as the finished file has them."""
+        stat = os.fstat(self._handle)
+        return stat.st_size, stat.st_mtime_ns
+
+    def describe(self, description: Mapping[str, Any] | None) -> None:
+        """Write down what a later run has to know to continue; None if it cannot.
+
+        A described part is not discarded but kept.
+        """
+        if description is None:
+            if self._described:
+                _remove(_description_of(self._path))
+            self._described = False
+            return
+        with open(_description_of(self._path), "w", encoding="utf-8") as file:
+            json.dump(description, file)
+        self._described = True
+
+    def take_over(self, leftover: Leftover) -> bool:
+        """Continue what another process left behind; tell whether it was still there."""
+        try:
+            os.replace(leftover.path, self._path)
+        except FileNotFoundError:
+            return False
+        _remove(_description_of(leftover.path))
+        os.close(self._handle)
+        self._handle = os.open(self._path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        self.size = os.lseek(self._handle, 0, os.SEEK_END)
+        return True
+
     def finish(self) -> None:
         """Move the file onto its target."""
         self._close()
         with contextlib.suppress(FileNotFoundError):
-            os.chmod(self._path, os.stat(self._target).st_mode & 0o7777)
+            # Not more than the permissions: a set-user-id bit vouches for the bytes that go.
+            os.chmod(self._path, os.stat(self._target).st_mode & 0o777)
         os.replace(self._path, self._target)
+        self.describe(None)
 
     def discard(self) -> None:
-        """Remove what was written, if it was not moved."""
+        """Remove what was written, unless it was moved, or is worth keeping for a later run."""
         self._close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+        if self._described and self.size:
+            kept = self._named("kept")
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(_description_of(self._path), _description_of(kept))
+                os.replace(self._path, kept)
+        else:
+            _remove(self._path)
+            self.describe(None)
+
+    def _named(self, owner: str) -> str:
+        name = f"{OWN_PREFIX}-{_mark(self._name)}-{owner}-{secrets.token_hex(6)}.part"
+        return os.path.join(self._folder, name)
 
     def _close(self) -> None:
         if self._handle >= 0:
@@ -83,3 +164,87 @@ def part_beside(target: str | os.PathLike[str]) -> Iterator[Part]:
         yield part
     finally:
         part.discard()
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A part that no process writes to any more."""
+
+    path: str
+    size: int
+
+    def description(self) -> dict[str, Any] | None:
+        """Return what its writer wrote down, or None if nothing can be made of it."""
+        try:
+            with open(_description_of(self.path), encoding="utf-8") as file:
+                description = json.load(file)
+        except (OSError, ValueError):
+            return None
+        return description if isinstance(description, dict) else None
+
+    def remove(self) -> None:
+        """Remove it."""
+        _remove(self.path)
+        _remove(_description_of(self.path))
+
+
+def leftovers_in(folder: str | os.PathLike[str]) -> dict[str, list[Leftover]]:
+    """Return what earlier runs left in `folder`, by the marks of the names they are for."""
+    found: dict[str, list[Leftover]] = defaultdict(list)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                match = _NAME.fullmatch(entry.name)
+                if match is None:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    stat = entry.stat(follow_symlinks=False)
+                    if _is_given_up(match["owner"], stat.st_mtime):
+                        found[match["target"]].append(Leftover(entry.path, stat.st_size))
+    except FileNotFoundError:
+        pass
+    return found
+
+
+def leftovers_for(
+    target: str | os.PathLike[str], found: Mapping[str, list[Leftover]]
+) -> list[Leftover]:
+    """Return those of the leftovers in its folder that are for `target`."""
+    return found.get(_mark(os.path.basename(os.fspath(target))), [])
+
+
+def _is_given_up(owner: str, changed: float) -> bool:
+    if owner == "kept" or time.time() - changed > _ABANDONED_AFTER:
+        return True
+    machine, _, number = owner.partition(".")
+    if machine != _machine() or os.name == "nt":
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _mark(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _machine() -> str:
+    """Return a mark of this machine and the name space that its process numbers belong to."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        space = 0
+    return _mark(f"{socket.gethostname()}/{space}")[:8]
+
+
+def _description_of(path: str) -> str:
+    return f"{path.removesuffix('.part')}.json"
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -9,25 +9,31 @@ object to pystac, whose own behaviour they extend and never replace:
 - ``Catalog.get_items`` asks the endpoint for the items with given ids, and goes through children
   one after the other;
 - ``STACObject.from_file`` lets every object keep its reader, returns the Collection that
-  ``Catalog.from_file`` was pointed at, and explains what pystac refuses.
+  ``Catalog.from_file`` was pointed at, and explains what pystac refuses;
+- ``ItemCollection.from_file`` lets its items keep their reader, and explains likewise.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pystac
+from pystac.item_collection import ItemCollection
 from pystac.link import Link
 from pystac.stac_object import STACObject
 from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
 
+from stac_gitlab.auth import scrub
 from stac_gitlab.errors import STACGitLabError
 from stac_gitlab.stac_io import (
     GitLabStacIO,
     become_own_root,
+    check_feature,
+    is_local,
     keep_reader,
     refusals_explained,
 )
@@ -37,7 +43,7 @@ __all__ = ["install", "materialize"]
 logger = logging.getLogger(__name__)
 
 # Servers offer the items endpoint in several formats; these are the ones with STAC in them.
-_ITEMS_MEDIA_TYPES = frozenset({None, "application/geo+json", "application/json"})
+_ITEMS_MEDIA_TYPES = frozenset({"", "application/geo+json", "application/json"})
 
 _MARK = "_stac_gitlab_hook"
 
@@ -46,16 +52,18 @@ LinkOrder = Callable[[list[Link]], list[Link]]
 
 def install() -> None:
     """Add the hooks to pystac's classes. Doing it twice changes nothing."""
-    for owner, name, hook in (
+    hooks: tuple[tuple[type, str, Any], ...] = (
         (pystac.Catalog, "get_stac_objects", _get_stac_objects),
         (pystac.Catalog, "get_items", _get_items(pystac.Catalog.get_items)),
-        (STACObject, "from_file", classmethod(_from_file(STACObject.from_file.__func__))),  # type: ignore[attr-defined]  # a classmethod
-    ):
+        (STACObject, "from_file", _from_file(STACObject.from_file)),
+        (ItemCollection, "from_file", _items_from_file(ItemCollection.from_file)),
+    )
+    for owner, name, hook in hooks:
         present = owner.__dict__.get(name)
         if getattr(getattr(present, "__func__", present), _MARK, False):
             continue
-        setattr(getattr(hook, "__func__", hook), _MARK, True)
-        setattr(owner, name, hook)
+        setattr(hook, _MARK, True)
+        setattr(owner, name, classmethod(hook) if isinstance(present, classmethod) else hook)
 
 
 def reader_of(catalog: pystac.Catalog) -> GitLabStacIO | None:
@@ -67,7 +75,8 @@ def reader_of(catalog: pystac.Catalog) -> GitLabStacIO | None:
 def items_url_of(catalog: pystac.Catalog) -> str | None:
     """Return the absolute URL of a catalog's items endpoint, if it has one."""
     for link in catalog.links:
-        if link.rel == "items" and link.media_type in _ITEMS_MEDIA_TYPES:
+        kind = (link.media_type or "").partition(";")[0].strip().lower()
+        if link.rel == "items" and kind in _ITEMS_MEDIA_TYPES:
             return link.get_absolute_href()
     return None
 
@@ -112,9 +121,8 @@ def _materialize(catalog: pystac.Catalog, max_items: int | None) -> int:
     stock = sum(1 for link in catalog.links if link.rel == "item")
     root = catalog.get_root()
     fresh: list[Link] = []
-    for number, item in enumerate(catalog.get_items()):
-        if max_items is not None and taken >= max_items:
-            break
+    left = None if max_items is None else max_items - taken
+    for number, item in enumerate(itertools.islice(catalog.get_items(), left)):
         if number >= stock:
             item.set_root(root)
             fresh.append(Link.item(item))
@@ -166,7 +174,7 @@ def _item(feature: dict[str, Any], stac_io: GitLabStacIO, url: str) -> pystac.It
             feature.setdefault("stac_version", "1.0.0")
             item = pystac.Item.from_dict(feature, preserve_dict=False)
     except STACGitLabError as error:
-        stac_io.report_bad_item(error, feature)
+        stac_io.report_bad_item(error, feature.get("id"))
         return None
     keep_reader(item, stac_io)
     return item
@@ -183,11 +191,12 @@ def _collections(catalog: pystac.Catalog, stac_io: GitLabStacIO) -> Iterator[pys
             document.setdefault("stac_version", "1.0.0")
             collection = pystac.Collection.from_dict(document, preserve_dict=False)
         collection._stac_io = stac_io
+        collection.set_parent(catalog)
         if root is not None:
             # As pystac does with what a link resolves to: one object for one href.
             collection = cast("pystac.Collection", root._resolved_objects.get_or_cache(collection))
             collection.set_root(root)
-        collection.set_parent(catalog)
+            collection.set_parent(catalog)
         yield collection
 
 
@@ -266,7 +275,7 @@ def _items_by_id(
             del wanted[found.id]
             yield cast("pystac.Item", found)
     family: _Family | None = None
-    for item_id in wanted:
+    for item_id in filter(None, wanted):
         answer = stac_io.read_item_of(url, item_id)
         if answer is None:
             continue
@@ -275,24 +284,22 @@ def _items_by_id(
             item = pystac.Item.from_dict(document, preserve_dict=False)
         keep_reader(item, stac_io)
         # SharingHub ignores the case of an id and answers with the canonical one.
-        if item.id.casefold() == item_id.casefold():
+        if str(item.id).casefold() == item_id.casefold():
             family = family or _Family(catalog)
             yield family.adopt(item)
 
 
-# -- STACObject.from_file -------------------------------------------------------------------
+# -- from_file ------------------------------------------------------------------------------
 
 
-def _from_file(stock: Callable[..., Any]) -> Callable[..., Any]:
+def _from_file(stock: Any) -> Callable[..., Any]:
     def from_file(
         cls: type[STACObject], href: Any, stac_io: pystac.StacIO | None = None
     ) -> STACObject:
         reader = pystac.StacIO.default() if stac_io is None else stac_io
         if cls is STACObject or not isinstance(reader, GitLabStacIO):
-            return cast("STACObject", stock(cls, href, stac_io))
-        href = make_posix_style(href)
-        if not is_absolute_href(href):
-            href = make_absolute_href(href)
+            return cast("STACObject", stock.__func__(cls, href, stac_io))
+        href = _absolute(href)
         document = reader.read_json(href)
         if cls is pystac.Catalog and document.get("type") == pystac.STACObjectType.COLLECTION:
             cls = pystac.Collection
@@ -304,3 +311,30 @@ def _from_file(stock: Callable[..., Any]) -> Callable[..., Any]:
 
     from_file.__doc__ = stock.__doc__
     return from_file
+
+
+def _items_from_file(stock: Any) -> Callable[..., Any]:
+    def from_file(
+        cls: type[ItemCollection], href: Any, stac_io: pystac.StacIO | None = None
+    ) -> ItemCollection:
+        reader = pystac.StacIO.default() if stac_io is None else stac_io
+        if not isinstance(reader, GitLabStacIO):
+            return cast("ItemCollection", stock.__func__(cls, href, stac_io))
+        href = _absolute(href)
+        document = reader.read_json(href)
+        if document.get("type") == "FeatureCollection" and not is_local(href):
+            for feature in document["features"]:
+                check_feature(feature, url=scrub(href))
+        with refusals_explained(href, document):
+            found = cls.from_dict(document, preserve_dict=False)
+        for item in found.items:
+            keep_reader(item, reader)
+        return found
+
+    from_file.__doc__ = stock.__doc__
+    return from_file
+
+
+def _absolute(href: Any) -> str:
+    href = make_posix_style(href)
+    return href if is_absolute_href(href) else make_absolute_href(href)

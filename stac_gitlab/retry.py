@@ -196,6 +196,9 @@ class RateGate:
 
         Args:
             waited_until: A pause that the caller has already sat out, as :meth:`refused` gave it.
+
+        Raises:
+            TimeoutError: If the deadline passes before.
         """
         self._enter(waited_until)
         try:
@@ -217,14 +220,19 @@ class RateGate:
                     self._changed.wait(_STOP_LATENCY)
                     current_watch().time_left()
                     continue
-            current_watch().sleep(pause, self._policy.sleep)
+            left = current_watch().time_left()
+            current_watch().sleep(pause if left is None else min(pause, left), self._policy.sleep)
+            current_watch().time_left()
             waited_until = open_at
 
     def refused(self, hint: float | None) -> float:
         """Note a 429; return the time, on the policy's clock, at which everyone may ask again."""
         with self._changed:
             now = self._policy.clock()
-            if self._open_at > now and hint is None:
+            if hint is not None and hint > self._policy.max_wait:
+                # Nobody waits that long: every request is to hear so at once.
+                return now
+            if self._open_at > now and not hint:
                 # A late answer of a storm that is already being waited for.
                 return self._open_at
             if self._open_at <= now:
@@ -232,7 +240,8 @@ class RateGate:
                 self._refused += 1
                 self._limit = max(1, (self._limit or self._asking) // 2)
                 self._served = 0
-            self._open_at = max(self._open_at, now + (self._backoff() if hint is None else hint))
+            # "Wait 0 seconds" from a server that has just refused is no hint at all.
+            self._open_at = max(self._open_at, now + (hint or self._backoff()))
             return self._open_at
 
     def _backoff(self) -> float:

@@ -27,8 +27,16 @@ from stac_gitlab.answers import (
     error_for_page,
     error_for_status,
     is_html,
+    without_frames,
 )
-from stac_gitlab.auth import CREDENTIAL_HEADERS, Credentials, Origin, Token, scrub
+from stac_gitlab.auth import (
+    CREDENTIAL_HEADERS,
+    HARMLESS_HEADERS,
+    Credentials,
+    Origin,
+    Token,
+    scrub,
+)
 from stac_gitlab.dialect import Dialect
 from stac_gitlab.errors import (
     AuthenticationError,
@@ -120,6 +128,14 @@ class GitLabSession(requests.Session):
         else:
             self.proxies, self.verify = transport.proxies, transport.verify
             self.cert, self.trust_env = transport.cert, transport.trust_env
+            usual = requests.utils.default_headers()
+            self.headers.update(
+                {
+                    name: value
+                    for name, value in transport.headers.items()
+                    if name.lower() in HARMLESS_HEADERS and value != usual.get(name)
+                }
+            )
 
     # -- what requests calls ----------------------------------------------------------------
 
@@ -147,8 +163,18 @@ class GitLabSession(requests.Session):
         """Follow redirects, as requests calls it, but without reading what comes with them."""
         if resp.is_redirect:
             _drop_body(resp)
-        hops: Iterator[requests.Response] = super().resolve_redirects(resp, req, *args, **kwargs)
-        return hops
+        try:
+            yield from super().resolve_redirects(resp, req, *args, **kwargs)
+        except requests.RequestException:
+            raise
+        except ValueError as error:
+            # requests takes the Location apart without a guard.
+            raise requests.exceptions.InvalidURL(str(error)) from None
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where a redirect leads, without the token that the server may have put there."""
+        target = super().get_redirect_target(resp)
+        return None if target is None else strip_token(target)
 
     def _authorize(self, request: requests.PreparedRequest) -> None:
         url = request.url or ""
@@ -212,6 +238,7 @@ class GitLabSession(requests.Session):
             NetworkError: If no answer comes, after all attempts.
             InvalidResponseError: If the answer is too large, cut or not what `parse` expects.
         """
+        url = strip_token(url)
         headers = {"Accept-Encoding": _ACCEPT_ENCODING, **(headers or {})}
 
         def attempt(request_url: str) -> T:
@@ -219,9 +246,7 @@ class GitLabSession(requests.Session):
             with response:
                 body = self._whole_body(response, max_bytes)
                 if is_html(response, body):
-                    raise error_for_page(
-                        response, body, secrets=self.credentials.secrets(), wanted="a document"
-                    )
+                    raise self._page_error(response, body)
                 return parse(
                     Document(
                         strip_token(response.url), body, response.headers, response.status_code
@@ -252,6 +277,7 @@ class GitLabSession(requests.Session):
             HTTPStatusError: If the server answers with any other error, after all attempts.
             NetworkError: If no answer comes, after all attempts.
         """
+        url = strip_token(url)
         headers = {"Accept-Encoding": "identity", **(headers or {})}
 
         def attempt(request_url: str) -> requests.Response:
@@ -269,7 +295,8 @@ class GitLabSession(requests.Session):
         statuses: frozenset[int] = frozenset(),
     ) -> requests.Response:
         """Send once, and raise for a status that is an error and not among `statuses`."""
-        response = self.request(method, url, headers=dict(headers), json=json, stream=True)
+        headers = {**self.credentials.harmless_headers(), **headers}
+        response = self.request(method, url, headers=headers, json=json, stream=True)
         if response.status_code < 300 or response.status_code in statuses:
             return response
         with response:
@@ -285,6 +312,14 @@ class GitLabSession(requests.Session):
             retry_after=wait_hint(response.headers, rate_limited=status == 429),
         )
         if isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError)):
+            self._explain_missing_token(error, response.url)
+        return error
+
+    def _page_error(self, response: requests.Response, body: bytes) -> STACGitLabError:
+        error = error_for_page(
+            response, body, secrets=self.credentials.secrets(), wanted="a document"
+        )
+        if isinstance(error, AuthenticationError):
             self._explain_missing_token(error, response.url)
         return error
 
@@ -306,7 +341,7 @@ class GitLabSession(requests.Session):
 
     def _whole_body(self, response: requests.Response, max_bytes: int) -> bytes:
         announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and len(announced) < 20 and int(announced) > max_bytes:
+        if announced.isdecimal() and len(announced) < 20 and int(announced) > max_bytes:
             raise self._too_large(response, max_bytes)
         chunks: list[bytes] = []
         size = 0
@@ -321,8 +356,8 @@ class GitLabSession(requests.Session):
     def _too_large(self, response: requests.Response, max_bytes: int) -> InvalidResponseError:
         url = scrub(response.url, self.credentials.secrets())
         return InvalidResponseError(
-            f"GET {url}: the document is larger than {max_bytes} bytes. If you expect that, raise "
-            "max_document_bytes.",
+            f"{response.request.method} {url}: the document is larger than {max_bytes} bytes. If "
+            "you expect that, raise max_document_bytes.",
             url=url,
         )
 
@@ -338,7 +373,6 @@ class GitLabSession(requests.Session):
         retry: RetryPolicy | None = None,
     ) -> T:
         policy = retry or self.retry
-        url = strip_token(url)
         if idempotent is None:
             idempotent = method in IDEMPOTENT
         end = policy.clock() + policy.deadline
@@ -359,7 +393,8 @@ class GitLabSession(requests.Session):
                 except NotFoundError as error:
                     missing = missing or error
             if missing is None:
-                raise InvalidResponseError(f"{method} {url}: nothing to ask for.", url=url)
+                shown = scrub(url, self.credentials.secrets())
+                raise ConfigurationError(f"{method} {shown}: the URL names no file.")
             raise missing
 
     def gate_for(self, url: str) -> RateGate:
@@ -412,10 +447,10 @@ class _Call:
         current_watch().sleep(seconds, self._policy.sleep)
 
     def _once(self) -> Any:
-        token = self._session.credentials.token()
+        credentials = self._session.credentials
+        token = credentials.token() if credentials.allows(self._url) else None
         try:
-            with self._gate.asking(self._waited_until):
-                result = self._send()
+            result = self._send()
         except RateLimitError as error:
             self._waited_until = self._gate.refused(error.retry_after)
             raise
@@ -432,17 +467,14 @@ class _Call:
 
     def _send(self) -> Any:
         try:
-            return self._attempt(self._url)
+            with self._gate.asking(self._waited_until):
+                return self._attempt(self._url)
+        except STACGitLabError as known:
+            raise without_frames(known)  # noqa: B904  # it is the same error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
-            if isinstance(failure, STACGitLabError):
-                raise
-            error = error_for_failure(
-                failure,
-                method=self._method,
-                url=self._url,
-                secrets=self._session.credentials.secrets(),
-            )
-            cause = detached(failure)
+            secrets = self._session.credentials.secrets()
+            error = error_for_failure(failure, method=self._method, url=self._url, secrets=secrets)
+            cause = detached(failure, secrets)
         raise error from cause
 
     def _renews(self, token: Token | None) -> bool:
@@ -467,7 +499,7 @@ class _Call:
         error = _error_of(state)
         if isinstance(error, RateLimitError):
             return max(0.0, self._waited_until - self._policy.clock())
-        if isinstance(error, HTTPStatusError) and error.retry_after is not None:
+        if isinstance(error, HTTPStatusError) and error.retry_after:
             return error.retry_after
         return self._policy.backoff(state.attempt_number)
 
@@ -522,7 +554,7 @@ def _beginning_of_body(response: requests.Response) -> bytes:
 def _drop_body(response: requests.Response) -> None:
     """Get rid of the body of a redirect without reading a long one."""
     length = response.headers.get("Content-Length", "")
-    if length.isdigit() and len(length) < 6 and int(length) <= _SMALL_BODY:
+    if length.isdecimal() and len(length) < 6 and int(length) <= _SMALL_BODY:
         _beginning_of_body(response)
     else:
         response.raw.close()

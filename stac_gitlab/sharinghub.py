@@ -18,9 +18,9 @@ from stac_gitlab.dialect import Dialect
 
 __all__ = ["SharingHub", "api_url", "strip_token"]
 
+_PAIR = r"gitlab(?:_|%5F)token(?:=|%3D)(?:(?!%26)[^&#\s\"'<>()\[\]\\])*"
 _TOKEN_PARAMETER = re.compile(
-    r"([?&]|&amp;|%26|%3F)gitlab(?:_|%5F)token(?:=|%3D)(?:(?!%26)[^&#\s\"'<>()\[\]\\])*"
-    r"(&amp;|&|%26)?",
+    rf"([?&]|&amp;|%26|%3F){_PAIR}(?:(?:&amp;|&|%26){_PAIR})*(&amp;|&|%26)?",
     re.IGNORECASE,
 )
 _ITEMS_PATH = re.compile(r"/api/stac/collections/(?P<collection>[^/]+)/items(?:/|$)")
@@ -148,6 +148,11 @@ class SharingHub(Dialect):
                 f"?ref={quote(ref, safe='')}&lfs=true"
             )
         return f"{base}{route}{quote(project)}/repository/{quote(path)}?{query}"
+
+    def item_version(self, properties: Mapping[str, Any]) -> str | None:
+        """Return when the project was active last: the hub names no version of a single file."""
+        updated = properties.get("updated")
+        return updated if isinstance(updated, str) and "sharinghub:id" in properties else None
 
     def lfs_url(self, url: str) -> str | None:
         """Ask once more, and say that the content is wanted, not the pointer."""

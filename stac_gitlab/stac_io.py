@@ -11,14 +11,21 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 import pystac
 import requests
 from pystac.utils import safe_urlparse
 
-from stac_gitlab.auth import Credentials, Origin, TokenSource, scrub
-from stac_gitlab.documents import check_stac, parse_json, without_tokens
+from stac_gitlab.auth import Credentials, TokenSource, scrub
+from stac_gitlab.documents import (
+    check_stac,
+    parse_json,
+    text_without_tokens,
+    without_tokens,
+)
 from stac_gitlab.errors import (
     ConfigurationError,
     HTTPStatusError,
@@ -27,6 +34,7 @@ from stac_gitlab.errors import (
     NotSTACError,
     RemoteWriteError,
     ServerError,
+    STACGitLabError,
     UnreadableItemWarning,
 )
 from stac_gitlab.paging import Page, PageRequest, Pages, with_limit
@@ -44,18 +52,6 @@ HREF = str | os.PathLike[str]
 T = TypeVar("T")
 
 _ON_BAD_ITEM = ("warn", "raise")
-
-# What pystac raises when a document is not what it expects.
-_PYSTAC_REFUSALS = (
-    pystac.STACError,
-    pystac.STACTypeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    IndexError,
-    RecursionError,
-)
 
 
 class GitLabStacIO(pystac.StacIO):
@@ -188,7 +184,7 @@ class GitLabStacIO(pystac.StacIO):
     # -- reading ----------------------------------------------------------------------------
 
     def read_text(self, source: HREF, *_: Any, **__: Any) -> str:
-        """Return the text at a URL, a ``file://`` URL or a local path.
+        """Return the text at a URL, a ``file://`` URL or a local path, without tokens.
 
         Args:
             source: The href. Of a ``pystac.Link``, its method, headers and body count too.
@@ -198,10 +194,12 @@ class GitLabStacIO(pystac.StacIO):
             OSError: If a local file cannot be read.
         """
         request = _request_for(source)
-        if Origin.of(request.href) is None:
-            return _read_local(request.href).decode("utf-8")
-        self.credentials.bind(request.href)
-        return self._fetch(request, _text)
+        if is_local(request.href):
+            text = _read_local(request.href).decode("utf-8")
+        else:
+            self.credentials.bind(request.href)
+            text = self._fetch(request, _text)
+        return text_without_tokens(text, self.credentials.secrets())
 
     def read_json(self, source: HREF, *_: Any, **__: Any) -> dict[str, Any]:
         """Return the JSON object at a URL, a ``file://`` URL or a local path.
@@ -218,8 +216,10 @@ class GitLabStacIO(pystac.StacIO):
             OSError: If a local file cannot be read.
         """
         request = _request_for(source)
-        if Origin.of(request.href) is None:
-            return parse_json(_read_local(request.href), url=request.href)
+        if is_local(request.href):
+            body = _read_local(request.href)
+            document = parse_json(body, url=request.href)
+            return without_tokens(document, body, self.credentials.secrets(), url=request.href)
         self.credentials.bind(request.href)
         return dict(self.read_page(request).document)
 
@@ -229,7 +229,8 @@ class GitLabStacIO(pystac.StacIO):
         def page(answer: Document) -> Page:
             shown = scrub(answer.url, self.credentials.secrets())
             document = parse_json(answer.body, url=shown)
-            document = without_tokens(document, answer.body, self.credentials.secrets())
+            secrets = self.credentials.secrets()
+            document = without_tokens(document, answer.body, secrets, url=shown)
             self.session.dialect_of(request.href).correct(document, request.href)
             check_stac(document, url=shown)
             return Page(_web_url(request.href, answer.url), document)
@@ -299,10 +300,13 @@ class GitLabStacIO(pystac.StacIO):
         pages = Pages(self._read_items_page, PageRequest(with_limit(items_url, self.page_size)))
         with contextlib.closing(pages.listed()) as listed:
             for feature, page in listed:
+                if isinstance(feature, _Unreadable):
+                    self.report_bad_item(feature.error, feature.item_id)
+                    continue
                 try:
-                    check_feature(feature, url=page.url)
+                    check_feature(feature, url=page.shown)
                 except InvalidResponseError as error:
-                    self.report_bad_item(error, feature)
+                    self.report_bad_item(error, _id_of(feature))
                 else:
                     yield feature
 
@@ -316,7 +320,12 @@ class GitLabStacIO(pystac.StacIO):
         pages = Pages(self.read_page, PageRequest(collections_url), field_name="collections")
         with contextlib.closing(pages.listed()) as listed:
             for collection, page in listed:
-                check_stac({"stac_version": "1.0.0", **collection}, url=page.url)
+                if not isinstance(collection, dict):
+                    raise InvalidResponseError(
+                        f"{page.shown}: collections lists something that is no object.",
+                        url=page.shown,
+                    )
+                check_stac({"stac_version": "1.0.0", **collection}, url=page.shown)
                 yield collection
 
     def read_item_of(self, items_url: str, item_id: str) -> tuple[str, dict[str, Any]] | None:
@@ -337,60 +346,67 @@ class GitLabStacIO(pystac.StacIO):
             raise
         return url, document
 
-    def report_bad_item(self, error: Exception, feature: Any, href: str = "") -> None:
+    def report_bad_item(self, error: Exception, item_id: object) -> None:
         """Warn about, or raise for, an item of a listing that cannot be read."""
         if self.on_bad_item == "raise":
             raise error
-        name = feature.get("id") if isinstance(feature, Mapping) else None
-        warnings.warn(
-            f"Left out item {name or href or 'without an id'!r}: {error}",
-            UnreadableItemWarning,
-            stacklevel=2,
-        )
+        name = "an item without an id" if item_id is None else f"item {item_id!r}"
+        warnings.warn(f"Left out {name}: {error}", UnreadableItemWarning, stacklevel=2)
 
     def _read_items_page(self, request: PageRequest) -> Page:
-        dialect = self.session.dialect_of(request.href)
-        by_reference = dialect.reference_page_url(request.href)
+        by_reference = self.session.dialect_of(request.href).reference_page_url(request.href)
         if by_reference is None:
             return self.read_page(request)
-        # Here a 500 may be for good, because of one bad item: it gets one more chance, not four.
-        policy = self.session.retry
-        brief = policy.replace(max_attempts=min(policy.max_attempts, 2))
         try:
-            return self.read_page(request, retry=brief)
+            return self._read_page_or_500(request)
         except ServerError as error:
             if error.status_code != 500:
-                return self.read_page(request)
+                raise
             refused = error
         try:
             references = self.read_page(PageRequest(by_reference))
         except ServerError:
             raise refused from None
-        return self._resolved(references, request.href, brief)
+        return self._resolved(references, request.href)
 
-    def _resolved(self, references: Page, page_url: str, retry: RetryPolicy) -> Page:
-        """Return a page of references with its items read one by one, without the bad ones."""
+    def _read_page_or_500(self, request: PageRequest) -> Page:
+        """Read a page where a 500 may be for good, because of one bad item.
+
+        It gets one more chance, not the four that the policy gives to what passes.
+        """
+        policy = self.session.retry
+        impatient = policy.replace(statuses=policy.statuses - {500})
+        if policy.max_attempts > 1 and 500 in policy.statuses:
+            try:
+                return self.read_page(request, retry=impatient)
+            except ServerError as error:
+                if error.status_code != 500:
+                    raise
+        return self.read_page(request, retry=impatient)
+
+    def _resolved(self, references: Page, page_url: str) -> Page:
+        """Return a page of references with its items read one by one."""
         dialect = self.session.dialect_of(page_url)
-        features = []
+        items_url = urlunsplit(urlsplit(page_url)._replace(query="", fragment=""))
+        features: list[Any] = []
         for reference in references.features():
-            href = _self_href(reference)
-            if href is None:
-                error = InvalidResponseError(f"{page_url}: a reference without a self link.")
-                self.report_bad_item(error, reference)
+            item_id = _id_of(reference)
+            if not isinstance(item_id, str) or not item_id:
+                features.append(reference)
                 continue
             try:
-                features.append(dict(self.read_page(PageRequest(href), retry=retry).document))
+                request = PageRequest(dialect.item_url(items_url, item_id))
+                features.append(self._read_page_or_500(request).document)
             except (ServerError, NotFoundError, InvalidResponseError) as error:
                 if isinstance(error, ServerError) and error.status_code != 500:
                     raise
-                self.report_bad_item(error, reference, href)
-        links = [
-            {**link, "href": dialect.full_page_url(link["href"])}
-            if isinstance(link, Mapping) and link.get("rel") == "next"
-            else link
-            for link in references.document.get("links") or ()
-        ]
-        return Page(page_url, {**references.document, "features": features, "links": links})
+                features.append(_Unreadable(item_id, error))
+        document = {**references.document, "features": features}
+        following = references.next_link()
+        if following is not None and isinstance(following.get("href"), str):
+            full = {**following, "href": dialect.full_page_url(following["href"])}
+            document["links"] = [full]
+        return Page(page_url, document)
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -404,12 +420,20 @@ class GitLabStacIO(pystac.StacIO):
             OSError: If the file cannot be written; what stood there before is still there.
         """
         href = os.fspath(dest)
-        if safe_urlparse(href).scheme not in ("", "file"):
+        if not is_local(href):
             raise RemoteWriteError(
                 f"{scrub(href)}: this reader writes local files only. Save to a local folder, for "
                 "example with normalize_and_save('folder'), and upload that."
             )
-        _write_whole(safe_urlparse(href).path, txt.encode("utf-8"))
+        _write_whole(_local_path(href), txt.encode("utf-8"))
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """Stands on a page in the place of an item that could not be read."""
+
+    item_id: str
+    error: Exception
 
 
 @contextlib.contextmanager
@@ -417,8 +441,11 @@ def refusals_explained(href: str, document: Mapping[str, Any]) -> Iterator[None]
     """Turn what pystac raises about a remote document into an error of ours."""
     try:
         yield
-    except _PYSTAC_REFUSALS as error:
-        if Origin.of(href) is None or isinstance(error, InvalidResponseError):
+    except STACGitLabError:
+        raise
+    except Exception as error:
+        # Whatever its migrations and extensions stumble over, a bare Exception included.
+        if is_local(href):
             raise
         shown = scrub(strip_token(href))
         if isinstance(error, pystac.STACTypeError):
@@ -465,20 +492,15 @@ def check_feature(feature: Any, *, url: str) -> None:
     check_stac({"stac_version": "1.0.0", **feature}, url=url)
 
 
+def _id_of(feature: Any) -> Any:
+    return feature.get("id") if isinstance(feature, Mapping) else None
+
+
 def _kind_of(document: Mapping[str, Any]) -> str:
     kind, name = document.get("type"), document.get("id")
     if not isinstance(kind, str):
         return "JSON that is not STAC"
     return f"a {kind}" + (f" (id {name!r})" if isinstance(name, str) else "")
-
-
-def _self_href(reference: Any) -> str | None:
-    links = reference.get("links") if isinstance(reference, Mapping) else None
-    for link in links if isinstance(links, list) else ():
-        if isinstance(link, Mapping) and link.get("rel") == "self":
-            href = link.get("href")
-            return href if isinstance(href, str) else None
-    return None
 
 
 def _request_for(source: HREF) -> PageRequest:
@@ -502,13 +524,28 @@ def _text(answer: Document) -> str:
     try:
         return answer.body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        shown = scrub(answer.url)
         raise InvalidResponseError(
-            f"{answer.url}: not UTF-8 text (at byte {error.start}).", url=answer.url
+            f"{shown}: not UTF-8 text (at byte {error.start}).", url=shown
         ) from None
 
 
+def is_local(href: str) -> bool:
+    """Tell whether `href` is a local path or a ``file://`` URL."""
+    try:
+        return safe_urlparse(href).scheme in ("", "file")
+    except ValueError as error:
+        raise ConfigurationError(f"{scrub(href)}: not a URL ({error}).") from None
+
+
+def _local_path(href: str) -> str:
+    """Return the path of a ``file://`` URL; a path is one as it is, with all its # and ?."""
+    parts = safe_urlparse(href)
+    return parts.path if parts.scheme == "file" else href
+
+
 def _read_local(href: str) -> bytes:
-    with open(safe_urlparse(href).path, "rb") as file:
+    with open(_local_path(href), "rb") as file:
         return file.read()
 
 

@@ -14,9 +14,11 @@ import queue
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import requests
 import tenacity
@@ -33,11 +35,12 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import shown
-from stac_gitlab.part import Part, part_beside
+from stac_gitlab.part import Leftover, Part, part_beside
+from stac_gitlab.records import digest_of
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
 
-__all__ = ["Received", "Source", "copy_file", "receive"]
+__all__ = ["Finishing", "NotModified", "Received", "Source", "copy_file", "receive"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ BUFFER_SIZE = 256 * 1024
 BUFFERS = 4
 # Below this, starting a thread costs more than hashing.
 HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
+# What is left of a smaller file is not worth keeping for a later run.
+KEEP_FROM = 1024 * 1024
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
 _POINTER_SIZE = 1024
@@ -91,15 +96,23 @@ class Received:
         size: Bytes in the file.
         checksum: The multihash of the bytes, where one was computed.
         verified: Whether the length or a checksum proves that the file is whole.
-        resumed: Whether the body broke off and was continued.
-        etag: The server's name for this content, if it gave one.
+        resumed: Whether the body broke off, in this run or an earlier one, and was continued.
+        validator: What the server calls this content: its ETag, or the date of its last change.
     """
 
     size: int
     checksum: str | None
     verified: bool
     resumed: bool
-    etag: str | None = None
+    validator: str | None = None
+
+
+class NotModified(Exception):  # noqa: N818  # no error: good news
+    """The server says that the content is the one that is known already."""
+
+
+Finishing = Callable[[Received, Part], None]
+"""Called with a complete and checked part, just before it is moved into place."""
 
 
 def receive(
@@ -108,7 +121,11 @@ def receive(
     target: Path,
     *,
     verify: bool = True,
+    known: str | None = None,
+    leftovers: Sequence[Leftover] = (),
     on_bytes: Callable[[int, int | None], None] | None = None,
+    on_finish: Finishing | None = None,
+    response: requests.Response | None = None,
 ) -> Received:
     """Bring one file from its URL to `target`.
 
@@ -117,28 +134,51 @@ def receive(
         source: Where the file comes from.
         target: Where it goes. Its folder exists; what stands there is replaced.
         verify: Whether to compute and compare checksums.
+        known: The validator of what stands at `target`; the same content is not sent again.
+        leftovers: What earlier runs left of this file; it is continued if it is the same content.
         on_bytes: Called with the bytes that are there and those announced, as they come.
+        on_finish: Called before the finished file is moved into place.
+        response: A response that holds the whole body, where it was asked for already.
 
     Raises:
+        NotModified: If the server still has the content named by `known`.
         DownloadError: If what came is not what was promised; nothing has changed then.
         HTTPStatusError: If the server refuses.
         NetworkError: If no connection comes about, after all attempts.
         OSError: If the file cannot be written; nothing has changed then.
     """
     with part_beside(target) as part:
+        reception = partial(
+            _Reception, session, part, verify=verify, known=known, on_bytes=on_bytes
+        )
         try:
-            received = _Reception(session, source, part, verify=verify, on_bytes=on_bytes).run()
+            received = reception(source).run(leftovers, response)
         except LFSPointerError:
             url = session.dialect_of(source.url).lfs_url(source.url)
             if url is None:
                 raise
-            source = replace(source, url=url)
-            received = _Reception(session, source, part, verify=verify, on_bytes=on_bytes).run()
+            received = reception(replace(source, url=url)).run()
+        except ChecksumMismatchError:
+            if not leftovers:
+                raise
+            # What an earlier run left may have been damaged since: once more, from the start.
+            received = reception(source).run()
+        if on_finish is not None:
+            on_finish(received, part)
         part.finish()
+    for leftover in leftovers:
+        leftover.remove()
     return received
 
 
-def copy_file(source: Source, origin: Path, target: Path, *, verify: bool = True) -> Received:
+def copy_file(
+    source: Source,
+    origin: Path,
+    target: Path,
+    *,
+    verify: bool = True,
+    on_finish: Finishing | None = None,
+) -> Received:
     """Copy one local file to `target`, with the checks that the metadata ask for.
 
     Raises:
@@ -153,10 +193,12 @@ def copy_file(source: Source, origin: Path, target: Path, *, verify: bool = True
             hashing.feed(count)
         _check_size(source, part.size)
         _check_digest(source, checksum, hashing.digest())
+        known = None if checksum is None else str(checksum)
+        received = Received(part.size, known, verified=True, resumed=False)
+        if on_finish is not None:
+            on_finish(received, part)
         part.finish()
-    return Received(
-        part.size, None if checksum is None else str(checksum), verified=True, resumed=False
-    )
+    return received
 
 
 # -- hashing on the way -------------------------------------------------------------------------
@@ -226,29 +268,43 @@ class _Reception:
     def __init__(
         self,
         session: GitLabSession,
-        source: Source,
         part: Part,
+        source: Source,
         *,
         verify: bool,
+        known: str | None,
         on_bytes: Callable[[int, int | None], None] | None,
     ) -> None:
         self._session = session
         self._source = source
         self._part = part
         self._verify = verify
+        self._known = known
         self._on_bytes = on_bytes or (lambda _received, _total: None)
         self._url = source.url
         self._hashing: _Hashing | None = None
         self._checksum: Checksum | None = None
+        self._called: str | None = None
         self._validator: str | None = None
         self._furthest = 0
         self._in_vain = 0
         self._resumed = False
         self._total: int | None = None
+        self._response: requests.Response | None = None
 
-    def run(self) -> Received:
-        """Get the body, try again where that helps, and check what came."""
+    def run(
+        self, leftovers: Sequence[Leftover] = (), response: requests.Response | None = None
+    ) -> Received:
+        """Get the body, try again where that helps, and check what came.
+
+        Args:
+            leftovers: What may be continued.
+            response: The first answer, where it is there already.
+        """
         policy = self._session.retry
+        self._part.restart()
+        self._response = response
+        self._continue_one_of(leftovers)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_BrokenBodyError),
             stop=lambda _: self._in_vain >= policy.max_attempts,
@@ -279,13 +335,45 @@ class _Reception:
             self._furthest = max(self._furthest, self._part.size)
             raise
 
+    def _continue_one_of(self, leftovers: Sequence[Leftover]) -> None:
+        """Take over the longest of what earlier runs left, if it can be proven to fit."""
+        for leftover in sorted(leftovers, key=lambda leftover: -leftover.size):
+            notes = leftover.description() or {}
+            if self._fits(notes) and self._part.take_over(leftover):
+                self._take_up(notes)
+                return
+
+    def _fits(self, notes: Mapping[str, Any]) -> bool:
+        """Tell whether a validator or a checksum can prove that a leftover is of this content."""
+        promised = self._source.checksum
+        return (
+            notes.get("source") == digest_of(self._url)
+            and isinstance(notes.get("total"), int)
+            and (
+                isinstance(notes.get("validator"), str)
+                or (
+                    self._verify and promised is not None and notes.get("checksum") == str(promised)
+                )
+            )
+        )
+
+    def _take_up(self, notes: Mapping[str, Any]) -> None:
+        """Bring everything into the state in which an earlier run left it."""
+        self._called = self._validator = notes.get("validator")
+        self._total = notes["total"]
+        self._checksum = _checksum_from(notes.get("checksum")) if self._verify else None
+        # The last byte is asked for in any case: the answer proves that the rest is right.
+        self._part.cut(max(0, min(self._part.size, notes["total"] - 1)))
+        hashing = self._hashing = self._new_hashing()
+        if self._checksum is not None:
+            for count in self._part.read_back(lambda: hashing.buffer):
+                hashing.feed(count)
+        self._part.describe(notes)
+
     def _ask(self, offset: int) -> requests.Response:
         """Ask for the body from `offset` on, or from the start where that cannot be trusted."""
-        proven = self._validator is not None or (self._checksum is not None and offset > 0)
-        if offset == 0 or not proven:
-            response = self._session.open(self._url)
-            self._begin(response)
-            return response
+        if offset == 0 or (self._validator is None and self._checksum is None):
+            return self._ask_for_all()
         headers = {"Range": f"bytes={offset}-"}
         if self._validator is not None:
             headers["If-Range"] = self._validator
@@ -298,24 +386,33 @@ class _Reception:
             return response
         response.close()
         # 416, or another part than the one asked for: this server cannot continue.
-        self._validator = None
-        self._checksum = None
-        response = self._session.open(self._url)
+        return self._ask_for_all()
+
+    def _ask_for_all(self) -> requests.Response:
+        response, self._response = self._response, None
+        if response is not None:
+            self._begin(response)
+            return response
+        response = self._session.open(
+            self._url, headers=_if_changed(self._known), statuses=frozenset({304})
+        )
+        if response.status_code == 304:
+            response.close()
+            raise NotModified
         self._begin(response)
         return response
 
     def _begin(self, response: requests.Response) -> None:
         """Start anew with a response that holds the whole body."""
         self._part.restart()
-        if self._hashing is not None:
-            self._hashing.close()
         encoded = _is_encoded(response)
         self._total = None if encoded else _content_length(response)
-        self._validator = None if encoded else _validator(response)
+        self._called = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        # Only a strong ETag, or a date, promises that two parts belong together.
+        weak = encoded or (self._called or "").startswith("W/")
+        self._validator = None if weak else self._called
         self._checksum = self._expected_checksum(response) if self._verify else None
-        expected = self._total if self._total is not None else self._source.size
-        in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
-        self._hashing = _Hashing(self._checksum, in_background=in_background)
+        self._hashing = self._new_hashing()
         promised = self._source.size
         if promised is not None and self._total not in (None, promised):
             raise IncompleteDownloadError(
@@ -323,6 +420,26 @@ class _Reception:
                 f"metadata promise {promised}. The file has changed since the metadata were "
                 "written, or something else is served in its place."
             )
+        self._part.describe(None if encoded else self._notes())
+
+    def _new_hashing(self) -> _Hashing:
+        if self._hashing is not None:
+            self._hashing.close()
+        expected = self._total if self._total is not None else self._source.size
+        in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
+        return _Hashing(self._checksum, in_background=in_background)
+
+    def _notes(self) -> dict[str, Any] | None:
+        """Return what a later run has to know to continue, or None if that is not worth it."""
+        worth_it = self._total is not None and self._total >= KEEP_FROM
+        if not worth_it or (self._validator is None and self._checksum is None):
+            return None
+        return {
+            "source": digest_of(self._url),
+            "validator": self._validator,
+            "total": self._total,
+            "checksum": None if self._checksum is None else str(self._checksum),
+        }
 
     def _expected_checksum(self, response: requests.Response) -> Checksum | None:
         if self._source.checksum is not None:
@@ -382,7 +499,7 @@ class _Reception:
             )
         checksum = None if self._checksum is None else str(self._checksum)
         return Received(
-            size, checksum, verified=verified, resumed=self._resumed, etag=self._validator
+            size, checksum, verified=verified, resumed=self._resumed, validator=self._called
         )
 
     def _log(self, state: tenacity.RetryCallState) -> None:
@@ -461,6 +578,13 @@ class _Pace:
             self._bytes = 0
 
 
+def _checksum_from(text: object) -> Checksum | None:
+    try:
+        return Checksum.parse(text)
+    except UnknownChecksumError:
+        return None
+
+
 # -- checks -------------------------------------------------------------------------------------
 
 
@@ -479,13 +603,12 @@ def _is_encoded(response: requests.Response) -> bool:
     return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
 
 
-def _validator(response: requests.Response) -> str | None:
-    """Return what an If-Range may hold: a strong ETag, or the date of the last change."""
-    etag: str = response.headers.get("ETag", "")
-    if etag.startswith('"'):
-        return etag
-    modified: str | None = response.headers.get("Last-Modified")
-    return modified
+def _if_changed(known: str | None) -> dict[str, str]:
+    """Return the header that asks for content only if it is not the one that is `known`."""
+    if known is None:
+        return {}
+    is_etag = known.startswith(('"', "W/"))
+    return {"If-None-Match" if is_etag else "If-Modified-Since": known}
 
 
 def _starts_at(response: requests.Response, offset: int, total: int | None) -> bool:
