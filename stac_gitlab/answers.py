@@ -18,10 +18,9 @@ import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
 
-from stac_gitlab.auth import CREDENTIAL_HEADERS, Origin, scrub
+from stac_gitlab.auth import CREDENTIAL_HEADERS, scrub
 from stac_gitlab.errors import (
     AuthenticationError,
-    ConfigurationError,
     HTTPStatusError,
     InvalidResponseError,
     NetworkError,
@@ -140,8 +139,6 @@ def error_for_failure(
             url=shown,
         )
     if isinstance(failure, _BAD_REQUESTS):
-        if Origin.of(url) is None:
-            return ConfigurationError(f"{line}: not a URL that can be asked for ({reason}).")
         return InvalidResponseError(
             f"{line}: the server points to what cannot be asked for ({reason}).", url=shown
         )

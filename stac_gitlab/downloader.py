@@ -218,14 +218,14 @@ class STACDownloader:
         _check_selection(item, chosen, include, roles)
         planner = self._planner(
             output_dir,
+            dry_run=dry_run,
             overwrite=overwrite,
             verify=verify,
             portable_names=portable_names,
             alternates=alternates,
         )
         jobs, refused = planner.plan(item, chosen)
-        naming = FileNaming.strictest() if portable_names else FileNaming.of(planner.folder)
-        TakenNames(naming).take({job.key: job.path for job in jobs})
+        TakenNames(_naming(planner)).take({job.key: job.path for job in jobs})
         results = {result.key: result for result in refused}
         if dry_run:
             results.update((job.key, _planned(job)) for job in jobs)
@@ -359,17 +359,15 @@ class STACDownloader:
 
     # -- what they share --------------------------------------------------------------------
 
-    def _planner(self, output_dir: str | os.PathLike[str], **options: Any) -> Planner:
+    def _planner(
+        self, output_dir: str | os.PathLike[str], *, dry_run: bool, **options: Any
+    ) -> Planner:
         if options["overwrite"] not in _OVERWRITE:
             choices = ", ".join(map(repr, _OVERWRITE))
             raise ConfigurationError(f"overwrite={options['overwrite']!r}: choose from {choices}.")
         folder = Path(output_dir)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DownloadError(
-                f"The folder {str(folder)!r} cannot be made: {error.strerror or error}."
-            ) from error
+        if not dry_run:
+            _make_folder(folder)
         return Planner(self.stac_io.session, folder, read_records(folder), **options)
 
     def _do(
@@ -423,14 +421,13 @@ class _Batch:
         self._template = _checked_template(template)
         self._planner = downloader._planner(
             folder,
+            dry_run=options.get("dry_run", False),
             overwrite=options.get("overwrite", "if-changed"),
             verify=options.get("verify", True),
             portable_names=options.get("portable_names", False),
             alternates=options.get("alternates", ()),
         )
-        strict = self._planner.portable_names
-        naming = FileNaming.strictest() if strict else FileNaming.of(self._planner.folder)
-        self._taken = TakenNames(naming)
+        self._taken = TakenNames(_naming(self._planner))
         self._results: dict[str, dict[str, AssetResult]] = {}
         self._broken: Exception | None = None
 
@@ -566,6 +563,21 @@ def _check_selection(
             NothingToDownloadWarning,
             stacklevel=3,
         )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(
+            f"The folder {str(folder)!r} cannot be made: {error.strerror or error}."
+        ) from error
+
+
+def _naming(planner: Planner) -> FileNaming:
+    if planner.portable_names:
+        return FileNaming.strictest()
+    return FileNaming.of(planner.folder) if planner.folder.is_dir() else FileNaming.usual()
 
 
 def _check_space(folder: Path, jobs: Sequence[Job]) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pystac
 from pystac.utils import safe_urlparse
@@ -157,6 +159,8 @@ def do_job(
     with watching(Watch(stop=stop)):
         try:
             result = _bring(job, stac_io, on_bytes)
+            for leftover in job.leftovers:
+                leftover.remove()
         except Stopped:
             result = job.result("failed", error=DownloadError(f"{shown(job.key)}: called off."))
         except STACGitLabError as error:
@@ -223,6 +227,11 @@ def _digest(path: Path, checksum: Checksum) -> bytes:
 
 
 def _cannot_write(job: Job, error: OSError) -> DownloadError:
+    if job.origin is not None and error.filename in (job.origin, str(job.origin)):
+        return DownloadError(
+            f"{shown(job.key)}: the local file {str(job.origin)!r} cannot be read: "
+            f"{error.strerror or error}."
+        )
     return DownloadError(
         f"{shown(job.key)}: {str(job.target)!r} cannot be written: {error.strerror or error}. What "
         "stood there before is unchanged. Check the free space and the permissions of the folder."
@@ -273,8 +282,11 @@ class Planner:
         for key, asset in assets.items():
             try:
                 jobs.append(self._job(item, key, asset, path=path_of(key)))
-            except DownloadError as error:
+            except (DownloadError, ValueError) as error:
                 href = scrub(strip_token(asset.href))
+                if not isinstance(error, DownloadError):
+                    # What urllib says of an address that it cannot take apart.
+                    error = DownloadError(f"{shown(key)}: {shown(href)} is not a URL: {error}.")
                 refused.append(AssetResult(key, href, status="failed", error=error))
         return jobs, refused
 
@@ -299,14 +311,14 @@ class Planner:
                     f"{shown(key)}: an item from {Origin.of(item_url)} points at a file on this "
                     "machine. Remote metadata do not get to choose local files."
                 )
-            return source, Path(safe_urlparse(source.url).path)
+            return source, _local_path(source.url)
         if scheme not in ("http", "https"):
             tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
             raise DownloadError(
                 f"{shown(key)}: {scheme}:// is not downloaded by stac_gitlab. Use {tool} for "
                 f"{scrub(strip_token(source.url))}."
             )
-        url = self.session.dialect_of(item_url).asset_url(
+        url = self.session.dialect_of(source.url).asset_url(
             strip_token(source.url),
             key=key,
             item_id=str(getattr(item, "id", "")),
@@ -352,7 +364,15 @@ class Planner:
         # of a file has done to it.
         if safe_urlparse(asset.href).scheme:
             return asset.href
+        start = asset.owner.get_self_href() if asset.owner is not None else None
+        if start and Origin.of(start) is None:
+            # pystac would take a "#" or "?" in the name of a local file for the end of the name.
+            return str(_local_path(start).parent / asset.href)
         return asset.get_absolute_href() or asset.href
+
+
+def _local_path(href: str) -> Path:
+    return Path(url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href)
 
 
 def _href_of(alternate: object) -> str | None:

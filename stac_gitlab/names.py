@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -152,8 +153,18 @@ class FileNaming:
 
     @classmethod
     def of(cls, folder: Path) -> FileNaming:
-        """Find out by trying in `folder`, which exists."""
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f"{OWN_PREFIX}-Probe-\u00e9-")
+        """Find out by trying in `folder`, which exists.
+
+        Raises:
+            DownloadError: If nothing can be written there.
+        """
+        try:
+            handle, name = tempfile.mkstemp(dir=folder, prefix=f"{OWN_PREFIX}-Probe-\u00e9-")
+        except OSError as error:
+            raise DownloadError(
+                f"Nothing can be written to the folder {str(folder)!r}: {error.strerror or error}. "
+                "Check its permissions and the free space, or choose another."
+            ) from error
         os.close(handle)
         try:
             head, tail = os.path.split(name)
@@ -163,6 +174,12 @@ class FileNaming:
             )
         finally:
             os.unlink(name)
+
+    @classmethod
+    def usual(cls) -> FileNaming:
+        """Return what is usual on this system, where there is no folder to try it in."""
+        tolerant = sys.platform in ("win32", "darwin")
+        return cls(ignores_case=tolerant, normalizes=sys.platform == "darwin")
 
     @classmethod
     def strictest(cls) -> FileNaming:

@@ -201,7 +201,8 @@ def leftovers_in(folder: str | os.PathLike[str]) -> dict[str, list[Leftover]]:
                     stat = entry.stat(follow_symlinks=False)
                     if _is_given_up(match["owner"], stat.st_mtime):
                         found[match["target"]].append(Leftover(entry.path, stat.st_size))
-    except FileNotFoundError:
+    except OSError:
+        # No folder, or none that can be read: then nothing can be taken over from it either.
         pass
     return found
 

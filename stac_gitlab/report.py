@@ -106,7 +106,9 @@ class DownloadReport(Mapping[str, AssetResult]):
     def summary(self) -> str:
         """Return how many assets there are of each kind, on one line."""
         counts = [(len(self.downloaded), "downloaded"), (len(self.planned), "planned")]
-        come = ", ".join(f"{n} {what} ({human_size(self.bytes)})" for n, what in counts if n)
+        unknown = any(result.size is None for result in self.planned)
+        size = f"{human_size(self.bytes)}{' and more' if unknown else ''}"
+        come = ", ".join(f"{n} {what} ({size})" for n, what in counts if n)
         rest = [(len(self.skipped), "skipped"), (len(self.failed), "failed")]
         return ", ".join(filter(None, [come, *(f"{n} {what}" for n, what in rest if n)])) or "empty"
 

@@ -174,12 +174,13 @@ def _seconds_or_date(value: str | None, at: float) -> float | None:
 class RateGate:
     """What all threads know about how much one origin bears.
 
-    Before a 429 it lets everyone through. A 429 stops everyone until the wait is over, halves how
-    many may ask at a time, and lets that number grow again with answers that are not a 429.
+    Before a 429 it lets everyone through. A 429 stops everyone until the wait is over, leaves a
+    quarter of the places to ask from, and lets their number grow again with answers that are not a
+    429: each request that is under way when the server has had enough is a wasted one.
     """
 
     # Answers, times the current number of askers, until one more may ask.
-    _PATIENCE = 8
+    _PATIENCE = 16
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -238,7 +239,7 @@ class RateGate:
             if self._open_at <= now:
                 # One storm is one lesson, however many requests were under way when it came.
                 self._refused += 1
-                self._limit = max(1, (self._limit or self._asking) // 2)
+                self._limit = max(1, (self._limit or self._asking) // 4)
                 self._served = 0
             # "Wait 0 seconds" from a server that has just refused is no hint at all.
             self._open_at = max(self._open_at, now + (hint or self._backoff()))

@@ -186,16 +186,16 @@ class GitLabSession(requests.Session):
     def _rivals(self, request: requests.PreparedRequest, ours: Mapping[str, str]) -> list[str]:
         """Name the headers that must not travel with, or in place of, our secrets.
 
-        At an origin of ours that is every other credential (a .netrc entry, say). Anywhere else it
-        is what an earlier hop may have carried, while the caller's own credential for that place
-        stays.
+        At an origin of ours that is every other credential (a .netrc entry, say), and a cookie in
+        any case. Anywhere else it is what an earlier hop may have carried, while the caller's own
+        credential for that place stays.
         """
         if ours:
             return [name for name in request.headers if name.lower() in CREDENTIAL_HEADERS]
         if self.credentials.allows(request.url or ""):
-            return []
+            return [name for name in request.headers if name.lower() == "cookie"]
         names = {name.lower() for name in self.credentials.secret_header_names()}
-        names |= CREDENTIAL_HEADERS - {"authorization"}
+        names = (names | CREDENTIAL_HEADERS) - {"authorization"}
         secrets = self.credentials.secrets()
         return [
             name
@@ -372,6 +372,9 @@ class GitLabSession(requests.Session):
         idempotent: bool | None = None,
         retry: RetryPolicy | None = None,
     ) -> T:
+        if Origin.of(url) is None:
+            shown = scrub(url, self.credentials.secrets())
+            raise ConfigurationError(f"{method} {shown}: not a URL that can be asked for.")
         policy = retry or self.retry
         if idempotent is None:
             idempotent = method in IDEMPOTENT
@@ -472,10 +475,13 @@ class _Call:
         except STACGitLabError as known:
             raise without_frames(known)  # noqa: B904  # it is the same error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
-            secrets = self._session.credentials.secrets()
-            error = error_for_failure(failure, method=self._method, url=self._url, secrets=secrets)
-            cause = detached(failure, secrets)
+            error, cause = self._explained(failure)
         raise error from cause
+
+    def _explained(self, failure: Exception) -> tuple[STACGitLabError, Exception]:
+        secrets = self._session.credentials.secrets()
+        error = error_for_failure(failure, method=self._method, url=self._url, secrets=secrets)
+        return error, detached(failure, secrets)
 
     def _renews(self, token: Token | None) -> bool:
         """After a 401, get a new token from the caller's function, once a request."""

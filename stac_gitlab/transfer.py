@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import logging
 import queue
 import re
@@ -29,6 +30,7 @@ from stac_gitlab.answers import detached, error_for_failure, error_for_page, is_
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import (
     ChecksumMismatchError,
+    DownloadError,
     IncompleteDownloadError,
     LFSPointerError,
     UnverifiedDownloadWarning,
@@ -151,23 +153,23 @@ def receive(
         reception = partial(
             _Reception, session, part, verify=verify, known=known, on_bytes=on_bytes
         )
+        first = reception(source)
         try:
-            received = reception(source).run(leftovers, response)
+            received = first.run(leftovers, response)
         except LFSPointerError:
             url = session.dialect_of(source.url).lfs_url(source.url)
             if url is None:
                 raise
             received = reception(replace(source, url=url)).run()
         except ChecksumMismatchError:
-            if not leftovers:
+            if not first.is_continued:
                 raise
-            # What an earlier run left may have been damaged since: once more, from the start.
+            # What an earlier run left may have been damaged since, or what broke off may have been
+            # something else: once more, from the start.
             received = reception(source).run()
         if on_finish is not None:
             on_finish(received, part)
         part.finish()
-    for leftover in leftovers:
-        leftover.remove()
     return received
 
 
@@ -292,6 +294,11 @@ class _Reception:
         self._total: int | None = None
         self._response: requests.Response | None = None
 
+    @property
+    def is_continued(self) -> bool:
+        """Whether the body is stitched together from several answers."""
+        return self._resumed
+
     def run(
         self, leftovers: Sequence[Leftover] = (), response: requests.Response | None = None
     ) -> Received:
@@ -316,10 +323,16 @@ class _Reception:
         try:
             framed = retrying(self._attempt)
             digest = None if self._hashing is None else self._hashing.digest()
+            return self._checked(digest, framed=framed)
+        except _BrokenBodyError:
+            raise
+        except DownloadError:
+            # These bytes are wrong: a later run has nothing to continue.
+            self._part.describe(None)
+            raise
         finally:
             if self._hashing is not None:
                 self._hashing.close()
-        return self._checked(digest, framed=framed)
 
     def _attempt(self) -> bool:
         """Ask for what is missing; tell whether the body's end was marked by the server."""
@@ -378,7 +391,7 @@ class _Reception:
         if self._validator is not None:
             headers["If-Range"] = self._validator
         response = self._session.open(self._url, headers=headers, statuses=frozenset({416}))
-        if response.status_code == 206 and _starts_at(response, offset, self._total):
+        if response.status_code == 206 and self._continues(response, offset):
             self._resumed = True
             return response
         if response.status_code == 200:
@@ -387,6 +400,22 @@ class _Reception:
         response.close()
         # 416, or another part than the one asked for: this server cannot continue.
         return self._ask_for_all()
+
+    def _continues(self, response: requests.Response, offset: int) -> bool:
+        """Tell whether a part is what follows on the first `offset` bytes of the same content.
+
+        A server that passes over If-Range names other content here, and so gives itself away.
+        """
+        named = "ETag" if (self._validator or "").startswith('"') else "Last-Modified"
+        if (
+            _is_encoded(response)
+            or not _starts_at(response, offset, self._total)
+            or (self._validator and response.headers.get(named, self._validator) != self._validator)
+        ):
+            return False
+        whole = response.headers["Content-Range"].rpartition("/")[2]
+        self._total = int(whole) if whole.isdigit() else self._total
+        return True
 
     def _ask_for_all(self) -> requests.Response:
         response, self._response = self._response, None
@@ -404,7 +433,14 @@ class _Reception:
 
     def _begin(self, response: requests.Response) -> None:
         """Start anew with a response that holds the whole body."""
+        if response.status_code not in (200, 203):
+            response.close()
+            raise IncompleteDownloadError(
+                f"{shown(self._source.key)}: the server answers {response.status_code}, which is "
+                "not the whole file. It may be in the making; try again later."
+            )
         self._part.restart()
+        self._resumed = False
         encoded = _is_encoded(response)
         self._total = None if encoded else _content_length(response)
         self._called = response.headers.get("ETag") or response.headers.get("Last-Modified")
@@ -413,13 +449,6 @@ class _Reception:
         self._validator = None if weak else self._called
         self._checksum = self._expected_checksum(response) if self._verify else None
         self._hashing = self._new_hashing()
-        promised = self._source.size
-        if promised is not None and self._total not in (None, promised):
-            raise IncompleteDownloadError(
-                f"{shown(self._source.key)}: the server announces {self._total} bytes, the "
-                f"metadata promise {promised}. The file has changed since the metadata were "
-                "written, or something else is served in its place."
-            )
         self._part.describe(None if encoded else self._notes())
 
     def _new_hashing(self) -> _Hashing:
@@ -461,9 +490,9 @@ class _Reception:
         total = self._total
         body = _Body(response, url=self._url, session=self._session)
         for count in body.into(lambda: hashing.buffer):
-            if self._part.size == 0:
-                self._refuse_page(response, bytes(hashing.buffer[: min(count, 8192)]))
             self._part.write(hashing.buffer[:count])
+            if self._part.size - count < _POINTER_SIZE:
+                self._check_beginning(response)
             hashing.feed(count)
             self._on_bytes(self._part.size, total)
         if total is not None and self._part.size < total:
@@ -471,7 +500,23 @@ class _Reception:
                 f"{shown(self._source.key)}: the connection ended after {self._part.size} of "
                 f"{total} bytes. Try again."
             )
+        if total is not None and self._part.size > total:
+            raise IncompleteDownloadError(
+                f"{shown(self._source.key)}: more than the announced {total} bytes came."
+            )
         return body.is_framed
+
+    def _check_beginning(self, response: requests.Response) -> None:
+        """Refuse as early as possible what is not the file; the first packet may hold a byte."""
+        self._refuse_page(response, self._part.beginning(8192))
+        promised = self._source.size
+        # What is small may be a pointer, which is known only when all of it is there.
+        if promised not in (None, self._total) and self._part.size >= _POINTER_SIZE and self._total:
+            raise IncompleteDownloadError(
+                f"{shown(self._source.key)}: the server announces {self._total} bytes, the "
+                f"metadata promise {promised}. The file has changed since the metadata were "
+                "written, or something else is served in its place."
+            )
 
     def _refuse_page(self, response: requests.Response, start: bytes) -> None:
         if self._source.may_be_html or not is_html(response, start):
@@ -515,6 +560,7 @@ class _Body:
         self._decode = _is_encoded(response)
         self._url = url
         self._session = session
+        self._room = io.DEFAULT_BUFFER_SIZE
         self.is_framed = _is_chunked(response) or _content_length(response) is not None
 
     def into(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
@@ -532,7 +578,8 @@ class _Body:
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
                 raise self._broken(failure) from detached(failure)
             except http.client.HTTPException as failure:
-                raise self._broken(failure) from detached(failure)
+                garbled = urllib3.exceptions.ProtocolError(str(failure))
+                raise self._broken(garbled) from detached(garbled)
             if not count:
                 return
             pace.note(count)
@@ -543,7 +590,10 @@ class _Body:
         # the buffer. Another adapter, or a mock, may have something else there.
         source = getattr(self._raw, "_fp", None)
         if not self._decode and isinstance(source, WatchedResponse):
-            count = source.take(buffer)
+            # What came in one packet with the headers is taken alone: `readinto1` would wait for
+            # more at once, and lose it if the body breaks off there.
+            count = source.take(buffer[: self._room])
+            self._room = len(buffer)
             if not count:
                 self._raw.release_conn()
             return count

@@ -145,6 +145,15 @@ class Validators:
         return condition is None or condition in (self.etag, self.last_modified)
 
 
+    def met_by(self, request: RecordedRequest) -> bool:
+        """Whether the request names this very version as the one that its sender has."""
+        etags = request.headers.get("If-None-Match")
+        if etags is not None:
+            return self.etag is not None and self.etag in [tag.strip() for tag in etags.split(",")]
+        since = request.headers.get("If-Modified-Since")
+        return since is not None and since == self.last_modified
+
+
 def json_answer(status: int, document: Any, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
     """An answer in compact UTF-8 JSON."""
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
@@ -190,6 +199,8 @@ def requested_range(request: RecordedRequest, size: int) -> range | None:
 def ranged_answer(whole: Answer, request: RecordedRequest, validators: Validators) -> Answer | None:
     """The part of an answer that the request's `Range` asks for, the whole where it asks for none.
 
+    A sender that has this version already gets a 304 without a body.
+
     Returns:
         The answer, or `None` where the range lies behind the end: what a 416 looks like is the
         server's own affair.
@@ -200,6 +211,8 @@ def ranged_answer(whole: Answer, request: RecordedRequest, validators: Validator
     whole = replace(
         whole, headers=(*whole.headers, *validators.headers(), ("accept-ranges", "bytes"))
     )
+    if validators.met_by(request):
+        return replace(whole, status=304, body=b"")
     wanted = requested_range(request, len(body))
     if wanted is None or not validators.allow_range(request):
         return whole

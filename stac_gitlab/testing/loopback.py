@@ -175,7 +175,7 @@ class LoopbackServer:
             status: The status of content that is not an `Answer`.
             media_type: Its media type, if the one that its Python type suggests is wrong.
             headers: Headers to add.
-            ranges: Honour `Range` and `If-Range`, with an entity tag.
+            ranges: Honour `Range` and conditions such as `If-Range`, with an entity tag.
         """
 
         def answer(request: RecordedRequest) -> Answer:

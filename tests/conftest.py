@@ -1,0 +1,70 @@
+"""What the tests share: servers on the loopback interface, and a world without tokens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pystac
+import pytest
+
+from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
+from stac_gitlab.testing import LoopbackServer
+
+# Modules beside the tests, such as the servers that misbehave, are imported by their names.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+class Clock:
+    """A clock that stands still until somebody sleeps.
+
+    Attributes:
+        now: What it shows, in seconds.
+        slept: The seconds of every sleep so far.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """For ``RetryPolicy(clock=clock.time, sleep=clock.sleep)``."""
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def stock_default_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test gives to ``StacIO.set_default`` is gone in the next."""
+    monkeypatch.setattr(pystac.StacIO, "_default_io", None)
+
+
+@pytest.fixture(autouse=True)
+def no_token_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The developer's own tokens and proxies stay out of the tests."""
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    for name in (*TOKEN_VARIABLES, URL_VARIABLE, *proxies, *map(str.lower, proxies)):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    """A server without routes."""
+    with LoopbackServer() as running:
+        yield running
+
+
+@pytest.fixture
+def other_server() -> Iterator[LoopbackServer]:
+    """A second server: another origin, because its port is another."""
+    with LoopbackServer() as running:
+        yield running

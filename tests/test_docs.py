@@ -1,0 +1,327 @@
+"""README, documentation and docstrings keep their word: examples run, links lead somewhere.
+
+Every ``python`` block of a page is run, in order, in one namespace. What stands in a ``text`` block
+right below it has to be what it printed, and what stands behind ``# →`` the value of the expression
+before. ``…`` in either stands for anything. Test functions in a block are called, with their
+fixtures. The hosts of the pages are stand-ins, and the working folder is a temporary one.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from inspect import signature
+from pathlib import Path
+from textwrap import dedent
+from types import CodeType
+from typing import Any
+
+import pystac
+import pytest
+
+import stac_gitlab
+import stac_gitlab.testing
+from stac_gitlab.auth import TOKEN_VARIABLES
+from stac_gitlab.testing import GitLabServer, Project, SharingHubServer, sample_projects
+
+pytest_plugins = ["stac_gitlab.testing.fixtures"]
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# These three stay behind where the tests run without a checkout, against an installed package.
+MORE_PAGES = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+IN_A_CHECKOUT = (ROOT / "setup.py").exists()
+
+TOKEN = "glpat-the-token-of-the-pages"
+
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(stac_gitlab.__path__, "stac_gitlab.")
+    if not name.endswith("__main__")
+]
+
+
+# -- pages and their blocks ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, the number of its first line, and what it holds."""
+
+    language: str
+    line: int
+    text: str
+    touches_previous: bool
+
+
+def blocks_of(text: str) -> Iterator[Block]:
+    lines = iter(enumerate(text.splitlines(), start=1))
+    touches = False
+    for number, line in lines:
+        fence = re.match(r"(`{3,})(.*)", line)
+        if fence is None:
+            touches = touches and not line.strip()
+            continue
+        held: list[str] = []
+        for _, inner in lines:
+            if inner == fence[1]:
+                break
+            held.append(inner)
+        else:
+            pytest.fail(f"the block that begins in line {number} does not end")
+        yield Block(fence[2].strip(), number + 1, "\n".join(held), touches)
+        touches = True
+
+
+def examples_of(page: Path) -> list[tuple[Block, Block | None]]:
+    """The python blocks of a page, each with the block of what it prints."""
+    blocks = list(blocks_of(page.read_text(encoding="utf-8")))
+    following: list[Block | None] = [*blocks[1:], None]
+    return [
+        (block, after if after and after.language == "text" and after.touches_previous else None)
+        for block, after in zip(blocks, following, strict=True)
+        if block.language == "python"
+    ]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+# -- running a page -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def catalog_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A static catalog as it may lie in a repository: relative links, data beside its item."""
+    folder = tmp_path_factory.mktemp("catalog")
+    catalog = pystac.Catalog("alpine-rivers", "Rivers of the Alps")
+    extent = pystac.Extent(
+        pystac.SpatialExtent([[6.0, 45.0, 11.0, 48.0]]), pystac.TemporalExtent([[None, None]])
+    )
+    catalog.add_child(pystac.Collection("gauges", "Water levels", extent))
+    for name in ("aare", "inn"):
+        when = datetime(2023, 6, 1, tzinfo=timezone.utc)
+        item = pystac.Item(name, None, None, when, {})
+        item.add_asset("levels", pystac.Asset("./levels.csv", roles=["data"]))
+        next(catalog.get_children()).add_item(item)
+    catalog.normalize_and_save(str(folder), pystac.CatalogType.SELF_CONTAINED)
+    for path in list(folder.rglob("*.json")):
+        if path.stem in ("aare", "inn"):
+            (path.parent / "levels.csv").write_bytes(f"day,{path.stem}\n1,2.5\n".encode())
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def hosts(catalog_files: dict[str, bytes]) -> Iterator[dict[str, str]]:
+    """The hosts that the pages name, and the stand-ins that answer in their place."""
+    project = Project("alpine/catalog", catalog_files, private=True)
+    with (
+        GitLabServer([project], token=TOKEN) as gitlab,
+        SharingHubServer(sample_projects(), token=TOKEN, gitlab=gitlab) as hub,
+    ):
+        yield {"https://hub.example.org": hub.url, "https://gitlab.example.org": gitlab.url}
+
+
+@pytest.fixture
+def readers_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The token in the environment, and an empty working folder."""
+    for variable in TOKEN_VARIABLES:
+        monkeypatch.setenv(variable, TOKEN)
+    monkeypatch.chdir(tmp_path)
+
+
+class Reader:
+    """Does what a page says, and looks whether the page was right."""
+
+    def __init__(self, page: Path, hosts: Mapping[str, str], fixture: Callable[[str], Any]) -> None:
+        self.page = page
+        self.namespace: dict[str, Any] = {"__name__": "__main__"}
+        self._hosts = hosts
+        self._fixture = fixture
+
+    def run(self, block: Block) -> None:
+        text = block.text
+        for written, real in self._hosts.items():
+            text = text.replace(written, real)
+        lines = block.text.splitlines()
+        before = set(self.namespace)
+        # The lines above it make tracebacks point into the page.
+        for statement in ast.parse("\n" * (block.line - 1) + text, str(self.page)).body:
+            last = lines[(statement.end_lineno or 0) - block.line]
+            value = self._do(statement)
+            _, arrow, claimed = last.partition("# → ")
+            if arrow:
+                assert isinstance(statement, ast.Expr), f"no value to compare: {last}"
+                self.compare(repr(value), claimed.strip())
+        for name in [n for n in self.namespace if n.startswith("test_") and n not in before]:
+            test = self.namespace[name]
+            test(**{wanted: self._fixture(wanted) for wanted in signature(test).parameters})
+
+    def _do(self, statement: ast.stmt) -> object:
+        code: CodeType
+        if isinstance(statement, ast.Expr):
+            code = compile(ast.Expression(statement.value), str(self.page), "eval")
+            return eval(code, self.namespace)
+        code = compile(ast.Module([statement], []), str(self.page), "exec")
+        exec(code, self.namespace)
+        return None
+
+    def compare(self, came: str, claimed: str) -> None:
+        for written, real in self._hosts.items():
+            came = came.replace(real, written)
+            came = came.replace(real.removeprefix("http://"), written.removeprefix("https://"))
+        came = "\n".join(line.rstrip() for line in came.strip("\n").splitlines())
+        pattern = ".*".join(map(re.escape, claimed.split("…")))
+        if re.fullmatch(pattern, came, re.DOTALL) is None:
+            assert came == claimed
+
+
+@pytest.mark.usefixtures("readers_machine")
+@pytest.mark.parametrize("page", [p for p in PAGES if examples_of(p)], ids=name_of)
+def test_the_examples_of_a_page_run_and_print_what_it_says(
+    page: Path,
+    hosts: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    reader = Reader(page, hosts, request.getfixturevalue)
+    for block, output in examples_of(page):
+        reader.run(block)
+        printed = capsys.readouterr().out
+        if output is not None:
+            reader.compare(printed, output.text)
+
+
+@pytest.mark.parametrize("text", ["1 + 1  # → 3", "x = 1  # → 1", "1 / 0"])
+def test_an_example_that_is_wrong_is_found(text: str) -> None:
+    block = Block("python", 1, text, touches_previous=False)
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        Reader(ROOT / "page.md", {}, str).run(block)
+
+
+def test_an_output_that_is_wrong_is_found() -> None:
+    reader = Reader(ROOT / "page.md", {}, str)
+    reader.compare("one\ntwo", "one\n…o")
+    with pytest.raises(AssertionError):
+        reader.compare("one\ntwo", "one")
+
+
+def test_the_demo_prints_what_the_page_about_it_shows() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    [shown] = [block.text for block in blocks_of(page) if block.language == "text"]
+    command = [sys.executable, "-m", "stac_gitlab", "demo"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    Reader(ROOT / "docs" / "cli.md", {}, str).compare(done.stdout.decode(), shown)
+
+
+# -- docstrings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_docstring_run(name: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert not failed
+
+
+def test_some_docstrings_have_examples() -> None:
+    modules = [importlib.import_module(name) for name in MODULES]
+    found = [test for module in modules for test in doctest.DocTestFinder().find(module)]
+    assert len([test for test in found if test.examples]) >= 10
+
+
+@pytest.mark.parametrize("package", [stac_gitlab, stac_gitlab.testing], ids=lambda p: p.__name__)
+def test_the_reference_holds_every_public_name(package: Any) -> None:
+    reference = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", reference, re.MULTILINE))
+    public = {name for name in package.__all__ if not name.startswith("__")}
+    assert {f"{package.__name__}.{name}" for name in public} <= named
+
+
+def test_the_page_about_errors_draws_the_tree_as_it_is() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    [drawn] = [block.text for block in blocks_of(page) if block.text.startswith("STACGitLabError")]
+    doc = stac_gitlab.errors.__doc__ or ""
+    tree = doc.partition("::\n\n")[2].partition("\n\nIn brackets")[0]
+    assert drawn == dedent(tree)
+
+
+# -- links --------------------------------------------------------------------------------------
+
+
+def prose_of(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"^(`{3,}).*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def links_of(page: Path) -> list[str]:
+    prose = re.sub(r"`[^`\n]*`", "", prose_of(page))
+    return re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+def anchors_of(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ +(.+)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [p for p in [*PAGES, *MORE_PAGES] if p.exists()], ids=name_of)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for link in links_of(page):
+        target, _, anchor = link.partition("#")
+        if target.startswith(("https://", "mailto:")):
+            continue
+        assert not target.startswith("http://"), link
+        there = (page.parent / target).resolve() if target else page
+        if there in PAGES or IN_A_CHECKOUT:
+            assert there.exists(), f"{name_of(page)}: {link}"
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors_of(there), f"{name_of(page)}: {link}"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    [contents] = [b for b in blocks_of(index) if b.language == "{toctree}"]
+    listed = {line for line in contents.text.splitlines() if line and not line.startswith(":")}
+    pages = {p.stem for p in (ROOT / "docs").iterdir() if p.suffix in (".md", ".rst")}
+    assert listed == pages - {"index"}
+
+
+# -- what contributors are told -----------------------------------------------------------------
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of the package that a module imports, inside functions too."""
+    tree = ast.parse((ROOT / "stac_gitlab" / f"{module}.py").read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            package, _, name = node.module.partition(".")
+            if package == "stac_gitlab":
+                found |= {name.split(".")[0]} if name else {each.name for each in node.names}
+    return found
+
+
+@pytest.mark.skipif(not IN_A_CHECKOUT, reason="the tests run without a checkout")
+def test_the_table_of_modules_is_complete_and_imports_go_upwards_only() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
+    order = [name for row in rows for name in re.findall(r"\w+", row)]
+    package = (ROOT / "stac_gitlab").iterdir()
+    modules = {p.stem for p in package if p.suffix == ".py" and not p.stem.startswith("__")}
+    assert sorted(order) == sorted(modules | {"testing"})
+    for place, module in enumerate(order):
+        if module != "testing":
+            downwards = (imports_of(module) & set(order)) - set(order[:place])
+            assert not downwards, f"{module} imports {downwards}"
