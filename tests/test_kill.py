@@ -103,5 +103,5 @@ def test_no_kill_leaves_a_wrong_file_and_the_rerun_fetches_nothing_twice(
     assert len(finished_files(folder)) == FILES
     again = [r for r in file_server.requests[before:] if r.path.lstrip("/") in finished]
     assert {r.status for r in again} <= {304}, "a finished file was fetched again"
-    leftovers = [p for p in folder.rglob(f"{OWN_PREFIX}*.part")]
+    leftovers = list(folder.rglob(f"{OWN_PREFIX}*.part"))
     assert leftovers == []
