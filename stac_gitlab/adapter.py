@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -173,12 +174,48 @@ class WatchedResponse(http.client.HTTPResponse):
         return count
 
 
+def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
+    """Connect, but do not wait for it when the work is called off.
+
+    Looking up a name, connecting and shaking hands cannot be interrupted from another thread: where
+    that may be asked for, they are done in a thread that can be left behind.
+    """
+    watch = current_watch()
+    if watch.stop is None:
+        connect()
+        return
+    outcome: Future[None] = Future()
+
+    def attempt() -> None:
+        try:
+            connect()
+        except BaseException as error:  # noqa: BLE001  # handed over, whatever it is
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    threading.Thread(target=attempt, name="stac-gitlab-connect", daemon=True).start()
+    while not wait([outcome], timeout=_STOP_LATENCY).done:
+        try:
+            watch.time_left()
+        except BaseException:
+            outcome.add_done_callback(lambda _: connection.close())
+            raise
+    outcome.result()
+
+
 class _Connection(HTTPConnection):
     response_class = WatchedResponse
+
+    def connect(self) -> None:
+        _connect(self, super().connect)
 
 
 class _SecureConnection(HTTPSConnection):
     response_class = WatchedResponse
+
+    def connect(self) -> None:
+        _connect(self, super().connect)
 
 
 class _Pool(HTTPConnectionPool):

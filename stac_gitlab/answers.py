@@ -70,9 +70,8 @@ _SIGN_IN = re.compile(
     rb"users/sign_in|sign[ _-]?in|log[ _-]?in|type=[\"']?password|single sign-on|/oauth|/auth/",
     re.IGNORECASE,
 )
-_HTML_START = re.compile(
-    rb"^(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)", re.IGNORECASE
-)
+_HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)", re.IGNORECASE)
+_HTML_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 
 
 def error_for_status(
@@ -140,7 +139,8 @@ def error_for_failure(
         )
     if isinstance(failure, _BAD_REQUESTS):
         return InvalidResponseError(
-            f"{line}: the server points to what cannot be asked for ({reason}).", url=shown
+            f"{line}: this is, or leads to, what cannot be asked for ({reason}). Check the URL.",
+            url=shown,
         )
     if isinstance(failure, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return RequestTimeoutError(
@@ -197,7 +197,7 @@ _BROKEN_HANDSHAKES = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallErr
 def is_html(response: requests.Response, body: bytes) -> bool:
     """Tell whether a body is an HTML page, by what it says rather than by what it is called."""
     kind = response.headers.get("Content-Type", "").lower()
-    return _HTML_START.match(body[:1024]) is not None or (
+    return _HTML_START.match(_HTML_COMMENT.sub(b"", body[:1024])) is not None or (
         "text/html" in kind and body.lstrip()[:1] == b"<"
     )
 

@@ -24,7 +24,7 @@ import pystac
 from pystac.utils import make_relative_href
 
 from stac_gitlab.assets import HasAssets, Names, filter_assets
-from stac_gitlab.auth import URL_VARIABLE, TokenSource, scrub
+from stac_gitlab.auth import URL_VARIABLE, TokenSource
 from stac_gitlab.crew import Crew
 from stac_gitlab.errors import (
     AssetNotFoundError,
@@ -34,7 +34,14 @@ from stac_gitlab.errors import (
     STACGitLabError,
 )
 from stac_gitlab.jobs import Job, Overwrite, Planner
-from stac_gitlab.names import FileNaming, TakenNames, contained_path, relative_path, shown
+from stac_gitlab.names import (
+    FileNaming,
+    NameClashError,
+    TakenNames,
+    contained_path,
+    relative_path,
+    shown,
+)
 from stac_gitlab.progress import Progress, ProgressOption, progress_for
 from stac_gitlab.records import read_records
 from stac_gitlab.remote_file import open_remote
@@ -225,8 +232,15 @@ class STACDownloader:
             alternates=alternates,
         )
         jobs, refused = planner.plan(item, chosen)
-        TakenNames(_naming(planner)).take({job.key: job.path for job in jobs})
         results = {result.key: result for result in refused}
+        try:
+            TakenNames(_naming(planner)).take({job.key: job.path for job in jobs})
+        except NameClashError as clash:
+            results.update(
+                (j.key, j.result("failed", error=clash)) for j in jobs if j.key in clash.names
+            )
+            report = DownloadReport({key: results[key] for key in chosen if key in results})
+            raise _failure(report) from clash
         if dry_run:
             results.update((job.key, _planned(job)) for job in jobs)
         elif not (refused and fail_fast):
@@ -505,7 +519,7 @@ class _Batch:
         except DownloadError as error:
             jobs = []
             refused = [
-                AssetResult(key, scrub(asset.href), status="failed", error=error)
+                AssetResult(key, self._planner.shown_url(asset.href), status="failed", error=error)
                 for key, asset in chosen.items()
             ]
         results.update((result.key, result) for result in refused)

@@ -59,6 +59,7 @@ class Job:
 
     Attributes:
         source: Where the file comes from.
+        href: The same for people to read, without secrets.
         folder: The output folder.
         path: Where the file goes below it, with slashes.
         origin: Where the file is on this machine, for a local asset of a local item.
@@ -71,6 +72,7 @@ class Job:
     """
 
     source: Source
+    href: str
     folder: Path
     path: str
     origin: Path | None = None
@@ -137,7 +139,7 @@ class Job:
         """Return what became of this job."""
         return AssetResult(
             key=self.key,
-            href=scrub(self.source.url),
+            href=self.href,
             path=self.target,
             size=self.source.size if size is None else size,
             checksum=checksum,
@@ -283,7 +285,7 @@ class Planner:
             try:
                 jobs.append(self._job(item, key, asset, path=path_of(key)))
             except (DownloadError, ValueError) as error:
-                href = scrub(strip_token(asset.href))
+                href = self.shown_url(asset.href)
                 if not isinstance(error, DownloadError):
                     # What urllib says of an address that it cannot take apart.
                     error = DownloadError(f"{shown(key)}: {shown(href)} is not a URL: {error}.")
@@ -306,17 +308,19 @@ class Planner:
         )
         scheme = safe_urlparse(source.url).scheme.lower()
         if scheme in ("", "file"):
-            if Origin.of(item_url) is not None:
+            if not item_url or Origin.of(item_url) is not None:
+                where = Origin.of(item_url) or "nowhere in particular"
                 raise DownloadError(
-                    f"{shown(key)}: an item from {Origin.of(item_url)} points at a file on this "
-                    "machine. Remote metadata do not get to choose local files."
+                    f"{shown(key)}: an item from {where} points at a file on this machine. Only "
+                    "an item that was read from a local file, or was told to stand at one with "
+                    "set_self_href, gets to choose local files."
                 )
             return source, _local_path(source.url)
         if scheme not in ("http", "https"):
             tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
             raise DownloadError(
                 f"{shown(key)}: {scheme}:// is not downloaded by stac_gitlab. Use {tool} for "
-                f"{scrub(strip_token(source.url))}."
+                f"{self.shown_url(source.url)}."
             )
         url = self.session.dialect_of(source.url).asset_url(
             strip_token(source.url),
@@ -335,6 +339,7 @@ class Planner:
         dialect = self.session.dialect_of(_self_href(item))
         return Job(
             source=source,
+            href=self.shown_url(source.url),
             folder=self.folder,
             path=path,
             origin=origin,
@@ -345,6 +350,9 @@ class Planner:
             verify=self.verify,
             item_id=str(getattr(item, "id", "")),
         )
+
+    def shown_url(self, href: str) -> str:
+        return scrub(strip_token(href), self.session.credentials.secrets())
 
     def _leftovers(self, path: str) -> tuple[Leftover, ...]:
         target = self.folder.joinpath(*path.split("/"))

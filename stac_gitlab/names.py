@@ -18,7 +18,7 @@ from pathlib import Path
 from stac_gitlab.errors import DownloadError, UnsafePathError
 from stac_gitlab.part import OWN_PREFIX
 
-__all__ = ["FileNaming", "TakenNames", "contained_path", "relative_path", "shown"]
+__all__ = ["FileNaming", "NameClashError", "TakenNames", "contained_path", "relative_path", "shown"]
 
 # Room is left for what is put around a name while the file is being written.
 MAX_NAME_BYTES = 255 - 40
@@ -195,6 +195,18 @@ class FileNaming:
         return relative
 
 
+class NameClashError(DownloadError):
+    """Assets would share a file, or one would be the folder of another.
+
+    Attributes:
+        names: What they are called in the message.
+    """
+
+    def __init__(self, message: str, *, names: Iterable[str]) -> None:
+        super().__init__(message)
+        self.names = frozenset(names)
+
+
 class TakenNames:
     """The paths that are spoken for in one folder.
 
@@ -214,7 +226,7 @@ class TakenNames:
             paths: The relative path of each asset, by what to call it in messages.
 
         Raises:
-            DownloadError: If two of them, or one and a path taken before, are the same file, or
+            NameClashError: If two of them, or one and a path taken before, are the same file, or
                 one is a folder that another needs; the message names them.
         """
         files: dict[str, str] = {}
@@ -234,9 +246,10 @@ class TakenNames:
                 folders.setdefault(folder, name)
         if clashes:
             pairs = "; ".join(f"{shown(a)} and {shown(b)}" for a, b in clashes)
-            raise DownloadError(
+            raise NameClashError(
                 f"These would be the same file, or one the folder of the other: {pairs}. Download "
-                "them one at a time into different folders, with include= or a template=."
+                "them one at a time into different folders, with include= or a template=.",
+                names={name for clash in clashes for name in clash},
             )
         self._files.update(files)
         self._folders.update(folders)

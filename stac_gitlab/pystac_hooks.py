@@ -119,12 +119,10 @@ def _materialize(catalog: pystac.Catalog, max_items: int | None) -> int:
     if items_url_of(catalog) is None or reader_of(catalog) is None:
         return taken
     stock = sum(1 for link in catalog.links if link.rel == "item")
-    root = catalog.get_root()
     fresh: list[Link] = []
     left = None if max_items is None else max_items - taken
     for number, item in enumerate(itertools.islice(catalog.get_items(), left)):
         if number >= stock:
-            item.set_root(root)
             fresh.append(Link.item(item))
         taken += 1
     catalog.remove_links("items")

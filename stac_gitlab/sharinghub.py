@@ -196,7 +196,9 @@ def _split_download(href: str) -> tuple[str | None, str, str]:
 
 def _meant_path(written: str, key: str) -> str:
     """Return the repository path that the server meant when it wrote `written` for asset `key`."""
-    if unquote(written) == key or re.split(r"[?#]", key, maxsplit=1)[0] == written:
+    # pystac writes the backslashes of an href as slashes.
+    as_read = key.replace("\\", "/")
+    if unquote(written) in (key, as_read) or re.split(r"[?#]", as_read, maxsplit=1)[0] == written:
         return key
     return written
 

@@ -27,11 +27,13 @@ from stac_gitlab.documents import (
     without_tokens,
 )
 from stac_gitlab.errors import (
+    AuthenticationError,
     ConfigurationError,
     HTTPStatusError,
     InvalidResponseError,
     NotFoundError,
     NotSTACError,
+    RateLimitError,
     RemoteWriteError,
     ServerError,
     STACGitLabError,
@@ -227,9 +229,9 @@ class GitLabStacIO(pystac.StacIO):
         """Return one remote document, and where it came from after all redirects."""
 
         def page(answer: Document) -> Page:
-            shown = scrub(answer.url, self.credentials.secrets())
-            document = parse_json(answer.body, url=shown)
             secrets = self.credentials.secrets()
+            shown = scrub(answer.url, secrets)
+            document = parse_json(answer.body, url=shown)
             document = without_tokens(document, answer.body, secrets, url=shown)
             self.session.dialect_of(request.href).correct(document, request.href)
             check_stac(document, url=shown)
@@ -252,18 +254,6 @@ class GitLabStacIO(pystac.StacIO):
             found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
         if root is None:
             become_own_root(found, href)
-        return found
-
-    def stac_object_from_dict(
-        self,
-        d: dict[str, Any],
-        href: HREF | None = None,
-        root: pystac.Catalog | None = None,
-        preserve_dict: bool = True,
-    ) -> pystac.STACObject:
-        """Return the Catalog, Collection or Item that `d` describes, which keeps this reader."""
-        found = super().stac_object_from_dict(d, href, root, preserve_dict)
-        keep_reader(found, self)
         return found
 
     def _fetch(
@@ -365,7 +355,10 @@ class GitLabStacIO(pystac.StacIO):
             refused = error
         try:
             references = self.read_page(PageRequest(by_reference))
-        except ServerError:
+        except HTTPStatusError as error:
+            if isinstance(error, (AuthenticationError, RateLimitError)):
+                raise
+            # No such page either: another server, or one that is down.
             raise refused from None
         return self._resolved(references, request.href)
 

@@ -324,8 +324,8 @@ class _Reception:
             framed = retrying(self._attempt)
             digest = None if self._hashing is None else self._hashing.digest()
             return self._checked(digest, framed=framed)
-        except _BrokenBodyError:
-            raise
+        except _BrokenBodyError as broken:
+            raise IncompleteDownloadError(str(broken)) from broken.__cause__
         except DownloadError:
             # These bytes are wrong: a later run has nothing to continue.
             self._part.describe(None)

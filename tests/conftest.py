@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pystac
 import pytest
 
@@ -14,6 +15,10 @@ from stac_gitlab.testing import LoopbackServer
 
 # Modules beside the tests, such as the servers that misbehave, are imported by their names.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# How long one example takes says something about the machine, not about the code.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 class Clock:

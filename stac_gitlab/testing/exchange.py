@@ -144,7 +144,6 @@ class Validators:
         condition = request.headers.get("If-Range")
         return condition is None or condition in (self.etag, self.last_modified)
 
-
     def met_by(self, request: RecordedRequest) -> bool:
         """Whether the request names this very version as the one that its sender has."""
         etags = request.headers.get("If-None-Match")

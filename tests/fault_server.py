@@ -1,0 +1,200 @@
+"""Servers and answers that go wrong in the ways that `stac_gitlab.testing` has no word for.
+
+Most faults are a `Fault` of the loopback server. Here stands what is missing there: a server that
+speaks TLS, a file whose server keeps or breaks the rules of ranges, and bodies whose framing lies.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
+
+SIGN_IN_PAGE = (
+    b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head>"
+    b'<body><form action="/users/sign_in"><input type="password"></form></body></html>'
+)
+LFS_POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+    b"size 12345\n"
+)
+DVC_POINTER = b"outs:\n- md5: a304afb96060aad90176268345e10355\n  size: 12345\n  path: lakes.csv\n"
+
+FOR_EVER = 3600.0
+"""Seconds; the loopback server ends its waits when it is closed."""
+
+
+# -- faults with a name ---------------------------------------------------------------------------
+
+
+def cut(after: int, *, length: bool = True, **more: Any) -> Fault:
+    """The connection is closed after so many bytes; without a length nobody can tell."""
+    return Fault(cut_after=after, close=not length, **more)
+
+
+def stalled(after: int, **more: Any) -> Fault:
+    """So many bytes come, and then nothing, while the connection stays open."""
+    return Fault(trickle=(after, FOR_EVER), **more)
+
+
+def announcing(length: int, **more: Any) -> Fault:
+    """The whole body comes under a `Content-Length` that is not its own."""
+    return Fault(headers={"content-length": str(length)}, hang_up=True, **more)
+
+
+def in_raw_chunks(wire: bytes, *, etag: str | None = None, **more: Any) -> Fault:
+    """What stands behind `Transfer-Encoding: chunked` is exactly this, right or wrong."""
+    headers = [("content-type", "application/octet-stream"), ("transfer-encoding", "chunked")]
+    if etag is not None:
+        headers.append(("etag", etag))
+    answer = Answer(200, tuple(headers), wire)
+    return Fault(answer=lambda _request: answer, close=True, **more)
+
+
+# -- a file and the manners of its server ---------------------------------------------------------
+
+
+@dataclass
+class ServedFile:
+    """A file as some server or other serves it: a route for `LoopbackServer`.
+
+    Attributes:
+        content: The bytes.
+        etag: The entity tag, sent with whole and partial answers.
+        modified: `Last-Modified`.
+        keeps_ranges: Whether `Range` is honoured.
+        keeps_if_range: Whether `If-Range` is; if not, a part of the new content follows the old.
+        span: Changes the part that is answered: takes the range asked for, returns another.
+        cap: Bytes that one partial answer holds at the most.
+        headers: More headers, of every answer.
+    """
+
+    content: bytes
+    etag: str | None = '"one"'
+    modified: str | None = None
+    keeps_ranges: bool = True
+    keeps_if_range: bool = True
+    span: Callable[[range], range] = field(default=lambda asked: asked)
+    cap: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, request: RecordedRequest) -> Answer:
+        named = {"etag": self.etag, "last-modified": self.modified, **self.headers}
+        whole = Answer(200, (("content-type", "application/octet-stream"),), self.content)
+        whole = whole.with_headers(named)
+        asked = request.headers.get("Range")
+        condition = request.headers.get("If-Range")
+        if asked is None or not self.keeps_ranges:
+            return whole
+        if condition is not None and self.keeps_if_range and condition not in named.values():
+            return whole
+        size = len(self.content)
+        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if start >= size:
+            return Answer(416, (("content-range", f"bytes */{size}"),), b"")
+        stop = size if self.cap is None else min(size, start + self.cap)
+        part = self.span(range(start, stop))
+        content_range = f"bytes {part.start}-{part.stop - 1}/{size}"
+        return replace(whole, status=206, body=self.content[part.start : part.stop]).with_headers(
+            {"content-range": content_range}
+        )
+
+
+def generated(size: int, piece: bytes = bytes(range(256)) * 256) -> Iterator[bytes]:
+    """`size` bytes in pieces, made while they are sent."""
+    while size:
+        yield piece[:size]
+        size -= min(size, len(piece))
+
+
+# -- TLS ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate for the loopback interface that no authority vouches for."""
+
+    file: Path
+    key: Path
+
+
+def make_certificate(folder: Path) -> Certificate:
+    """Make a certificate with the openssl command line; skip the test where there is none."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("the openssl command line, which makes the certificate, is not installed")
+    made = Certificate(folder / "certificate.pem", folder / "key.pem")
+    kind = ["req", "-x509", "-nodes", "-days", "2", "-newkey", "rsa:2048"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    files = ["-keyout", str(made.key), "-out", str(made.file)]
+    subprocess.run([openssl, *kind, *names, *files], check=True, capture_output=True)
+    return made
+
+
+class TLSServer(LoopbackServer):
+    """A `LoopbackServer` that speaks TLS. A cut is one without a closing word of TLS."""
+
+    def __init__(self, certificate: Certificate) -> None:
+        super().__init__()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate.file, certificate.key)
+
+    @property
+    def url(self) -> str:
+        return super().url.replace("http://", "https://")
+
+    def start(self, port: int = 0) -> TLSServer:
+        super().start(port)
+        listener = self._listener
+        assert listener is not None
+        # The thread that accepts got hold of the plain method already: each connection is wrapped
+        # on its way to the thread that serves it, which also does the handshake.
+        process = listener.process_request
+
+        def process_securely(request: socket.socket, address: Any) -> None:
+            process(
+                self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False),
+                address,
+            )
+
+        listener.process_request = process_securely  # type: ignore[method-assign]
+        return self
+
+
+class Gate:
+    """A route that lets its answers out when a test says so, and tells how many wait."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._open = threading.Event()
+        self.waiting = threading.Semaphore(0)
+
+    def open(self) -> None:
+        """Let everything out."""
+        self._open.set()
+
+    def wait_for(self, count: int, timeout: float = 10) -> None:
+        """Wait until so many requests stand before the gate."""
+        for _ in range(count):
+            assert self.waiting.acquire(timeout=timeout), "the requests did not come"
+
+    def __call__(self, request: RecordedRequest) -> Answer:
+        def pieces() -> Iterator[bytes]:
+            half = len(self._content) // 2
+            yield self._content[:half]
+            self.waiting.release()
+            self._open.wait(60)
+            yield self._content[half:]
+
+        return Answer(200, (), pieces(), length=len(self._content))

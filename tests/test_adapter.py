@@ -1,0 +1,285 @@
+"""Deadlines and stops are kept where bytes are taken off the socket."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import requests
+
+from stac_gitlab.adapter import (
+    DeadlineAdapter,
+    Stopped,
+    Watch,
+    WatchedResponse,
+    current_watch,
+    watching,
+)
+from stac_gitlab.testing import Fault, LoopbackServer
+from tests.conftest import Clock
+from tests.fault_server import TLSServer, make_certificate
+from tests.raw_server import RawServer
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        adapter = DeadlineAdapter()
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        yield session
+
+
+# -- the watch ----------------------------------------------------------------------------------
+
+
+def test_without_a_watch_nothing_is_limited() -> None:
+    assert current_watch().time_left() is None
+
+
+def test_a_watch_tells_what_is_left_and_when_nothing_is(clock: Clock) -> None:
+    watch = Watch(clock.now + 5, clock=clock.time)
+    assert watch.time_left() == 5
+    clock.now += 5
+    with pytest.raises(TimeoutError, match="deadline"):
+        watch.time_left()
+
+
+def test_a_watch_is_in_force_in_its_block_and_its_thread_only() -> None:
+    watch = Watch()
+    elsewhere: list[Watch] = []
+    with watching(watch):
+        assert current_watch() is watch
+        thread = threading.Thread(target=lambda: elsewhere.append(current_watch()))
+        thread.start()
+        thread.join(5)
+    assert current_watch() is not watch
+    assert elsewhere[0] is not watch
+
+
+def test_a_sleep_ends_when_the_work_is_called_off(clock: Clock) -> None:
+    Watch().sleep(3, clock.sleep)
+    assert clock.slept == [3]
+    stop = threading.Event()
+    Watch(stop=stop).sleep(0.001, clock.sleep)
+    stop.set()
+    with pytest.raises(Stopped):
+        Watch(stop=stop).sleep(1000, clock.sleep)
+    with pytest.raises(Stopped):
+        Watch(stop=stop).time_left()
+
+
+# -- at the socket ------------------------------------------------------------------------------
+
+
+def headers_byte_by_byte(server: RawServer, connection: socket.socket) -> None:
+    server.send(connection, [b"HTTP/1.1 200 OK\r\nX-Long: "])
+    server.send(connection, [b"x"] * 1000, 0.02)
+
+
+def body_byte_by_byte(server: RawServer, connection: socket.socket) -> None:
+    server.send(connection, [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
+    server.send(connection, [b"x"] * 1000, 0.02)
+
+
+def chunks_byte_by_byte(server: RawServer, connection: socket.socket) -> None:
+    server.send(connection, [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+    server.send(connection, [b"1\r\nx\r\n"] * 1000, 0.02)
+
+
+def one_endless_chunk_size(server: RawServer, connection: socket.socket) -> None:
+    server.send(connection, [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+    server.send(connection, [b"0"] * 1000, 0.02)
+
+
+def nothing(server: RawServer, connection: socket.socket) -> None:
+    server.send(connection, [b""], 30)
+
+
+SLOW = [
+    headers_byte_by_byte,
+    body_byte_by_byte,
+    chunks_byte_by_byte,
+    one_endless_chunk_size,
+    nothing,
+]
+
+
+@pytest.mark.parametrize("answer", SLOW)
+def test_a_deadline_ends_the_read(
+    answer: Callable[[RawServer, socket.socket], None], session: requests.Session
+) -> None:
+    with RawServer(answer) as server, watching(Watch(time.monotonic() + 0.3)):
+        began = time.monotonic()
+        with pytest.raises((requests.Timeout, requests.ConnectionError)):
+            session.get(server.url, timeout=20)
+        assert 0.2 < time.monotonic() - began < 0.6
+
+
+@pytest.mark.parametrize("answer", SLOW)
+def test_a_stop_ends_the_read(
+    answer: Callable[[RawServer, socket.socket], None], session: requests.Session
+) -> None:
+    stop = threading.Event()
+    with RawServer(answer) as server, watching(Watch(stop=stop)):
+        threading.Timer(0.1, stop.set).start()
+        began = time.monotonic()
+        with pytest.raises(Stopped):
+            session.get(server.url, timeout=20)
+        assert time.monotonic() - began < 0.6
+
+
+def test_a_watch_that_can_be_stopped_keeps_the_read_timeout(session: requests.Session) -> None:
+    with RawServer(nothing) as server, watching(Watch(stop=threading.Event())):
+        began = time.monotonic()
+        with pytest.raises(requests.Timeout):
+            session.get(server.url, timeout=0.3)
+        assert time.monotonic() - began < 0.8
+
+
+def test_patience_between_two_packets_outlives_a_stopped_wait(session: requests.Session) -> None:
+    # Waiting for a stop looks up every quarter of a second; the packet that comes later counts.
+    def late(server: RawServer, connection: socket.socket) -> None:
+        server.send(connection, [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"there"], 0.35)
+
+    with RawServer(late) as server, watching(Watch(stop=threading.Event())):
+        assert session.get(server.url, timeout=5).content == b"there"
+
+
+def test_a_connection_serves_again_after_a_whole_answer(
+    server: LoopbackServer, session: requests.Session
+) -> None:
+    server.route("/x", b"x" * 100_000)
+    for _ in range(5):
+        assert session.get(f"{server.url}/x", timeout=5).content == b"x" * 100_000
+    pools = session.get_adapter(server.url).poolmanager.pools
+    assert [pools[key].num_connections for key in pools.keys()] == [1]  # noqa: SIM118  # no dict
+
+
+def test_a_deadline_of_one_request_does_not_follow_its_connection(
+    server: LoopbackServer, session: requests.Session
+) -> None:
+    server.route("/x", b"there")
+    with watching(Watch(time.monotonic() + 0.2)):
+        session.get(f"{server.url}/x", timeout=5)
+    server.inject(Fault(delay=0.3))
+    assert session.get(f"{server.url}/x", timeout=5).content == b"there"
+
+
+@pytest.mark.parametrize("fault", [Fault(), Fault(chunked=True), Fault(close=True)])
+def test_a_body_is_taken_piece_by_piece_into_a_buffer(
+    fault: Fault, server: LoopbackServer, session: requests.Session
+) -> None:
+    content = bytes(range(256)) * 1000
+    server.route("/x", content)
+    server.inject(fault)
+    with session.get(f"{server.url}/x", stream=True, timeout=5) as response:
+        source = response.raw._fp
+        assert isinstance(source, WatchedResponse)
+        buffer = memoryview(bytearray(10_000))
+        taken = b""
+        while count := source.take(buffer):
+            taken += buffer[:count]
+        assert taken == content
+        assert source.take(buffer) == 0
+
+
+def test_what_came_before_a_cut_is_not_lost(
+    server: LoopbackServer, session: requests.Session
+) -> None:
+    server.route("/x", b"x" * 1000)
+    server.inject(Fault(cut_after=600))
+    buffer = memoryview(bytearray(1000))
+    with session.get(f"{server.url}/x", stream=True, timeout=5) as response:
+        taken = 0
+        while count := response.raw._fp.take(buffer):
+            taken += count
+    assert taken == 600
+
+
+def test_nothing_is_tried_again_here(server: LoopbackServer, session: requests.Session) -> None:
+    server.inject(Fault(status=503, times=None))
+    assert session.get(f"{server.url}/x", timeout=5).status_code == 503
+    server.inject(Fault(reset=True, times=None))
+    server.clear_faults()
+    server.inject(Fault(reset=True, times=None))
+    with pytest.raises(requests.ConnectionError):
+        session.get(f"{server.url}/x", timeout=5)
+    assert len(server.requests) == 2
+
+
+# -- TLS and proxies ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls_server(tmp_path: pytest.TempPathFactory, session: requests.Session) -> Iterator[TLSServer]:
+    certificate = make_certificate(tmp_path)  # type: ignore[arg-type]
+    session.verify = str(certificate.file)
+    with TLSServer(certificate) as server:
+        yield server
+
+
+def test_a_deadline_and_a_stop_end_a_read_under_tls(
+    tls_server: TLSServer, session: requests.Session
+) -> None:
+    tls_server.route("/x", b"x" * 1000)
+    tls_server.inject(Fault(trickle=(1, 0.02), times=None))
+    began = time.monotonic()
+    with watching(Watch(began + 0.3)), pytest.raises(requests.RequestException):
+        session.get(f"{tls_server.url}/x", timeout=20)
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with watching(Watch(stop=stop)), pytest.raises(Stopped):
+        session.get(f"{tls_server.url}/x", timeout=20)
+    assert time.monotonic() - began < 1.2
+
+
+def tunnel_to(port: int) -> Callable[[RawServer, socket.socket], None]:
+    """A proxy that connects whoever asks to one port of this machine."""
+
+    def answer(server: RawServer, connection: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as there:
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_copy, args=(there, connection), daemon=True)
+            back.start()
+            _copy(connection, there)
+            back.join(5)
+
+    return answer
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while received := source.recv(65536):
+            sink.sendall(received)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def test_a_tunnel_through_a_proxy_is_watched_too(
+    tls_server: TLSServer, session: requests.Session
+) -> None:
+    tls_server.route("/x", b"x" * 1000)
+    with RawServer(tunnel_to(tls_server.port)) as proxy:
+        session.proxies = {"https": proxy.url}
+        assert session.get(f"{tls_server.url}/x", timeout=5).content == b"x" * 1000
+        assert proxy.requests[0].startswith(b"CONNECT 127.0.0.1:%d " % tls_server.port)
+        tls_server.inject(Fault(trickle=(1, 0.02)))
+        with watching(Watch(time.monotonic() + 0.3)), pytest.raises(requests.RequestException):
+            session.get(f"{tls_server.url}/x", timeout=20)
+        session.close()
+
+
+def test_a_proxy_that_never_answers_is_watched_too(
+    tls_server: TLSServer, session: requests.Session
+) -> None:
+    with RawServer(headers_byte_by_byte) as proxy:
+        session.proxies = {"https": proxy.url}
+        began = time.monotonic()
+        with watching(Watch(began + 0.3)), pytest.raises(requests.RequestException):
+            session.get(f"{tls_server.url}/x", timeout=20)
+        assert time.monotonic() - began < 0.7

@@ -1,0 +1,170 @@
+"""The errors: one tree, drawn where it is defined, that pickles and that old `except`s name."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+
+import pystac
+import pytest
+import requests
+
+import stac_gitlab
+from stac_gitlab import errors
+
+RESPONSE = requests.Response()
+RESPONSE.status_code = 429
+RESPONSE.url = "https://hub.example.org/api/stac"
+RESPONSE._content = b"Retry later"
+
+MADE = [
+    errors.STACGitLabError("it failed"),
+    errors.ConfigurationError("header='a b' makes no sense"),
+    errors.RemoteWriteError("https://hub.example.org: files only"),
+    errors.NetworkError("no connection", url="https://hub.example.org"),
+    errors.RequestTimeoutError("too slow", url="https://hub.example.org"),
+    errors.InvalidResponseError("cut", url="https://hub.example.org", truncated=True),
+    errors.NotSTACError("a list", url="https://hub.example.org"),
+    *(
+        cls("refused", response=RESPONSE, retry_after=7.5)
+        for cls in (
+            errors.HTTPStatusError,
+            errors.AuthenticationError,
+            errors.PermissionDeniedError,
+            errors.NotFoundError,
+            errors.RateLimitError,
+            errors.ServerError,
+        )
+    ),
+    *(
+        cls("no file", errors={"data.csv": errors.NetworkError("gone", url="u")}, report={"a": 1})
+        for cls in (
+            errors.DownloadError,
+            errors.AssetNotFoundError,
+            errors.ChecksumMismatchError,
+            errors.IncompleteDownloadError,
+            errors.LFSPointerError,
+            errors.UnsafePathError,
+        )
+    ),
+]
+
+
+def classes_of_module() -> dict[str, type]:
+    return {
+        name: cls
+        for name, cls in vars(errors).items()
+        if inspect.isclass(cls) and cls.__module__ == errors.__name__
+    }
+
+
+def drawn_tree() -> dict[str, tuple[str | None, str | None]]:
+    """Read the drawing: name, the class above it, and the foreign class in brackets."""
+    tree: dict[str, tuple[str | None, str | None]] = {}
+    above: dict[int, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r" {4}([ │├└─]*)([A-Z]\w+)(?:\s+\(([\w.]+)\))?", line)
+        if match is None:
+            continue
+        depth = len(match[1]) // 4
+        above[depth] = match[2]
+        tree[match[2]] = (above[depth - 1] if depth else None, match[3])
+    return tree
+
+
+def test_the_drawn_tree_is_the_real_one() -> None:
+    drawn = drawn_tree()
+    assert set(drawn) == set(classes_of_module())
+    for name, (parent, foreign) in drawn.items():
+        bases = {
+            base.__name__ if base.__module__ == errors.__name__ else base
+            for base in vars(errors)[name].__bases__
+        }
+        expected: set[object] = {parent or Exception}
+        if foreign is not None:
+            expected.add(named(foreign))
+        if name == "STACGitLabWarning":
+            expected = {UserWarning}
+        assert bases == expected, name
+
+
+def named(dotted: str) -> type:
+    module, _, name = dotted.rpartition(".")
+    scope = {"": __builtins__, "requests": vars(requests), "pystac": vars(pystac)}[module]
+    found: type = scope[name] if isinstance(scope, dict) else getattr(scope, name)
+    return found
+
+
+def test_every_error_is_a_public_name_of_the_module_and_of_the_package() -> None:
+    assert sorted(classes_of_module()) == sorted(errors.__all__)
+    assert set(errors.__all__) <= set(stac_gitlab.__all__)
+
+
+def test_what_the_package_exports_is_there_sorted_and_its_own() -> None:
+    exported = stac_gitlab.__all__
+    assert list(exported) == sorted(exported, key=_as_ruff_sorts)
+    assert len(set(exported)) == len(exported)
+    public = {
+        name
+        for name, value in vars(stac_gitlab).items()
+        if getattr(value, "__module__", "").startswith("stac_gitlab")
+        and not inspect.ismodule(value)
+    }
+    assert public == set(exported) - {"__version__"}
+
+
+def _as_ruff_sorts(name: str) -> tuple[int, str]:
+    if name.isupper():
+        return 0, name
+    return (1 if name[0].isupper() else 2), name
+
+
+def test_every_error_class_is_tried_below() -> None:
+    raised = {name for name, cls in classes_of_module().items() if not issubclass(cls, Warning)}
+    assert {type(error).__name__ for error in MADE} == raised
+
+
+@pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_survives_a_pickle(error: Exception, protocol: int) -> None:
+    assert_same(pickle.loads(pickle.dumps(error, protocol)), error)
+
+
+@pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
+def test_an_error_survives_a_deep_copy(error: Exception) -> None:
+    assert_same(copy.deepcopy(error), error)
+
+
+def assert_same(again: Exception, error: Exception) -> None:
+    assert type(again) is type(error)
+    assert str(again) == str(error) != ""
+    assert repr(again) == repr(error)
+    assert set(vars(again)) == set(vars(error))
+    for name in ("url", "truncated", "status_code", "retry_after", "report"):
+        assert getattr(again, name, None) == getattr(error, name, None)
+    if isinstance(error, errors.HTTPStatusError):
+        assert isinstance(again, errors.HTTPStatusError)
+        assert again.response.text == "Retry later"
+        assert again.response.status_code == again.status_code == 429
+    if isinstance(error, errors.DownloadError):
+        assert isinstance(again, errors.DownloadError)
+        assert str(again.errors["data.csv"]) == "gone"
+
+
+def test_the_guides_except_clause_catches_a_status_error() -> None:
+    with pytest.raises(requests.HTTPError) as caught:
+        raise errors.NotFoundError("not there", response=RESPONSE)
+    assert caught.value.response.status_code == 429
+
+
+def test_a_refused_write_is_what_pystac_calls_it() -> None:
+    with pytest.raises(NotImplementedError):
+        raise errors.RemoteWriteError("no")
+
+
+def test_a_warning_can_be_made_an_error_by_its_root() -> None:
+    warned = [cls for cls in classes_of_module().values() if issubclass(cls, Warning)]
+    assert all(issubclass(cls, errors.STACGitLabWarning) for cls in warned)
+    assert all(issubclass(cls, UserWarning) for cls in warned)

@@ -1,0 +1,1146 @@
+"""One file from a server that misbehaves: right bytes under the final name, or what stood there."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import fault_server as faulty
+import pytest
+import requests
+from fault_server import ServedFile
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from stac_gitlab import transfer
+from stac_gitlab.auth import Credentials
+from stac_gitlab.errors import (
+    AuthenticationError,
+    ChecksumMismatchError,
+    DownloadError,
+    IncompleteDownloadError,
+    InvalidResponseError,
+    LFSPointerError,
+    NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    STACGitLabError,
+    UnverifiedDownloadWarning,
+)
+from stac_gitlab.multihash import Checksum
+from stac_gitlab.retry import RetryPolicy
+from stac_gitlab.session import GitLabSession
+from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
+from stac_gitlab.transfer import Received, Source, copy_file, receive
+
+BODY = random.Random(1).randbytes(40_000)
+CHANGED = random.Random(2).randbytes(40_000)
+SHA256 = "1220" + hashlib.sha256(BODY).hexdigest()
+TOKEN = "glpat-do-not-show-this"
+
+
+class Home:
+    """Brings the file at `/lakes.bin` home, with a session whose waits are only noted down."""
+
+    def __init__(self, server: LoopbackServer, folder: Path, closing: ExitStack) -> None:
+        self.server = server
+        self.target = folder / "lakes.bin"
+        self.slept: list[float] = []
+        self.progress: list[tuple[int, int | None]] = []
+        self.file = ServedFile(BODY)
+        self._closing = closing
+        server.route("/lakes.bin", self.file)
+
+    def session(self, **policy: Any) -> GitLabSession:
+        settings = {"max_attempts": 3, "sleep": self.slept.append, **policy}
+        credentials = Credentials(TOKEN, base_url=self.server.url)
+        return self._closing.enter_context(
+            GitLabSession(credentials, retry=RetryPolicy(**settings))
+        )
+
+    def bring(
+        self,
+        path: str = "/lakes.bin",
+        *,
+        key: str = "lakes.bin",
+        size: int | None = None,
+        checksum: str | None = None,
+        media_type: str | None = None,
+        verify: bool = True,
+        on_bytes: Callable[[int, int | None], None] | None = None,
+        **policy: Any,
+    ) -> Received:
+        source = Source(
+            url=path if "://" in path else f"{self.server.url}{path}",
+            key=key,
+            size=size,
+            checksum=None if checksum is None else Checksum.parse(checksum),
+            media_type=media_type,
+        )
+        return receive(
+            self.session(**policy),
+            source,
+            self.target,
+            verify=verify,
+            on_bytes=on_bytes or (lambda *there: self.progress.append(there)),
+        )
+
+    def fails(
+        self, error: type[Exception] | tuple[type[Exception], ...], match: str, **how: Any
+    ) -> STACGitLabError:
+        """Bringing it fails, and what stood there before is there, alone and unharmed."""
+        self.target.write_bytes(b"good and old")
+        with pytest.raises(error, match=match) as caught:
+            self.bring(**how)
+        assert self.target.read_bytes() == b"good and old"
+        assert os.listdir(self.target.parent) == [self.target.name]
+        assert TOKEN not in str(caught.value)
+        assert isinstance(caught.value, STACGitLabError)
+        return caught.value
+
+    def assert_there(self, content: bytes = BODY) -> None:
+        assert self.target.read_bytes() == content
+        assert os.listdir(self.target.parent) == [self.target.name]
+
+    @property
+    def ranges(self) -> list[str | None]:
+        """The `Range` of each request so far."""
+        return [request.headers.get("Range") for request in self.server.requests]
+
+
+@pytest.fixture
+def home(server: LoopbackServer, tmp_path: Path) -> Iterator[Home]:
+    with ExitStack() as closing:
+        yield Home(server, tmp_path, closing)
+
+
+# -- when nothing goes wrong ----------------------------------------------------------------------
+
+
+def test_a_file_comes_whole_with_one_request(home: Home) -> None:
+    received = home.bring()
+    home.assert_there()
+    assert received == Received(len(BODY), None, verified=True, resumed=False, validator='"one"')
+    assert home.ranges == [None]
+
+
+def test_a_download_asks_for_the_bytes_as_they_are(home: Home) -> None:
+    home.bring()
+    assert home.server.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_an_empty_file_is_a_file(home: Home) -> None:
+    home.file.content = b""
+    assert home.bring(size=0).verified
+    home.assert_there(b"")
+
+
+def test_the_old_file_is_replaced(home: Home) -> None:
+    home.target.write_bytes(b"old and longer than the new one" * 5000)
+    home.bring()
+    home.assert_there()
+
+
+def test_progress_is_told_up_to_the_end(home: Home) -> None:
+    home.bring()
+    counts = [count for count, _ in home.progress]
+    assert counts == sorted(counts)
+    assert home.progress[-1] == (len(BODY), len(BODY))
+
+
+def test_progress_of_a_body_without_length_tells_no_total(home: Home) -> None:
+    home.server.inject(Fault(chunked=True))
+    home.bring()
+    assert home.progress[-1] == (len(BODY), None)
+
+
+def test_a_chunked_body_is_whole_when_its_last_chunk_came(home: Home) -> None:
+    home.server.inject(Fault(chunked=True))
+    assert home.bring().verified
+    home.assert_there()
+
+
+def test_chunk_extensions_and_trailers_are_no_content(home: Home) -> None:
+    wire = b"5;name=value\r\nlakes\r\n0\r\nX-Trailer: 1\r\n\r\n"
+    home.server.inject(faulty.in_raw_chunks(wire))
+    assert home.bring().verified
+    home.assert_there(b"lakes")
+
+
+# -- bodies that break off ------------------------------------------------------------------------
+
+BREAKS = {
+    "cut before the first byte": faulty.cut(0),
+    "cut after one byte": faulty.cut(1),
+    "cut in the middle": faulty.cut(20_000),
+    "cut before the last byte": faulty.cut(39_999),
+    "reset in the middle": Fault(cut_after=20_000, reset=True),
+    "reset instead of an answer": Fault(reset=True),
+    "closed without an answer": Fault(drop=True),
+    "chunks cut in the middle": Fault(cut_after=20_000, chunked=True),
+    "chunks without the last one": Fault(cut_after=40_000, chunked=True),
+    "more announced than comes": faulty.announcing(50_000),
+}
+
+
+@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
+def test_a_broken_body_is_continued_until_it_is_whole(home: Home, fault: Fault) -> None:
+    home.server.inject(fault)
+    received = home.bring(size=len(BODY) if fault.headers == {} else None, checksum=SHA256)
+    home.assert_there()
+    assert received.verified
+    assert received.checksum == SHA256
+
+
+@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
+def test_a_body_that_always_breaks_leaves_the_old_file(home: Home, fault: Fault) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(Fault(**{**vars(fault), "times": None}))
+    home.fails((IncompleteDownloadError, NetworkError), r"lakes\.bin")
+    assert len(home.server.requests) <= 4
+
+
+def test_only_the_missing_bytes_are_asked_for_under_the_condition_of_the_etag(home: Home) -> None:
+    home.server.inject(faulty.cut(12_345))
+    assert home.bring().resumed
+    home.assert_there()
+    assert home.ranges == [None, "bytes=12345-"]
+    assert home.server.requests[1].headers["If-Range"] == '"one"'
+    assert home.server.requests[1].headers["Accept-Encoding"] == "identity"
+
+
+def test_the_date_of_the_last_change_is_the_condition_where_there_is_no_etag(home: Home) -> None:
+    date = "Fri, 20 Nov 2020 10:00:00 GMT"
+    home.file.etag, home.file.modified = None, date
+    home.server.inject(faulty.cut(100))
+    assert home.bring().resumed
+    assert home.server.requests[1].headers["If-Range"] == date
+
+
+def test_a_weak_etag_proves_nothing_so_the_body_starts_anew(home: Home) -> None:
+    home.file.etag = 'W/"one"'
+    home.server.inject(faulty.cut(100))
+    assert not home.bring().resumed
+    assert home.ranges == [None, None]
+    home.assert_there()
+
+
+def test_without_a_validator_the_body_starts_anew(home: Home) -> None:
+    home.file.etag = None
+    home.server.inject(faulty.cut(100))
+    assert not home.bring().resumed
+    assert home.ranges == [None, None]
+    home.assert_there()
+
+
+def test_a_checksum_proves_a_continued_body_without_a_validator(home: Home) -> None:
+    home.file.etag = None
+    home.server.inject(faulty.cut(100))
+    assert home.bring(checksum=SHA256).resumed
+    assert home.ranges == [None, "bytes=100-"]
+    assert "If-Range" not in home.server.requests[1].headers
+    home.assert_there()
+
+
+def test_a_server_that_ignores_ranges_is_taken_from_the_start(home: Home) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(faulty.cut(100))
+    received = home.bring()
+    home.assert_there()
+    assert not received.resumed
+    assert home.ranges == [None, "bytes=100-"]
+
+
+@pytest.mark.parametrize("shift", [-1, 1, -100, 5000])
+def test_another_part_than_the_one_asked_for_is_not_stitched_on(home: Home, shift: int) -> None:
+    home.file.span = lambda asked: range(asked.start + shift, asked.stop)
+    home.server.inject(faulty.cut(100))
+    received = home.bring()
+    home.assert_there()
+    assert not received.resumed
+    assert home.ranges == [None, "bytes=100-", None]
+
+
+@pytest.mark.parametrize(
+    "content_range", [None, "", "bytes */40000", "bytes 100-39999", "items 100-39999/40000", "é"]
+)
+def test_a_part_that_does_not_say_which_one_is_not_stitched_on(
+    home: Home, content_range: str | None
+) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(headers={"content-range": content_range}))
+    home.bring()
+    home.assert_there()
+    assert home.ranges == [None, "bytes=100-", None]
+
+
+def test_a_part_of_a_file_of_another_length_is_not_stitched_on(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(headers={"content-range": "bytes 100-39999/50000"}))
+    home.bring()
+    home.assert_there()
+    assert home.ranges[-1] is None
+
+
+def test_a_part_that_brings_more_than_it_says_does_not_make_the_file_longer(home: Home) -> None:
+    surplus = BODY[100:] + b"what has no place here"
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(body=surplus))
+    home.target.write_bytes(b"old")
+    try:
+        home.bring()
+    except DownloadError:
+        home.assert_there(b"old")
+    else:
+        home.assert_there()
+
+
+def test_a_server_that_gives_a_little_at_a_time_is_asked_until_all_is_there(home: Home) -> None:
+    home.file.cap = 9_000
+    home.server.inject(faulty.cut(1_000))
+    assert home.bring().resumed
+    home.assert_there()
+    assert home.ranges[1:] == [f"bytes={n}-" for n in range(1_000, 40_000, 9_000)]
+
+
+def test_the_length_that_a_part_tells_counts_where_the_first_answer_told_none(home: Home) -> None:
+    home.file.cap = 9_000
+    home.server.inject(Fault(chunked=True, cut_after=1_000))
+    home.bring()
+    home.assert_there()
+
+
+def test_a_range_behind_the_end_means_another_file_that_is_taken_whole(home: Home) -> None:
+    def shrink(request: RecordedRequest) -> Answer:
+        home.file.content = BODY[:50]
+        return Answer(416, (("content-range", "bytes */50"),), b"")
+
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(answer=shrink))
+    assert not home.bring().resumed
+    home.assert_there(BODY[:50])
+
+
+def test_content_that_changed_in_between_is_taken_from_the_start(home: Home) -> None:
+    def change(request: RecordedRequest) -> Answer:
+        home.file.content, home.file.etag = CHANGED, '"two"'
+        return home.file(request)
+
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(answer=change))
+    received = home.bring()
+    home.assert_there(CHANGED)
+    assert not received.resumed
+    assert received.validator == '"two"'
+
+
+@pytest.mark.parametrize("validator", ["etag", "modified"])
+def test_changed_content_is_not_stitched_on_by_a_server_that_ignores_the_condition(
+    home: Home, validator: str
+) -> None:
+    dates = "Fri, 20 Nov 2020 10:00:00 GMT", "Fri, 20 Nov 2020 10:30:00 GMT"
+    versions = ('"one"', '"two"') if validator == "etag" else dates
+    home.file.etag = None
+    setattr(home.file, validator, versions[0])
+
+    def change(request: RecordedRequest) -> Answer:
+        home.file.content, home.file.keeps_if_range = CHANGED, False
+        setattr(home.file, validator, versions[1])
+        return home.file(request)
+
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(answer=change))
+    home.bring()
+    home.assert_there(CHANGED)
+
+
+def test_a_continued_part_may_come_without_repeating_the_etag(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(headers={"etag": None}))
+    assert home.bring().resumed
+    home.assert_there()
+
+
+# -- how often to try again -----------------------------------------------------------------------
+
+
+def test_attempts_renew_while_bytes_arrive(home: Home) -> None:
+    home.server.inject(faulty.cut(1_000, times=30))
+    assert home.bring(max_attempts=2).resumed
+    home.assert_there()
+    assert len(home.server.requests) == 31
+
+
+def test_a_body_cut_at_the_same_byte_for_ever_ends(home: Home) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(faulty.cut(20_000, times=None))
+    home.fails(IncompleteDownloadError, r"ended after 20000 of 40000 bytes", max_attempts=3)
+    assert len(home.server.requests) == 4, "the first one brought something, three in vain"
+
+
+def test_bytes_that_came_before_are_no_progress_when_they_come_again(home: Home) -> None:
+    home.file.etag = None
+    for _ in range(10):
+        home.server.inject(faulty.cut(20_000))
+        home.server.inject(faulty.cut(10_000))
+    home.fails(IncompleteDownloadError, "of 40000 bytes", max_attempts=3)
+    assert len(home.server.requests) == 4
+
+
+def test_a_body_that_never_begins_ends(home: Home) -> None:
+    home.server.inject(faulty.cut(0, times=None))
+    home.fails(IncompleteDownloadError, r"ended after 0 of 40000 bytes", max_attempts=3)
+    assert len(home.server.requests) == 3
+
+
+def test_with_one_attempt_nothing_is_asked_twice(home: Home) -> None:
+    home.server.inject(faulty.cut(0, times=None))
+    home.fails(IncompleteDownloadError, "0 of 40000", max_attempts=1)
+    assert len(home.server.requests) == 1
+
+
+def test_waits_between_attempts_grow_up_to_the_cap_and_are_only_for_attempts_in_vain(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stac_gitlab.retry.random.uniform", lambda _low, high: high)
+    home.server.inject(faulty.cut(0, times=None))
+    policy = {"max_attempts": 5, "backoff_base": 1.0, "backoff_cap": 5.0}
+    home.fails(IncompleteDownloadError, "0 of 40000", **policy)
+    assert home.slept == [1.0, 2.0, 4.0, 5.0]
+
+
+# -- bodies that stall ----------------------------------------------------------------------------
+
+
+def test_a_stalled_body_is_continued(home: Home) -> None:
+    home.server.inject(faulty.stalled(7_000))
+    assert home.bring(stall_window=0.2).resumed
+    home.assert_there()
+    assert home.ranges == [None, "bytes=7000-"]
+
+
+def test_a_body_that_stalls_for_ever_ends(home: Home) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(faulty.stalled(7_000, times=None))
+    home.fails(IncompleteDownloadError, "in time", stall_window=0.15, max_attempts=1)
+
+
+def test_a_trickle_below_the_least_rate_counts_as_stalled(home: Home) -> None:
+    clock = [0.0]
+
+    def note(received: int, _total: int | None) -> None:
+        if len(home.server.requests) == 1:
+            clock[0] += 10  # seconds, for a few hundred bytes
+
+    home.server.inject(Fault(trickle=(100, 0.01)))
+    received = home.bring(on_bytes=note, clock=lambda: clock[0])
+    home.assert_there()
+    assert received.resumed
+    assert len(home.server.requests) == 2
+
+
+def test_a_slow_body_above_the_least_rate_may_take_hours(home: Home) -> None:
+    clock = [0.0]
+    taken = threading.Semaphore(0)
+
+    def note(received: int, _total: int | None) -> None:
+        clock[0] = received / 2200  # seconds, at 2200 bytes a second
+        taken.release()
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(BODY) * 40, 20_000):
+            yield BODY[start % 40_000 :][:20_000]
+            taken.acquire(timeout=10)
+
+    home.server.route("/slow", lambda _: Answer(200, (), pieces(), length=len(BODY) * 40))
+    home.bring("/slow", on_bytes=note, clock=lambda: clock[0], deadline=30.0, stall_window=60.0)
+    home.assert_there(BODY * 40)
+    assert clock[0] > 600
+    assert len(home.server.requests) == 1
+
+
+# -- lengths that lie, framing that is broken -----------------------------------------------------
+
+
+def test_a_body_without_length_that_ends_is_kept_but_not_called_verified(home: Home) -> None:
+    home.server.inject(faulty.cut(20_000, length=False))
+    with pytest.warns(UnverifiedDownloadWarning, match="nobody can tell whether it is whole"):
+        received = home.bring()
+    assert not received.verified
+    home.assert_there(BODY[:20_000])
+
+
+def test_a_body_without_length_is_verified_by_the_size_of_the_metadata(home: Home) -> None:
+    home.server.inject(Fault(close=True))
+    assert home.bring(size=len(BODY)).verified
+    home.assert_there()
+
+
+def test_a_body_without_length_is_verified_by_the_checksum_of_the_metadata(home: Home) -> None:
+    home.server.inject(Fault(close=True))
+    assert home.bring(checksum=SHA256).verified
+    home.assert_there()
+
+
+def test_a_cut_that_nobody_announced_is_found_by_size_or_checksum(home: Home) -> None:
+    home.server.inject(faulty.cut(20_000, length=False, times=None))
+    home.fails(IncompleteDownloadError, r"20000 bytes came, .* promise 40000", size=len(BODY))
+    home.fails(ChecksumMismatchError, "the sha256 of what came is", checksum=SHA256)
+
+
+def test_a_length_that_is_too_large_ends_in_an_error(home: Home) -> None:
+    home.server.inject(faulty.announcing(40_001, times=None))
+    home.fails(IncompleteDownloadError, "40000 of 40001 bytes")
+
+
+def test_a_length_that_is_too_small_is_found_by_size_or_checksum(home: Home) -> None:
+    home.server.inject(faulty.announcing(39_999, times=None))
+    home.fails(IncompleteDownloadError, r"announces 39999 bytes, .* promise 40000", size=40_000)
+    home.fails(ChecksumMismatchError, "sha256", checksum=SHA256)
+
+
+@pytest.mark.parametrize("length", ["-1", "4e4", "forty", "+40000", "40000, 40000", "9" * 30, ""])
+def test_a_length_that_is_no_number_neither_crashes_nor_harms(home: Home, length: str) -> None:
+    home.server.inject(Fault(headers={"content-length": length}, hang_up=True, times=None))
+    home.target.write_bytes(b"good and old")
+    try:
+        home.bring(checksum=SHA256)
+    except STACGitLabError:
+        home.assert_there(b"good and old")
+    else:
+        home.assert_there()
+
+
+BAD_CHUNKS = {
+    "no number": b"5\r\nlakes\r\nzz\r\nrivers\r\n0\r\n\r\n",
+    "negative": b"5\r\nlakes\r\n-6\r\nrivers\r\n0\r\n\r\n",
+    "too long": b"5\r\nlakes\r\nffff\r\nrivers",
+    "never ending number": b"5\r\nlakes\r\n" + b"f" * 100_000,
+    "nothing at all": b"",
+    "not chunked at all": b"lakes and rivers\r\n",
+    "ends before the last chunk": b"5\r\nlakes\r\n",
+    "ends within a chunk": b"5\r\nlak",
+}
+
+
+@pytest.mark.parametrize("wire", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+def test_broken_chunks_are_a_broken_body(home: Home, wire: bytes) -> None:
+    home.server.inject(faulty.in_raw_chunks(wire, times=None))
+    home.fails(IncompleteDownloadError, "cut short or garbled|no whole answer")
+
+
+@pytest.mark.parametrize("wire", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+def test_after_broken_chunks_the_file_comes_with_the_next_attempt(home: Home, wire: bytes) -> None:
+    home.server.inject(faulty.in_raw_chunks(wire))
+    home.bring()
+    home.assert_there()
+
+
+@pytest.mark.parametrize("status", [202, 204, 206])
+def test_an_answer_that_is_not_the_whole_file_is_not_taken_for_it(home: Home, status: int) -> None:
+    part = {"content-range": "bytes 0-9/40000"} if status == 206 else {}
+    body = b"" if status == 204 else BODY[:10]
+    home.server.inject(Fault(status=status, body=body, headers=part, times=None))
+    home.fails(DownloadError, str(status))
+
+
+# -- compression that nobody asked for ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{}, {"chunked": True}, {"trickle": (7, 0.0)}])
+def test_a_compressed_body_is_decoded_and_checks_apply_to_what_is_decoded(
+    home: Home, how: dict[str, Any]
+) -> None:
+    home.file.content = b"id,name\n" * 500
+    digest = "1220" + hashlib.sha256(home.file.content).hexdigest()
+    home.server.inject(Fault(gzip=True, **how))
+    received = home.bring(size=4000, checksum=digest)
+    home.assert_there(home.file.content)
+    assert received.verified
+    assert received.size == 4000
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_compressed_body_that_breaks_off_starts_anew(home: Home, chunked: bool) -> None:
+    home.server.inject(Fault(gzip=True, cut_after=20_000, chunked=chunked))
+    received = home.bring(checksum=SHA256)
+    home.assert_there()
+    assert received.verified
+
+
+def test_a_compressed_body_is_not_continued_at_a_place_of_the_decoded_one(home: Home) -> None:
+    home.server.inject(Fault(gzip=True, cut_after=20_000))
+    assert not home.bring().resumed
+    home.assert_there()
+    assert home.ranges == [None, None]
+
+
+def test_a_compressed_body_that_always_breaks_off_ends(home: Home) -> None:
+    home.server.inject(Fault(gzip=True, cut_after=20_000, times=None))
+    home.fails(IncompleteDownloadError, "cut short", checksum=SHA256)
+
+
+def test_a_compressed_part_is_not_stitched_on(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(gzip=True))
+    home.bring()
+    home.assert_there()
+
+
+def test_a_compressed_body_without_length_is_not_called_verified(home: Home) -> None:
+    home.server.inject(Fault(gzip=True, close=True))
+    with pytest.warns(UnverifiedDownloadWarning):
+        assert not home.bring().verified
+    home.assert_there()
+
+
+def test_a_body_that_is_not_compressed_as_it_says_is_broken(home: Home) -> None:
+    home.server.inject(Fault(headers={"content-encoding": "gzip"}, times=None))
+    home.fails(IncompleteDownloadError, "garbled")
+
+
+def test_a_small_answer_that_unfolds_to_much_is_decoded_piece_by_piece(home: Home) -> None:
+    home.file.content = bytes(8_000_000)
+    assert len(gzip.compress(home.file.content)) < 10_000
+    home.server.inject(Fault(gzip=True))
+    home.bring(size=8_000_000)
+    assert home.target.stat().st_size == 8_000_000
+    steps = [b - a for (a, _), (b, _) in zip(home.progress, home.progress[1:], strict=False)]
+    assert max(steps) <= transfer.BUFFER_SIZE
+
+
+# -- sizes and checksums --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 39_999, 40_001, 10**15])
+def test_another_size_than_the_metadata_promise_is_refused(home: Home, size: int) -> None:
+    home.fails(IncompleteDownloadError, f"40000 bytes.*promise {size}", size=size)
+    assert len(home.server.requests) == 1, "asking again would not help"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "function", "length"),
+    [
+        ("1220", "sha256", 32),
+        ("1114", "sha1", 20),
+        ("d50110", "md5", 16),
+        ("1340", "sha512", 64),
+        ("1620", "sha3_256", 32),
+        ("c0e40240", "blake2b", 64),
+        ("1208", "sha256", 8),
+    ],
+)
+def test_the_checksum_of_the_metadata_is_compared(
+    home: Home, prefix: str, function: str, length: int
+) -> None:
+    digest = hashlib.new(function, BODY).digest()[:length].hex()
+    received = home.bring(checksum=prefix + digest)
+    assert (received.verified, received.checksum) == (True, prefix + digest)
+    wrong = prefix + digest[:-1] + ("0" if digest[-1] != "0" else "1")
+    error = home.fails(ChecksumMismatchError, f"the {function} of what came", checksum=wrong)
+    assert digest in str(error)
+    assert "verify=False skips this check" in str(error)
+
+
+def test_without_verification_a_wrong_checksum_is_no_error(home: Home) -> None:
+    received = home.bring(checksum="1220" + "00" * 32, verify=False)
+    assert received.checksum is None
+    home.assert_there()
+
+
+def test_a_continued_body_is_hashed_as_a_whole(home: Home) -> None:
+    home.server.inject(faulty.cut(9_999, times=3))
+    assert home.bring(checksum=SHA256).checksum == SHA256
+    home.assert_there()
+
+
+def test_a_body_that_started_anew_is_hashed_without_what_was_thrown_away(home: Home) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(faulty.cut(9_999))
+    assert home.bring(checksum=SHA256).checksum == SHA256
+
+
+def test_a_large_body_is_hashed_in_the_background_with_the_same_result(home: Home) -> None:
+    home.file.content = BODY * 125
+    digest = "1220" + hashlib.sha256(home.file.content).hexdigest()
+    home.server.inject(faulty.cut(2_345_678))
+    assert home.bring(checksum=digest).resumed
+    home.assert_there(home.file.content)
+    home.fails(ChecksumMismatchError, "sha256", checksum="1220" + "11" * 32)
+
+
+def test_nothing_is_kept_for_a_later_run_of_bytes_that_are_wrong(home: Home) -> None:
+    home.file.content = BODY * 50
+    home.fails(IncompleteDownloadError, "promise 7", size=7)
+    home.fails(ChecksumMismatchError, "Nothing was kept", checksum=SHA256)
+
+
+def gitlab_headers(content: bytes, size: int | None = None) -> dict[str, str]:
+    return {
+        "x-gitlab-content-sha256": hashlib.sha256(content).hexdigest(),
+        "x-gitlab-size": str(len(content) if size is None else size),
+    }
+
+
+def test_the_hash_that_gitlab_sends_is_compared(home: Home) -> None:
+    home.file.headers = gitlab_headers(BODY)
+    assert home.bring().checksum == SHA256
+    home.file.headers = gitlab_headers(CHANGED)
+    home.fails(ChecksumMismatchError, "sha256")
+
+
+def test_the_hash_that_gitlab_sends_is_not_compared_where_it_describes_a_pointer(
+    home: Home,
+) -> None:
+    home.file.headers = gitlab_headers(faulty.LFS_POINTER)
+    assert home.bring().checksum is None
+    home.file.headers = {"x-gitlab-content-sha256": hashlib.sha256(b"pointer").hexdigest()}
+    home.bring()
+    home.assert_there()
+
+
+@pytest.mark.parametrize("digest", ["", "none", "00", "zz" * 32])
+def test_a_hash_of_gitlab_that_is_none_is_passed_over(home: Home, digest: str) -> None:
+    home.file.headers = {"x-gitlab-content-sha256": digest, "x-gitlab-size": "40000"}
+    assert home.bring().checksum is None
+
+
+def test_the_checksum_of_the_metadata_beats_the_one_of_the_server(home: Home) -> None:
+    home.file.headers = gitlab_headers(CHANGED)
+    assert home.bring(checksum=SHA256).checksum == SHA256
+
+
+# -- something else in place of the file ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{}, {"chunked": True}, {"trickle": (1, 0.0)}])
+@pytest.mark.parametrize("size", [None, 40_000])
+@pytest.mark.parametrize("media_type", ["text/html; charset=utf-8", "application/octet-stream"])
+def test_a_sign_in_page_is_not_taken_for_the_file(
+    home: Home, how: dict[str, Any], size: int | None, media_type: str
+) -> None:
+    page = Answer(200, (("content-type", media_type),), faulty.SIGN_IN_PAGE)
+    home.server.inject(Fault(answer=lambda _: page, times=None, **how))
+    # Of a page that comes byte by byte it is soon known that it is one, but not always which.
+    errors = (
+        (AuthenticationError, InvalidResponseError) if "trickle" in how else AuthenticationError
+    )
+    error = home.fails(errors, "(an HTML|a sign-in) page came in place of", size=size)
+    assert "'lakes.bin'" in str(error)
+    assert len(home.server.requests) == 1
+
+
+def test_any_other_page_is_not_taken_for_the_file_either(home: Home) -> None:
+    page = b"\n\n<!-- maintenance --><HTML><body>Back soon</body></HTML>"
+    home.server.inject(Fault(body=page, times=None))
+    home.fails(InvalidResponseError, "an HTML page came in place of the file 'lakes.bin'")
+
+
+@pytest.mark.parametrize(
+    "how", [{"key": "report.html"}, {"key": "R.HTM"}, {"media_type": "text/html"}]
+)
+def test_a_page_is_taken_where_a_page_was_asked_for(home: Home, how: dict[str, Any]) -> None:
+    home.file.content = faulty.SIGN_IN_PAGE
+    home.bring(**how)
+    home.assert_there(faulty.SIGN_IN_PAGE)
+
+
+@pytest.mark.parametrize("content", [b"<kml>x</kml>", b"<!-- html --> text", b"x <html>"])
+def test_other_angle_brackets_are_content(home: Home, content: bytes) -> None:
+    home.file.content = content
+    home.bring()
+    home.assert_there(content)
+
+
+@pytest.mark.parametrize("size", [None, 12_345])
+@pytest.mark.parametrize(
+    "pointer", [faulty.LFS_POINTER, faulty.LFS_POINTER.replace(b"git-lfs.github", b"hawser.github")]
+)
+def test_an_lfs_pointer_is_not_taken_for_the_file(
+    home: Home, pointer: bytes, size: int | None
+) -> None:
+    home.file.content = pointer
+    error = home.fails(LFSPointerError, "a Git LFS pointer came in place of the file", size=size)
+    assert "git lfs pull" in str(error)
+
+
+@pytest.mark.parametrize("size", [None, len(BODY)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v4/projects/7/repository/files/lakes.bin/raw?ref=main",
+        "/api/v4/projects/7/repository/files/lakes.bin/raw?lfs=false&ref=main",
+        "/gitlab/api/v4/projects/7/repository/files/lakes.bin/raw?ref=a%2Bb",
+        "/api/download/group/lakes/repository/lakes.bin?ref=main",
+    ],
+)
+def test_a_pointer_of_gitlab_is_asked_for_again_as_content(
+    home: Home, path: str, size: int | None
+) -> None:
+    content = ServedFile(BODY)
+
+    def serve(request: RecordedRequest) -> Answer | bytes:
+        return content(request) if request.query.get("lfs") == "true" else faulty.LFS_POINTER
+
+    home.server.route(path.partition("?")[0], serve)
+    home.bring(path, size=size, checksum=None if size is None else SHA256)
+    home.assert_there()
+    first, second = home.server.requests
+    assert first.query["ref"] == second.query["ref"]
+    assert second.query["lfs"] == "true"
+
+
+def test_a_pointer_that_comes_as_content_too_is_an_error(home: Home) -> None:
+    path = "/api/v4/projects/7/repository/files/lakes.bin/raw"
+    home.server.route(path, faulty.LFS_POINTER)
+    home.fails(LFSPointerError, "Git LFS pointer", path=f"{path}?ref=main")
+    assert len(home.server.requests) == 2
+
+
+def test_a_file_that_only_begins_like_a_pointer_is_content(home: Home) -> None:
+    home.file.content = faulty.LFS_POINTER + b"x" * 1024
+    home.bring()
+    home.assert_there(home.file.content)
+
+
+def test_a_dvc_pointer_is_not_taken_for_the_file(home: Home) -> None:
+    home.file.content = faulty.DVC_POINTER
+    home.fails(LFSPointerError, r"a DVC pointer came in place of the file. Run 'dvc pull'")
+
+
+@pytest.mark.parametrize("key", ["data/lakes.csv.dvc", "data.dvc", "dvc.lock"])
+def test_a_dvc_file_that_was_asked_for_is_taken(home: Home, key: str) -> None:
+    home.file.content = faulty.DVC_POINTER
+    home.bring(key=key)
+    home.assert_there(faulty.DVC_POINTER)
+
+
+# -- refusals, waits and redirects ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "requests_sent"),
+    [
+        (401, AuthenticationError, 1),
+        (403, PermissionDeniedError, 1),
+        (404, NotFoundError, 1),
+        (500, ServerError, 3),
+        (502, ServerError, 3),
+        (503, ServerError, 3),
+        (429, RateLimitError, 3),
+    ],
+)
+def test_a_refusal_leaves_the_old_file(
+    home: Home, status: int, error: type[Exception], requests_sent: int
+) -> None:
+    home.server.inject(Fault(status=status, body={"detail": "no lakes today"}, times=None))
+    home.fails(error, rf"{status} .*no lakes today")
+    assert len(home.server.requests) == requests_sent
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_says_how_long_to_wait_is_waited_for(home: Home, status: int) -> None:
+    home.server.inject(Fault(status=status, headers={"Retry-After": "7"}))
+    home.bring()
+    home.assert_there()
+    assert home.slept == [pytest.approx(7, abs=0.5)]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_does_not_say_how_long_is_tried_again_soon(home: Home, status: int) -> None:
+    home.server.inject(Fault(status=status))
+    home.bring(backoff_base=0.5)
+    home.assert_there()
+    assert len(home.slept) == 1
+    assert 0 <= home.slept[0] <= 0.5
+
+
+def test_a_server_that_wants_an_hour_is_not_waited_for(home: Home) -> None:
+    home.server.inject(Fault(status=429, headers={"Retry-After": "3600"}, times=None))
+    error = home.fails(RateLimitError, "asks to wait 3600 s")
+    assert getattr(error, "retry_after", None) == 3600
+    assert home.slept == []
+
+
+def test_a_refusal_in_the_middle_is_waited_for_and_the_body_continued(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(status=429, headers={"Retry-After": "2"}))
+    assert home.bring().resumed
+    home.assert_there()
+    assert home.ranges == [None, "bytes=100-", "bytes=100-"]
+
+
+def test_a_file_that_vanishes_in_the_middle_is_an_error(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(status=404, times=None))
+    home.fails(NotFoundError, "404")
+
+
+def test_the_token_does_not_follow_a_redirect_to_another_origin(
+    home: Home, other_server: LoopbackServer
+) -> None:
+    other_server.route("/object", home.file)
+    home.server.route("/moved", Answer(302, (("location", f"{other_server.url}/object"),)))
+    other_server.inject(faulty.cut(100))
+    assert home.bring("/moved").resumed
+    home.assert_there()
+    assert all(r.headers["X-Gitlab-Token"] == TOKEN for r in home.server.requests)
+    assert [r.headers.get("Range") for r in other_server.requests] == [None, "bytes=100-"]
+    for request in other_server.requests:
+        assert TOKEN not in repr(request)
+
+
+def test_a_redirect_in_circles_ends(home: Home) -> None:
+    home.server.route("/circle", Answer(302, (("location", "/circle"),)))
+    home.fails(InvalidResponseError, "too many redirects", path="/circle")
+
+
+def test_a_server_that_is_not_there_is_an_error_that_says_so(
+    home: Home, other_server: LoopbackServer
+) -> None:
+    url = f"{other_server.url}/lakes.bin"
+    other_server.close()
+    home.fails(NetworkError, "no connection", path=url)
+
+
+def test_an_error_does_not_show_the_secrets_of_a_url(home: Home) -> None:
+    home.server.inject(Fault(status=404, times=None))
+    error = home.fails(NotFoundError, "404", path=f"/lakes.bin?gitlab_token={TOKEN}&ref=main")
+    assert "ref=main" in str(error)
+    assert TOKEN not in repr(error)
+
+
+# -- where it is written --------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_the_old_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_handle: int, _content: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    home.target.write_bytes(b"good and old")
+    monkeypatch.setattr("stac_gitlab.part.os.write", write)
+    with pytest.raises(OSError, match="No space left"):
+        home.bring()
+    home.assert_there(b"good and old")
+
+
+def test_an_interrupt_leaves_the_old_file(home: Home) -> None:
+    def interrupt(_received: int, _total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    home.target.write_bytes(b"good and old")
+    with pytest.raises(KeyboardInterrupt):
+        home.bring(on_bytes=interrupt)
+    home.assert_there(b"good and old")
+
+
+def test_the_target_is_never_there_with_less_than_all(home: Home) -> None:
+    def look(_received: int, _total: int | None) -> None:
+        assert not home.target.exists()
+
+    home.server.inject(Fault(trickle=(4_000, 0.0)))
+    home.bring(on_bytes=look)
+    home.assert_there()
+
+
+# -- a local file ---------------------------------------------------------------------------------
+
+
+def copied(origin: Path, target: Path, **promised: Any) -> Received:
+    return copy_file(Source(str(origin), "lakes.bin", **promised), origin, target)
+
+
+def test_a_local_file_is_copied_and_checked(tmp_path: Path) -> None:
+    origin, target = tmp_path / "origin.bin", tmp_path / "lakes.bin"
+    origin.write_bytes(BODY)
+    received = copied(origin, target, size=40_000, checksum=Checksum.parse(SHA256))
+    assert received == Received(40_000, SHA256, verified=True, resumed=False)
+    assert target.read_bytes() == BODY
+    assert sorted(os.listdir(tmp_path)) == ["lakes.bin", "origin.bin"]
+
+
+def test_a_local_file_that_is_not_as_promised_is_not_copied(tmp_path: Path) -> None:
+    origin, target = tmp_path / "origin.bin", tmp_path / "lakes.bin"
+    origin.write_bytes(CHANGED)
+    target.write_bytes(b"good and old")
+    with pytest.raises(ChecksumMismatchError):
+        copied(origin, target, checksum=Checksum.parse(SHA256))
+    with pytest.raises(IncompleteDownloadError):
+        copied(origin, target, size=1)
+    assert target.read_bytes() == b"good and old"
+    assert sorted(os.listdir(tmp_path)) == ["lakes.bin", "origin.bin"]
+
+
+def test_a_local_file_may_be_copied_onto_itself(tmp_path: Path) -> None:
+    origin = tmp_path / "lakes.bin"
+    origin.write_bytes(BODY)
+    copied(origin, origin)
+    assert origin.read_bytes() == BODY
+
+
+# -- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> faulty.Certificate:
+    return faulty.make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def secure_home(
+    certificate: faulty.Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Home]:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
+    with faulty.TLSServer(certificate) as server, ExitStack() as closing:
+        yield Home(server, tmp_path, closing)
+
+
+def test_a_file_comes_over_tls(secure_home: Home) -> None:
+    assert secure_home.server.url.startswith("https://")
+    assert secure_home.bring(checksum=SHA256).verified
+    secure_home.assert_there()
+    assert secure_home.server.requests[0].headers["X-Gitlab-Token"] == TOKEN
+
+
+TLS_BREAKS = {
+    "cut": faulty.cut(20_000),
+    "reset": Fault(cut_after=20_000, reset=True),
+    "chunks cut": Fault(cut_after=20_000, chunked=True),
+    "no answer": Fault(drop=True),
+}
+
+
+@pytest.mark.parametrize("fault", TLS_BREAKS.values(), ids=TLS_BREAKS)
+def test_a_body_cut_under_tls_is_continued(secure_home: Home, fault: Fault) -> None:
+    secure_home.server.inject(fault)
+    secure_home.bring()
+    secure_home.assert_there()
+    assert len(secure_home.server.requests) == 2
+
+
+@pytest.mark.parametrize("fault", TLS_BREAKS.values(), ids=TLS_BREAKS)
+def test_a_body_always_cut_under_tls_leaves_the_old_file(secure_home: Home, fault: Fault) -> None:
+    secure_home.file.keeps_ranges = False
+    secure_home.server.inject(Fault(**{**vars(fault), "times": None}))
+    secure_home.fails((IncompleteDownloadError, NetworkError), "127.0.0.1|lakes")
+
+
+def test_a_body_that_stalls_under_tls_is_continued(secure_home: Home) -> None:
+    secure_home.server.inject(faulty.stalled(7_000))
+    assert secure_home.bring(stall_window=0.2).resumed
+    secure_home.assert_there()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_an_error_and_gets_no_token(
+    secure_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    secure_home.fails(NetworkError, "name its file in REQUESTS_CA_BUNDLE")
+    assert secure_home.server.requests == []
+
+
+def test_the_certificates_of_the_users_own_session_count(
+    secure_home: Home, certificate: faulty.Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with requests.Session() as own:
+        own.verify = str(certificate.file)
+        credentials = Credentials(TOKEN, base_url=secure_home.server.url)
+        with GitLabSession(credentials, transport=own) as session:
+            url = f"{secure_home.server.url}/lakes.bin"
+            receive(session, Source(url, "lakes.bin"), secure_home.target)
+    secure_home.assert_there()
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_memory_does_not_grow_with_the_file(
+    server: LoopbackServer, tmp_path: Path, gzipped: bool
+) -> None:
+    size = 64 * 2**20
+    headers = (("content-type", "application/octet-stream"), ("etag", '"one"'))
+    if gzipped:
+        packed = gzip.compress(bytes(size), compresslevel=1)
+        coded = (*headers, ("content-encoding", "gzip"))
+        server.route("/large.bin", lambda _: Answer(200, coded, packed))
+    else:
+        server.route("/large.bin", lambda _: Answer(200, headers, faulty.generated(size), size))
+    script = f"""
+        import re
+        from pathlib import Path
+        from stac_gitlab.auth import Credentials
+        from stac_gitlab.multihash import Checksum
+        from stac_gitlab.session import GitLabSession
+        from stac_gitlab.transfer import Source, receive
+
+        def peak():
+            status = Path("/proc/self/status").read_text()
+            return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1024
+
+        before = peak()
+        source = Source({server.url + "/large.bin"!r}, "large.bin", size={size})
+        with GitLabSession(Credentials()) as session:
+            receive(session, source, Path({str(tmp_path / "large.bin")!r}))
+        print(peak() - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (tmp_path / "large.bin").stat().st_size == size
+    assert float(done.stdout) < 32, "MB; the file has 64"
+
+
+# -- what a Content-Range says --------------------------------------------------------------------
+
+
+def starts_at(content_range: str, offset: int, total: int | None) -> bool:
+    response = requests.Response()
+    response.headers["Content-Range"] = content_range
+    return transfer._starts_at(response, offset, total)
+
+
+@given(
+    st.text() | st.from_regex(r"bytes \d+-\d+/(\d+|\*)"), st.integers(0), st.none() | st.integers(0)
+)
+@example("bytes 5-9/10", 5, 10)
+@example("bytes \u0665-9/10", 5, 10)
+@example("bytes 00000000000000000000000000005-9/10", 5, 10)
+def test_any_content_range_is_read_without_a_crash(
+    text: str, offset: int, total: int | None
+) -> None:
+    if starts_at(text, offset, total):
+        unit, _, rest = text.strip().partition(" ")
+        assert unit.lower() == "bytes"
+        assert int(rest.partition("-")[0]) == offset
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12))
+def test_a_part_fits_where_start_and_length_do(first: int, more: int, wrong: int) -> None:
+    last, total = first + more, first + more + 1
+    assert starts_at(f"bytes {first}-{last}/{total}", first, total)
+    assert starts_at(f"Bytes {first}-{last}/*", first, total)
+    assert starts_at(f"bytes {first}-{last}/{total}", first, None)
+    if wrong != first:
+        assert not starts_at(f"bytes {first}-{last}/{total}", wrong, total)
+    if wrong != total:
+        assert not starts_at(f"bytes {first}-{last}/{total}", first, wrong)
