@@ -50,7 +50,8 @@ PUBLIC_HOSTS = frozenset(
 )
 PUBLIC_SUFFIXES = (".github.io", ".githubusercontent.com", ".gitlab.io")
 
-# A header that a user puts into ``io.headers`` counts as a secret unless it is known to hold none.
+# A header that a user puts into ``io.headers`` goes where the token goes, unless it is known to be
+# one for everybody.
 HARMLESS_HEADERS = frozenset(
     {
         "accept",
@@ -75,6 +76,10 @@ CREDENTIAL_HEADERS = frozenset(
         "x-api-key",
         "x-gitlab-token",
     }
+)
+
+_CREDENTIAL_NAME = re.compile(
+    r"auth|cookie|credential|key|passw|secret|session|signature|token", re.IGNORECASE
 )
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -187,16 +192,15 @@ def parse_host(text: str) -> frozenset[Origin]:
 
 
 class Token:
-    """A token and where it came from. Its repr does not show it.
+    """A token. Its repr does not show it.
 
     Attributes:
         value: The secret itself.
-        is_job_token: Whether it was found in ``CI_JOB_TOKEN``.
     """
 
-    __slots__ = ("is_job_token", "value")
+    __slots__ = ("value",)
 
-    def __init__(self, value: str, *, is_job_token: bool = False) -> None:
+    def __init__(self, value: str) -> None:
         if not isinstance(value, str):
             raise ConfigurationError(
                 f"A token has to be a string, not {type(value).__name__}. Pass the token, a "
@@ -214,7 +218,11 @@ class Token:
                 "Was a whole file pasted in?"
             )
         self.value = value
-        self.is_job_token = is_job_token
+
+    @property
+    def is_job_token(self) -> bool:
+        """Whether it is the token of the CI job that this process runs in."""
+        return self.value == os.environ.get("CI_JOB_TOKEN", "").strip()
 
     def __repr__(self) -> str:
         return f"Token({MASK})"
@@ -284,7 +292,7 @@ class Credentials:
         origin = Origin.of(url)
         if origin is None or origin.is_public_metadata:
             return
-        if not (self.available or self._left_behind):
+        if not (self.available or self._left_behind or self._scoped_headers()):
             return
         with self._lock:
             if self._bound is None:
@@ -301,7 +309,7 @@ class Credentials:
     def available(self) -> bool:
         """Whether there is any secret to send."""
         return bool(
-            self._fixed or self._ask or self._secret_headers() or self._environment() is not None
+            self._fixed or self._ask or self._own_credentials() or self._environment() is not None
         )
 
     def token(self) -> Token | None:
@@ -324,7 +332,7 @@ class Credentials:
         """Return the secret headers that `url` may see: none for an origin that is not allowed."""
         if not self.allows(url):
             return {}
-        headers = self._secret_headers()
+        headers = self._scoped_headers()
         token = self.token()
         if token is not None:
             if token == self._guide_token():
@@ -337,14 +345,14 @@ class Credentials:
             if name.lower() not in {n.lower() for n in headers}:
                 headers[name] = value
         if headers:
-            self._note(headers.values())
+            self._note(value for name, value in headers.items() if _is_credential(name, value))
             self._warn_if_exposed(url)
         return headers
 
     def secret_header_names(self) -> frozenset[str]:
         """Return the names of the headers, besides the usual ones, that may hold a secret."""
         chosen = set() if self._header_name is None else {self._header_name}
-        return frozenset(chosen | set(self._secret_headers()))
+        return frozenset(chosen | set(self._scoped_headers()))
 
     def harmless_headers(self) -> dict[str, str]:
         """Return the headers set by the user that any server may see."""
@@ -352,7 +360,7 @@ class Credentials:
 
     def secrets(self) -> frozenset[str]:
         """Return every secret value that was in use so far, to be masked in texts."""
-        self._note(self._secret_headers().values())
+        self._note(self._own_credentials().values())
         return self._seen
 
     def _note(self, values: Iterable[str]) -> None:
@@ -375,7 +383,7 @@ class Credentials:
         guide = self._guide_token()
         if guide is not None:
             return guide
-        if self._secret_headers():
+        if self._own_credentials():
             return None
         token = self._environment()
         if token is None and self._left_behind:
@@ -397,20 +405,25 @@ class Credentials:
         for name in TOKEN_VARIABLES:
             value = os.environ.get(name, "").strip()
             if value:
-                return Token(value, is_job_token=name == "CI_JOB_TOKEN")
+                return Token(value)
         return None
 
-    def _secret_headers(self) -> dict[str, str]:
-        secret = {
-            n: v.strip() for n, v in self.headers.items() if n.lower() not in HARMLESS_HEADERS
-        }
-        for name, value in secret.items():
-            if not (value.isascii() and value.isprintable()):
+    def _own_credentials(self) -> dict[str, str]:
+        """Return the user's headers that stand in for a token."""
+        return {n: v for n, v in self._scoped_headers().items() if _is_credential(n, v)}
+
+    def _scoped_headers(self) -> dict[str, str]:
+        """Return the user's headers that go where the token goes, and nowhere else."""
+        scoped = {n: v for n, v in self.headers.items() if n.lower() not in HARMLESS_HEADERS}
+        for name, value in scoped.items():
+            if not isinstance(value, str) or not (
+                value.strip().isascii() and value.strip().isprintable()
+            ):
                 raise ConfigurationError(
-                    f"The header {name!r} holds line breaks or letters that no HTTP header can "
-                    "carry. Was a whole file pasted in?"
+                    f"The header {name!r} is no text, or holds line breaks or letters that no HTTP "
+                    "header can carry. Was a whole file pasted in?"
                 )
-        return secret
+        return {name: value.strip() for name, value in scoped.items()}
 
     def _warn_if_exposed(self, url: str) -> None:
         origin = Origin.of(url)
@@ -441,7 +454,7 @@ class Credentials:
             if name not in {"_lock", "_asked", "_seen", "_warned"}
         }
         if not with_secrets:
-            kept = self.harmless_headers()
+            kept = {n: v for n, v in self.headers.items() if not _is_credential(n, v)}
             state["_left_behind"] = (
                 self._left_behind or self._fixed is not None or kept != self.headers
             )
@@ -459,6 +472,11 @@ class Credentials:
         credentials._seen = frozenset()
         credentials._warned = set()
         return credentials
+
+
+def _is_credential(name: str, value: str) -> bool:
+    """Tell whether a header stands in for a token, by its name or by how its value begins."""
+    return _CREDENTIAL_NAME.search(name) is not None or _BEARER.match(value) is not None
 
 
 def _origins(base_url: str | None, hosts: Iterable[str] | None) -> frozenset[Origin]:

@@ -31,6 +31,10 @@ class Dialect:
         """Yield the URLs to ask for `url`, the next one where the one before is not found."""
         yield url
 
+    def goes_on_after(self, missing: str) -> bool:
+        """Tell whether the next of :meth:`request_urls` may be found, given what a 404 says."""
+        return True
+
     def correct(self, document: dict[str, Any], url: str) -> None:
         """Mend, in place, what is known to be wrong in a document that came from `url`."""
 

@@ -77,6 +77,10 @@ class GitLab(Dialect):
         # A file that is nowhere says nothing about where the next one is.
         self._refs[home] = known
 
+    def goes_on_after(self, missing: str) -> bool:
+        """Stop where GitLab has found the project and the ref: no other ref can begin alike."""
+        return "404 File Not Found" not in missing and "404 Project Not Found" not in missing
+
     def advice(self, status: int) -> str | None:
         if status == 401:
             return (

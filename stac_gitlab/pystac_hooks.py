@@ -10,7 +10,9 @@ object to pystac, whose own behaviour they extend and never replace:
   one after the other;
 - ``STACObject.from_file`` lets every object keep its reader, returns the Collection that
   ``Catalog.from_file`` was pointed at, and explains what pystac refuses;
-- ``ItemCollection.from_file`` lets its items keep their reader, and explains likewise.
+- ``ItemCollection.from_file`` lets its items keep their reader, and explains likewise;
+- ``StacIO.set_default(GitLabStacIO)`` makes one reader, where pystac would make one a call, each
+  with connections of its own and a token bound to another server.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ def install() -> None:
         (pystac.Catalog, "get_items", _get_items(pystac.Catalog.get_items)),
         (STACObject, "from_file", _from_file(STACObject.from_file)),
         (ItemCollection, "from_file", _items_from_file(ItemCollection.from_file)),
+        (pystac.StacIO, "set_default", _set_default(pystac.StacIO.set_default)),
     )
     for owner, name, hook in hooks:
         present = owner.__dict__.get(name)
@@ -331,6 +334,19 @@ def _items_from_file(stock: Any) -> Callable[..., Any]:
 
     from_file.__doc__ = stock.__doc__
     return from_file
+
+
+# -- StacIO.set_default ---------------------------------------------------------------------
+
+
+def _set_default(stock: Any) -> Callable[..., Any]:
+    def set_default(cls: type[pystac.StacIO], stac_io_class: Callable[[], pystac.StacIO]) -> None:
+        if isinstance(stac_io_class, type) and issubclass(stac_io_class, GitLabStacIO):
+            stac_io_class = stac_io_class()
+        stock.__func__(cls, stac_io_class)
+
+    set_default.__doc__ = stock.__doc__
+    return set_default
 
 
 def _absolute(href: Any) -> str:

@@ -345,7 +345,8 @@ class GitLabSession(requests.Session):
             raise self._too_large(response, max_bytes)
         chunks: list[bytes] = []
         size = 0
-        while chunk := response.raw.read(_CHUNK, decode_content=True):
+        # Packet by packet: the adapter of another may know nothing of our deadline.
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
             size += len(chunk)
             if size > max_bytes:
                 raise self._too_large(response, max_bytes)
@@ -381,7 +382,8 @@ class GitLabSession(requests.Session):
         end = policy.clock() + policy.deadline
         with watching(Watch(end, clock=policy.clock, stop=current_watch().stop)):
             missing: NotFoundError | None = None
-            for request_url in self.dialect_of(url).request_urls(url):
+            dialect = self.dialect_of(url)
+            for request_url in dialect.request_urls(url):
                 call = _Call(
                     self,
                     attempt,
@@ -394,7 +396,9 @@ class GitLabSession(requests.Session):
                 try:
                     return cast("T", call.run())
                 except NotFoundError as error:
-                    missing = missing or error
+                    missing = error
+                    if not dialect.goes_on_after(error.response.text):
+                        break
             if missing is None:
                 shown = scrub(url, self.credentials.secrets())
                 raise ConfigurationError(f"{method} {shown}: the URL names no file.")

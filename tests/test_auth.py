@@ -534,3 +534,13 @@ def _token_of_a_worker() -> str:
 def test_a_token_function_travels() -> None:
     worker = copied(Credentials(_token_of_a_worker, base_url=HUB))
     assert sent_to(worker, HUB) == {"X-Gitlab-Token": "asked-for"}
+
+
+def test_a_header_that_is_no_credential_does_not_silence_the_token_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STAC_GITLAB_TOKEN", TOKEN)
+    credentials = Credentials(base_url=HUB)
+    credentials.headers = {"X-Team": "lakes"}
+    assert sent_to(credentials, HUB) == {"X-Team": "lakes", "X-Gitlab-Token": TOKEN}
+    assert "lakes" not in credentials.secrets()

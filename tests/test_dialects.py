@@ -100,14 +100,20 @@ def test_a_stac_api_is_taken_as_its_specification_describes_it() -> None:
         (Token("0" * 64), ("Authorization", "Bearer " + "0" * 64)),
         (Token("0" * 63), ("PRIVATE-TOKEN", "0" * 63)),
         (Token("eyJh.eyJz.sig"), ("Authorization", "Bearer eyJh.eyJz.sig")),
-        (Token("eyJh.eyJz.sig", is_job_token=True), ("JOB-TOKEN", "eyJh.eyJz.sig")),
-        (Token("glpat-0123456789", is_job_token=True), ("JOB-TOKEN", "glpat-0123456789")),
     ],
 )
 def test_gitlab_gets_each_kind_of_token_under_its_header(
     token: Token, header: tuple[str, str]
 ) -> None:
     assert GitLab().token_header(token) == header
+
+
+@pytest.mark.parametrize("value", ["eyJh.eyJz.sig", "glpat-0123456789"])
+def test_the_token_of_the_ci_job_is_known_however_it_was_handed_over(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI_JOB_TOKEN", value)
+    assert GitLab().token_header(Token(value)) == ("JOB-TOKEN", value)
 
 
 def test_sharinghub_never_gets_an_authorization_header() -> None:
@@ -218,7 +224,7 @@ def test_a_ref_with_a_slash_costs_one_request_more_and_only_once(
     assert [request.status for request in gitlab.requests] == [404, 200, 200, 200]
 
 
-def test_a_file_that_is_not_there_is_the_first_guess_not_found(
+def test_a_file_that_is_not_there_is_asked_for_once_where_its_ref_is_known(
     gitlab: GitLabServer, policy: RetryPolicy
 ) -> None:
     url = gitlab.web_url("group/lakes", "stac/gone.json")
@@ -229,7 +235,7 @@ def test_a_file_that_is_not_there_is_the_first_guess_not_found(
     ):
         stac_io.read_json(url)
     assert "ref=main" in caught.value.url
-    assert len(gitlab.requests) == 2
+    assert len(gitlab.requests) == 1
 
 
 @pytest.mark.parametrize("rest", ["main", "main?inline=false"])

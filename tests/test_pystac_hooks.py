@@ -876,3 +876,15 @@ def test_item_links_survive_beside_materialized_ones(api: API, stac_io: GitLabSt
     materialize(collection)
     assert ids(collection.get_items()) == ["a", "b"]
     assert len(collection.get_item_links()) == 2
+
+
+def test_the_class_as_default_reader_is_one_reader() -> None:
+    pystac.StacIO.set_default(GitLabStacIO)
+    reader = pystac.StacIO.default()
+    assert isinstance(reader, GitLabStacIO)
+    assert pystac.StacIO.default() is reader
+
+
+def test_another_class_as_default_reader_is_made_anew_each_time_as_in_pystac() -> None:
+    pystac.StacIO.set_default(DefaultStacIO)
+    assert pystac.StacIO.default() is not pystac.StacIO.default()

@@ -945,6 +945,20 @@ def test_the_deadline_holds_whatever_the_server_does(
         assert 0.3 < time.monotonic() - began < 0.8
 
 
+@pytest.mark.parametrize("answer", [trickling_body, slow_redirects, silence])
+def test_the_deadline_holds_over_the_transport_of_another(
+    answer: Callable[[RawServer, socket.socket], None],
+    session_for: Callable[..., GitLabSession],
+) -> None:
+    with RawServer(answer) as server, requests.Session() as transport:
+        policy = RetryPolicy(deadline=0.4, backoff_base=0.01)
+        session = session_for(server.url, retry=policy, transport=transport)
+        began = time.monotonic()
+        with pytest.raises(RequestTimeoutError):
+            fetch(session, server.url)
+        assert 0.3 < time.monotonic() - began < 0.8
+
+
 def test_the_endless_body_of_a_redirect_is_not_read(
     session_for: Callable[..., GitLabSession],
 ) -> None:
