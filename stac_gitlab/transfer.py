@@ -477,7 +477,7 @@ class _Reception:
         # pointer; then its size is not the body's either.
         digest = response.headers.get("X-Gitlab-Content-Sha256", "")
         size = response.headers.get("X-Gitlab-Size", "")
-        if size.isdigit() and int(size) == self._total:
+        if size == str(self._total):
             with contextlib.suppress(UnknownChecksumError):
                 return Checksum.of_sha256(digest)
         return None
@@ -560,6 +560,7 @@ class _Body:
         self._decode = _is_encoded(response)
         self._url = url
         self._session = session
+        self._secrets = session.credentials.secrets()
         self._room = io.DEFAULT_BUFFER_SIZE
         self.is_framed = _is_chunked(response) or _content_length(response) is not None
 
@@ -576,10 +577,10 @@ class _Body:
                 with watching(Watch(pace.limit(), clock=policy.clock, stop=current_watch().stop)):
                     count = self._read_into(buffer())
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
-                raise self._broken(failure) from detached(failure)
+                raise self._broken(failure) from detached(failure, self._secrets)
             except http.client.HTTPException as failure:
                 garbled = urllib3.exceptions.ProtocolError(str(failure))
-                raise self._broken(garbled) from detached(garbled)
+                raise self._broken(garbled) from detached(garbled, self._secrets)
             if not count:
                 return
             pace.note(count)
@@ -602,9 +603,7 @@ class _Body:
         return len(chunk)
 
     def _broken(self, failure: Exception) -> _BrokenBodyError:
-        error = error_for_failure(
-            failure, method="GET", url=self._url, secrets=self._session.credentials.secrets()
-        )
+        error = error_for_failure(failure, method="GET", url=self._url, secrets=self._secrets)
         return _BrokenBodyError(str(error))
 
 
