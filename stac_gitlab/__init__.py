@@ -16,6 +16,7 @@ import logging
 
 from stac_gitlab import pystac_hooks
 from stac_gitlab.__about__ import __version__
+from stac_gitlab.api import STACAPI
 from stac_gitlab.assets import (
     asset_roles,
     assets_with_role,
@@ -30,10 +31,13 @@ from stac_gitlab.errors import (
     AuthenticationError,
     ChecksumMismatchError,
     ConfigurationError,
+    ConflictError,
     DownloadError,
     HTTPStatusError,
     IncompleteDownloadError,
+    IncompleteListingWarning,
     InsecureTransportWarning,
+    InvalidRequestError,
     InvalidResponseError,
     LFSPointerError,
     NetworkError,
@@ -47,29 +51,39 @@ from stac_gitlab.errors import (
     ServerError,
     STACGitLabError,
     STACGitLabWarning,
+    UndeclaredExtensionWarning,
     UnreadableItemWarning,
     UnsafePathError,
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.pystac_hooks import materialize
+from stac_gitlab.query import ItemQuery
 from stac_gitlab.report import AssetResult, BatchReport, DownloadReport
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.stac_io import GitLabStacIO
+from stac_gitlab.transactions import BulkReport, BulkResult
 
 __all__ = [
+    "STACAPI",
     "AssetNotFoundError",
     "AssetResult",
     "AuthenticationError",
     "BatchReport",
+    "BulkReport",
+    "BulkResult",
     "ChecksumMismatchError",
     "ConfigurationError",
+    "ConflictError",
     "DownloadError",
     "DownloadReport",
     "GitLabStacIO",
     "HTTPStatusError",
     "IncompleteDownloadError",
+    "IncompleteListingWarning",
     "InsecureTransportWarning",
+    "InvalidRequestError",
     "InvalidResponseError",
+    "ItemQuery",
     "LFSPointerError",
     "NetworkError",
     "NotFoundError",
@@ -84,6 +98,7 @@ __all__ = [
     "STACGitLabError",
     "STACGitLabWarning",
     "ServerError",
+    "UndeclaredExtensionWarning",
     "UnreadableItemWarning",
     "UnsafePathError",
     "UnverifiedDownloadWarning",

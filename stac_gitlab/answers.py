@@ -21,7 +21,9 @@ from requests.structures import CaseInsensitiveDict
 from stac_gitlab.auth import CREDENTIAL_HEADERS, scrub
 from stac_gitlab.errors import (
     AuthenticationError,
+    ConflictError,
     HTTPStatusError,
+    InvalidRequestError,
     InvalidResponseError,
     NetworkError,
     NotFoundError,
@@ -47,10 +49,14 @@ MAX_EXCERPT = 300
 MAX_ERROR_BODY = 64 * 1024
 
 _CLASS_OF_STATUS: dict[int, type[HTTPStatusError]] = {
+    400: InvalidRequestError,
     401: AuthenticationError,
     403: PermissionDeniedError,
     404: NotFoundError,
+    409: ConflictError,
     410: NotFoundError,
+    412: ConflictError,
+    422: InvalidRequestError,
     429: RateLimitError,
 }
 
@@ -61,7 +67,9 @@ _USUAL_ADVICE = {
     "token's scope.",
     404: "It does not exist, or there is no access to it with this token. Check the URL.",
     405: "The server does not offer this operation here.",
+    409: "It exists already. Update it, or choose another id.",
     410: "It is gone for good.",
+    412: "It has changed since it was read. Read it again, and repeat the change.",
     422: "The server understood the request, but not one of its values.",
     429: "Too many requests. Ask less often, or try again later.",
 }
@@ -207,7 +215,7 @@ def without_secrets(response: requests.Response, secrets: Iterable[str] = ()) ->
     secrets = tuple(secrets)
     clean = requests.Response()
     clean.status_code = response.status_code
-    clean.reason = scrub(response.reason or "", secrets)
+    clean.reason = _printable(scrub(response.reason or "", secrets))
     clean.url = scrub(response.url or "", secrets)
     clean.encoding = response.encoding
     clean.elapsed = response.elapsed
@@ -287,9 +295,13 @@ def _server_says(response: requests.Response) -> str:
     text = body.decode("utf-8", "replace")
     with contextlib.suppress(ValueError, RecursionError):
         text = _message_in(json.loads(text)) or text
-    # No escape sequence of a server reaches a terminal.
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = " ".join(_printable(text).split())
     return text if len(text) <= MAX_EXCERPT else f"{text[:MAX_EXCERPT]}…"
+
+
+def _printable(text: str) -> str:
+    """Keep the escape sequences of a server from reaching a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _message_in(body: Any) -> str:
@@ -326,4 +338,4 @@ def _reason(failure: BaseException) -> str:
     root = _root(failure)
     text = " ".join(str(root).split()) or type(root).__name__
     # urllib3 puts the connection object, with its address in memory, before some reasons.
-    return re.sub(r"^<[^>]*>:\s*|^HTTPS?Connection(?:Pool)?\([^)]*\):\s*", "", text)
+    return re.sub(r"^<[^>]*>:\s*|^\w*Connection(?:Pool)?\([^)]*\):\s*", "", text)

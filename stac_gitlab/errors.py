@@ -11,6 +11,8 @@
     │   └── NotSTACError            (pystac.STACTypeError)  JSON, but not the STAC object asked for
     ├── HTTPStatusError             (requests.HTTPError)
     │   ├── AuthenticationError     401, or a sign-in page in place of an answer
+    │   ├── ConflictError           409, 412
+    │   ├── InvalidRequestError     400, 422
     │   ├── PermissionDeniedError   403
     │   ├── NotFoundError           404
     │   ├── RateLimitError          429
@@ -23,8 +25,10 @@
         └── UnsafePathError
 
     STACGitLabWarning               (UserWarning)
+    ├── IncompleteListingWarning
     ├── InsecureTransportWarning
     ├── NothingToDownloadWarning
+    ├── UndeclaredExtensionWarning
     ├── UnreadableItemWarning
     └── UnverifiedDownloadWarning
 
@@ -46,10 +50,13 @@ __all__ = [
     "AuthenticationError",
     "ChecksumMismatchError",
     "ConfigurationError",
+    "ConflictError",
     "DownloadError",
     "HTTPStatusError",
     "IncompleteDownloadError",
+    "IncompleteListingWarning",
     "InsecureTransportWarning",
+    "InvalidRequestError",
     "InvalidResponseError",
     "LFSPointerError",
     "NetworkError",
@@ -63,6 +70,7 @@ __all__ = [
     "STACGitLabError",
     "STACGitLabWarning",
     "ServerError",
+    "UndeclaredExtensionWarning",
     "UnreadableItemWarning",
     "UnsafePathError",
     "UnverifiedDownloadWarning",
@@ -152,6 +160,14 @@ class AuthenticationError(HTTPStatusError):
     """401, or a sign-in page answered as 200: no credential, or one that is not valid."""
 
 
+class ConflictError(HTTPStatusError):
+    """409 or 412: it exists already, or it is not what it was when it was read."""
+
+
+class InvalidRequestError(HTTPStatusError):
+    """400 or 422: the server does not accept a filter, an item or another value."""
+
+
 class PermissionDeniedError(HTTPStatusError):
     """403: the credential is valid, but has no right to this."""
 
@@ -212,12 +228,20 @@ class STACGitLabWarning(UserWarning):
     """Root of every warning that this package gives."""
 
 
+class IncompleteListingWarning(STACGitLabWarning):
+    """A server listed fewer things than it said there are."""
+
+
 class InsecureTransportWarning(STACGitLabWarning):
     """A token is sent over plain http to another machine."""
 
 
 class NothingToDownloadWarning(STACGitLabWarning):
     """None of the assets of an item fits what was asked for."""
+
+
+class UndeclaredExtensionWarning(STACGitLabWarning):
+    """A filter is used that the server does not say it understands; it may ignore it."""
 
 
 class UnreadableItemWarning(STACGitLabWarning):

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, urljoin, urlsplit, urlunsplit
 
 from stac_gitlab.adapter import Watch, watching
 from stac_gitlab.auth import CREDENTIAL_HEADERS, scrub
-from stac_gitlab.errors import InvalidResponseError
+from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
 
-__all__ = ["Page", "PageRequest", "Pages", "with_limit"]
+__all__ = ["Page", "PageRequest", "Pages", "number_matched", "with_limit"]
 
 # A server may well have empty pages, but not endlessly many without an item or an end.
 MAX_EMPTY_PAGES = 1000
@@ -98,12 +100,13 @@ class PageRequest:
 
 @dataclass(frozen=True)
 class Page:
-    """One page: where it came from, and what it says."""
+    """One page: where it came from, what it says, and its entity tag, if it has one."""
 
     url: str
     document: Mapping[str, Any]
+    etag: str | None = None
 
-    @property
+    @cached_property
     def shown(self) -> str:
         """The URL for people to read."""
         return scrub(self.url)
@@ -137,6 +140,16 @@ class Page:
         return next((k for k in links if isinstance(k, Mapping) and k.get("rel") == "next"), None)
 
 
+def number_matched(document: Mapping[str, Any]) -> int | None:
+    """Return how many things match in all, where a page says so, under its new or its old name."""
+    context = document.get("context")
+    old = context.get("matched") if isinstance(context, Mapping) else None
+    for count in (document.get("numberMatched"), old):
+        if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+            return count
+    return None
+
+
 class Pages:
     """The pages that begin with a request. An iterator; close it to stop early.
 
@@ -160,6 +173,8 @@ class Pages:
         self._asked: set[int] = set()
         self._last_ids: list[Any] | None = None
         self._empty = 0
+        self._matched: int | None = None
+        self._count = 0
         self._stopped = threading.Event()
 
     def __iter__(self) -> Iterator[Page]:
@@ -184,23 +199,34 @@ class Pages:
                     url=page.shown,
                 )
             self._upcoming = upcoming
+        else:
+            self._check_completeness(page)
         return page
 
-    def listed(self) -> Generator[tuple[Any, Page], None, None]:
+    def close(self) -> None:
+        """End the walk, and call off what is under way."""
+        self._upcoming = None
+        self._stopped.set()
+
+    def listed(self, *, wanted: int | None = None) -> Generator[tuple[Any, Page], None, None]:
         """Yield what the pages list, with its page, reading one page ahead.
 
         Reading ahead begins with the second thing asked for: who takes only one does not make the
         server put together a page for nothing. Who stops early calls off what is under way.
+
+        Args:
+            wanted: How many things the caller is going to take, if that is known: a page that they
+                do not reach is not read ahead.
         """
         try:
             for page in self:
+                ahead = wanted is None or self._count < wanted
                 for index, feature in enumerate(page.features(self._field_name)):
-                    if index == 1:
+                    if index == 1 and ahead:
                         self.read_ahead()
                     yield feature, page
         finally:
-            self._upcoming = None
-            self._stopped.set()
+            self.close()
 
     def read_ahead(self) -> None:
         """Begin to fetch the next page, if there is one and it is not under way already."""
@@ -230,10 +256,23 @@ class Pages:
                 url=page.shown,
             )
         self._last_ids = ids
+        if self._matched is None:
+            self._matched = number_matched(page.document)
+        self._count += len(listed)
         self._empty = 0 if listed else self._empty + 1
         if self._empty > MAX_EMPTY_PAGES:
             raise InvalidResponseError(
                 f"{page.shown}: {MAX_EMPTY_PAGES} empty pages in a row, and no end.", url=page.shown
+            )
+
+    def _check_completeness(self, last: Page) -> None:
+        if self._matched is not None and self._count < self._matched:
+            warnings.warn(
+                f"{last.shown}: the pages end after {self._count} {self._field_name}, although the "
+                f"server says that {self._matched} match. It may have estimated that number, or it "
+                "has lost the rest: some servers never offer a next page.",
+                IncompleteListingWarning,
+                stacklevel=2,
             )
 
 

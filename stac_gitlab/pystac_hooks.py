@@ -6,10 +6,12 @@ object to pystac, whose own behaviour they extend and never replace:
 
 - ``Catalog.get_stac_objects`` pages the ``items`` endpoint (and ``/collections``, for a landing
   page without ``child`` links) once the stock links are exhausted;
+- ``Catalog.get_child`` asks ``/collections/{id}`` for that one collection;
 - ``Catalog.get_items`` asks the endpoint for the items with given ids, and goes through children
   one after the other;
 - ``STACObject.from_file`` lets every object keep its reader, returns the Collection that
   ``Catalog.from_file`` was pointed at, and explains what pystac refuses;
+- ``clone``, and so ``full_copy`` and ``map_items``, keep the reader;
 - ``ItemCollection.from_file`` lets its items keep their reader, and explains likewise;
 - ``StacIO.set_default(GitLabStacIO)`` makes one reader, where pystac would make one a call, each
   with connections of its own and a token bound to another server.
@@ -30,7 +32,8 @@ from pystac.stac_object import STACObject
 from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
 
 from stac_gitlab.auth import scrub
-from stac_gitlab.errors import STACGitLabError
+from stac_gitlab.errors import InvalidRequestError, STACGitLabError
+from stac_gitlab.sharinghub import strip_token
 from stac_gitlab.stac_io import (
     GitLabStacIO,
     become_own_root,
@@ -57,9 +60,11 @@ def install() -> None:
     hooks: tuple[tuple[type, str, Any], ...] = (
         (pystac.Catalog, "get_stac_objects", _get_stac_objects),
         (pystac.Catalog, "get_items", _get_items(pystac.Catalog.get_items)),
+        (pystac.Catalog, "get_child", _get_child(pystac.Catalog.get_child)),
         (STACObject, "from_file", _from_file(STACObject.from_file)),
         (ItemCollection, "from_file", _items_from_file(ItemCollection.from_file)),
         (pystac.StacIO, "set_default", _set_default(pystac.StacIO.set_default)),
+        *((owner, "clone", _clone(owner.clone)) for owner in _CLONED),
     )
     for owner, name, hook in hooks:
         present = owner.__dict__.get(name)
@@ -108,6 +113,14 @@ def materialize(catalog: pystac.Catalog, max_items: int | None = None) -> pystac
         True
     """
     _materialize(catalog, max_items)
+    parent = catalog.get_single_link(pystac.RelType.PARENT)
+    if reader_of(catalog) is not None and (parent is None or not parent.is_resolved()):
+        # It was read by itself: what is saved of it is to stand by itself as well.
+        catalog.set_parent(None)
+        catalog.set_root(catalog)
+        for link in catalog.links:
+            if link.rel in (pystac.RelType.CHILD, pystac.RelType.ITEM) and link.is_resolved():
+                cast("STACObject", link.target).set_root(catalog)
     return catalog
 
 
@@ -162,46 +175,80 @@ def _get_stac_objects(
 
 
 def _items(catalog: pystac.Catalog, stac_io: GitLabStacIO, url: str) -> Iterator[pystac.Item]:
-    family = _Family(catalog)
+    family = Family(catalog)
     for feature in stac_io.list_items(url):
-        item = _item(feature, stac_io, url)
+        item = readable_item_of(feature, stac_io, url)
         if item is not None:
             yield family.adopt(item)
 
 
-def _item(feature: dict[str, Any], stac_io: GitLabStacIO, url: str) -> pystac.Item | None:
+def readable_item_of(
+    feature: dict[str, Any], stac_io: GitLabStacIO, url: str
+) -> pystac.Item | None:
+    """Return the item that a page lists, or None where pystac refuses it and that may be."""
     try:
-        with refusals_explained(url, feature):
-            feature.setdefault("stac_version", "1.0.0")
-            item = pystac.Item.from_dict(feature, preserve_dict=False)
+        return item_of(feature, stac_io, url)
     except STACGitLabError as error:
         stac_io.report_bad_item(error, feature.get("id"))
         return None
+
+
+class _OurOwn(dict[str, Any]):
+    """A document that nobody else holds.
+
+    pystac migrates a deep copy, to leave its caller's document as it is. Ours was just read and is
+    needed by nobody else, so it may as well be migrated itself, in half the time.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _OurOwn:
+        return self
+
+
+def item_of(document: dict[str, Any], stac_io: GitLabStacIO, url: str) -> pystac.Item:
+    """Return the item that `document`, which came from `url`, describes."""
+    with refusals_explained(url, document):
+        document.setdefault("stac_version", "1.0.0")
+        item = pystac.Item.from_dict(_OurOwn(document), preserve_dict=False)
     keep_reader(item, stac_io)
     return item
 
 
 def _collections(catalog: pystac.Catalog, stac_io: GitLabStacIO) -> Iterator[pystac.Collection]:
-    link = catalog.get_single_link("data")
-    url = None if link is None else link.get_absolute_href()
+    url = collections_url_of(catalog)
     if url is None:
         return
-    root = catalog.get_root()
     for document in stac_io.list_collections(url):
-        with refusals_explained(url, document):
-            document.setdefault("stac_version", "1.0.0")
-            collection = pystac.Collection.from_dict(document, preserve_dict=False)
-        collection._stac_io = stac_io
-        collection.set_parent(catalog)
-        if root is not None:
-            # As pystac does with what a link resolves to: one object for one href.
-            collection = cast("pystac.Collection", root._resolved_objects.get_or_cache(collection))
-            collection.set_root(root)
-            collection.set_parent(catalog)
-        yield collection
+        yield _placed(collection_of(document, stac_io, url), catalog)
 
 
-class _Family:
+def collection_of(document: dict[str, Any], stac_io: GitLabStacIO, url: str) -> pystac.Collection:
+    """Return the collection that `document`, which came from `url`, describes."""
+    with refusals_explained(url, document):
+        document.setdefault("stac_version", "1.0.0")
+        collection = pystac.Collection.from_dict(document, preserve_dict=False)
+    keep_reader(collection, stac_io)
+    return collection
+
+
+def _placed(collection: pystac.Collection, parent: pystac.Catalog) -> pystac.Collection:
+    """Return a collection as a child of `parent`: the one that is known, or else this one."""
+    collection.set_parent(parent)
+    root = parent.get_root()
+    if root is not None:
+        # As pystac does with what a link resolves to: one object for one href.
+        collection = cast("pystac.Collection", root._resolved_objects.get_or_cache(collection))
+        collection.set_root(root)
+        collection.set_parent(parent)
+    return collection
+
+
+def collections_url_of(catalog: pystac.Catalog) -> str | None:
+    """Return the absolute URL of the list of collections, if a catalog has one."""
+    link = catalog.get_single_link("data")
+    return None if link is None else link.get_absolute_href()
+
+
+class Family:
     """The relations that the items of one collection have in common."""
 
     def __init__(self, catalog: pystac.Catalog) -> None:
@@ -275,7 +322,7 @@ def _items_by_id(
         if found.id in wanted:
             del wanted[found.id]
             yield cast("pystac.Item", found)
-    family: _Family | None = None
+    family: Family | None = None
     for item_id in filter(None, wanted):
         answer = stac_io.read_item_of(url, item_id)
         if answer is None:
@@ -286,8 +333,59 @@ def _items_by_id(
         keep_reader(item, stac_io)
         # SharingHub ignores the case of an id and answers with the canonical one.
         if str(item.id).casefold() == item_id.casefold():
-            family = family or _Family(catalog)
+            family = family or Family(catalog)
             yield family.adopt(item)
+
+
+# -- Catalog.get_child ----------------------------------------------------------------------
+
+GetChild = Callable[..., pystac.Catalog | None]
+
+
+def _get_child(stock: GetChild) -> GetChild:
+    def get_child(
+        self: pystac.Catalog,
+        id: str,  # noqa: A002  # pystac names it
+        recursive: bool = False,
+        sort_links_by_id: bool = True,
+    ) -> pystac.Catalog | None:
+        stac_io = reader_of(self)
+        url = None if stac_io is None or recursive else collections_url_of(self)
+        if stac_io is None or url is None or not id or is_local(url):
+            return stock(self, id, recursive, sort_links_by_id)
+        links = self.get_links(pystac.RelType.CHILD)
+        all_known = bool(links) and all(link.is_resolved() for link in links)
+        if not all_known and not any(_may_be(link, id) for link in links):
+            found = _collection_by_id(self, stac_io, url, id)
+            if found is not None:
+                return found
+        return stock(self, id, recursive, sort_links_by_id)
+
+    get_child.__doc__ = stock.__doc__
+    return get_child
+
+
+def _may_be(link: Link, child_id: str) -> bool:
+    """Tell whether a link leads, or is likely to lead, to the child with that id."""
+    if link.is_resolved():
+        return cast("STACObject", link.target).id == child_id
+    return child_id in (link.get_href() or "")
+
+
+def _collection_by_id(
+    catalog: pystac.Catalog, stac_io: GitLabStacIO, collections_url: str, collection_id: str
+) -> pystac.Collection | None:
+    """Ask for one collection; None where it is not at its usual place, and may be in the list."""
+    try:
+        answer = stac_io.read_item_of(collections_url, collection_id)
+    except InvalidRequestError:
+        return None
+    if answer is None:
+        return None
+    href, document = answer
+    if document.get("id") != collection_id or document.get("type") != "Collection":
+        return None
+    return _placed(collection_of(document, stac_io, href), catalog)
 
 
 # -- from_file ------------------------------------------------------------------------------
@@ -336,6 +434,23 @@ def _items_from_file(stock: Any) -> Callable[..., Any]:
     return from_file
 
 
+# -- clone ----------------------------------------------------------------------------------
+
+_CLONED = (pystac.Catalog, pystac.Collection, pystac.Item)
+
+
+def _clone(stock: Callable[..., Any]) -> Callable[..., Any]:
+    def clone(self: Any) -> Any:
+        copy = stock(self)
+        reader = getattr(self, "_stac_io", None)
+        if isinstance(reader, GitLabStacIO):
+            keep_reader(copy, reader)
+        return copy
+
+    clone.__doc__ = stock.__doc__
+    return clone
+
+
 # -- StacIO.set_default ---------------------------------------------------------------------
 
 
@@ -350,5 +465,6 @@ def _set_default(stock: Any) -> Callable[..., Any]:
 
 
 def _absolute(href: Any) -> str:
-    href = make_posix_style(href)
+    # What an object was read from becomes its self link.
+    href = strip_token(make_posix_style(href))
     return href if is_absolute_href(href) else make_absolute_href(href)

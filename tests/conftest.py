@@ -10,11 +10,14 @@ import hypothesis
 import pystac
 import pytest
 
+from stac_gitlab import RetryPolicy, STACDownloader
 from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
 from stac_gitlab.testing import LoopbackServer
 
 # Modules beside the tests, such as the servers that misbehave, are imported by their names.
 sys.path.insert(0, str(Path(__file__).parent))
+
+from real_servers import gate, pgstac, rustac  # noqa: F401  # fixtures
 
 # How long one example takes says something about the machine, not about the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -73,3 +76,11 @@ def other_server() -> Iterator[LoopbackServer]:
     """A second server: another origin, because its port is another."""
     with LoopbackServer() as running:
         yield running
+
+
+@pytest.fixture
+def downloader(server: LoopbackServer) -> Iterator[STACDownloader]:
+    """One that has a token for that server, and tries again without waiting."""
+    policy = RetryPolicy(max_attempts=3, backoff_base=0)
+    with STACDownloader("glpat-do-not-show-this", server.url, retry=policy) as made:
+        yield made

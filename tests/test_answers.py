@@ -24,6 +24,7 @@ from stac_gitlab.answers import (
 from stac_gitlab.errors import (
     AuthenticationError,
     HTTPStatusError,
+    InvalidRequestError,
     InvalidResponseError,
     NetworkError,
     NotFoundError,
@@ -61,14 +62,14 @@ def response(
 @pytest.mark.parametrize(
     ("status", "cls", "means"),
     [
-        (400, HTTPStatusError, "does not accept"),
+        (400, InvalidRequestError, "does not accept"),
         (401, AuthenticationError, "Check the token"),
         (403, PermissionDeniedError, "has no right"),
         (404, NotFoundError, "no access to it with this token"),
         (405, HTTPStatusError, "does not offer"),
         (410, NotFoundError, "gone"),
         (418, HTTPStatusError, "does not accept"),
-        (422, HTTPStatusError, "one of its values"),
+        (422, InvalidRequestError, "one of its values"),
         (429, RateLimitError, "Too many requests"),
         (500, ServerError, "failed"),
         (599, ServerError, "failed"),

@@ -32,6 +32,8 @@ MADE = [
         for cls in (
             errors.HTTPStatusError,
             errors.AuthenticationError,
+            errors.ConflictError,
+            errors.InvalidRequestError,
             errors.PermissionDeniedError,
             errors.NotFoundError,
             errors.RateLimitError,

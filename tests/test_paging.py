@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from stac_gitlab import (
     AuthenticationError,
     GitLabStacIO,
     HTTPStatusError,
+    IncompleteListingWarning,
     InvalidResponseError,
     RateLimitError,
     RetryPolicy,
@@ -281,6 +283,34 @@ def test_posts_to_one_url_are_told_apart_by_their_bodies() -> None:
     assert bodies == [{"limit": 1}, {"token": 1}, {"token": 2}]
 
 
+def test_fewer_things_than_were_counted_are_a_warning() -> None:
+    pages = {ITEMS: {**page("a", "b"), "numberMatched": 3}}
+    with pytest.warns(IncompleteListingWarning, match="after 2 features.*3 match"):
+        assert ids(Pages(Scripted(pages), PageRequest(ITEMS))) == ["a", "b"]
+
+
+def test_the_first_count_is_the_one_that_counts() -> None:
+    first = {**page("a", href="?p=2"), "context": {"matched": 2}}
+    second = {**page("b"), "numberMatched": 99}
+    pages = Pages(Scripted({ITEMS: first, f"{ITEMS}?p=2": second}), PageRequest(ITEMS))
+    assert ids(pages) == ["a", "b"]
+
+
+@pytest.mark.parametrize("count", [None, 1, 2, -5, "many", True, {"matched": 5}])
+def test_a_count_that_says_nothing_is_no_warning(count: Any) -> None:
+    pages = {ITEMS: {**page("a", "b"), "numberMatched": count, "context": count}}
+    expected = isinstance(count, dict)
+    with pytest.warns(IncompleteListingWarning) if expected else contextlib.nullcontext():
+        assert ids(Pages(Scripted(pages), PageRequest(ITEMS))) == ["a", "b"]
+
+
+def test_who_stops_before_the_end_is_told_nothing_about_it() -> None:
+    pages = {ITEMS: {**page("a", "b"), "numberMatched": 3}}
+    listed = Pages(Scripted({ITEMS: {**pages[ITEMS]}}), PageRequest(ITEMS), field_name="features")
+    listed.close()
+    assert list(listed) == []
+
+
 # -- reading ahead --------------------------------------------------------------------------
 
 
@@ -313,6 +343,16 @@ def test_the_next_page_is_fetched_while_the_caller_works_on_this_one() -> None:
     read.gate.set()
     next(listed)
     assert read.count == 2, "one page ahead, not more"
+    listed.close()
+
+
+def test_a_page_that_will_not_be_reached_is_not_read_ahead() -> None:
+    read = Gated()
+    read.gate.set()
+    listed = Pages(read, PageRequest(ITEMS)).listed(wanted=2)
+    assert [next(listed)[0]["id"] for _ in range(2)] == ["1a", "1b"]
+    assert read.count == 1
+    assert next(listed)[0]["id"] == "2a", "it is read when it is asked for after all"
     listed.close()
 
 

@@ -22,6 +22,7 @@ from stac_gitlab import (
     InvalidResponseError,
     NotFoundError,
     NotSTACError,
+    PermissionDeniedError,
     UnreadableItemWarning,
     materialize,
     pystac_hooks,
@@ -33,6 +34,7 @@ from stac_gitlab.testing import (
     RecordedRequest,
     SharingHubServer,
     generated_projects,
+    sample_projects,
 )
 
 TOKEN = "glpat-hooks-000001"
@@ -562,6 +564,58 @@ def test_a_landing_page_with_only_data_has_its_collections_as_children(
     assert root.get_child("three") is None
 
 
+def test_a_child_is_asked_for_by_its_id_where_there_is_a_list_of_collections(
+    api: API, stac_io: GitLabStacIO
+) -> None:
+    paged_collections(api)
+    api.collection("/collections/a/b c", id="a/b c")
+    api.server.route("/data/collections", {"collections": []})
+    root = api.read("/", stac_io)
+    asked(api.server)
+    child = root.get_child("a/b c")
+    assert isinstance(child, pystac.Collection)
+    assert child.get_parent() is child.get_root() is root
+    assert asked(api.server) == ["/collections/a%2Fb%20c"]
+
+
+def test_a_child_that_is_not_at_its_usual_place_is_looked_for_in_the_list(
+    api: API, stac_io: GitLabStacIO
+) -> None:
+    paged_collections(api)
+    root = api.read("/", stac_io)
+    for status in (404, 400, 422):
+        api.server.inject(Fault(path="/collections/two", status=status))
+        two = root.get_child("two")
+        assert two is not None
+        assert two.id == "two"
+    api.collection("/collections/two", id="another")
+    assert root.get_child("two") is two
+    assert root.get_child("") is None
+    api.server.inject(Fault(path="/collections/two", status=403))
+    with pytest.raises(PermissionDeniedError):
+        root.get_child("two")
+
+
+def test_a_child_is_asked_for_by_its_id_before_links_that_do_not_look_like_it(
+    api: API, stac_io: GitLabStacIO
+) -> None:
+    links = [api.link("child", f"/c{n}") for n in range(5)]
+    api.catalog("/", api.link("data", "/collections"), *links)
+    for number in range(5):
+        api.collection(f"/c{number}")
+    api.collection("/collections/lakes", id="lakes")
+    root = api.read("/", stac_io)
+    asked(api.server)
+    assert root.get_child("lakes") is not None
+    assert asked(api.server) == ["/collections/lakes"]
+    assert root.get_child("c3") is not None
+    assert asked(api.server) == ["/c3"]
+    assert root.get_child("none") is None
+    assert asked(api.server) == ["/collections/none", "/c0", "/c1", "/c2", "/c4"]
+    assert root.get_child("none") is None
+    assert asked(api.server) == [], "all that there is is known"
+
+
 def test_collections_without_links_to_themselves_cost_no_request(
     api: API, stac_io: GitLabStacIO
 ) -> None:
@@ -888,3 +942,23 @@ def test_the_class_as_default_reader_is_one_reader() -> None:
 def test_another_class_as_default_reader_is_made_anew_each_time_as_in_pystac() -> None:
     pystac.StacIO.set_default(DefaultStacIO)
     assert pystac.StacIO.default() is not pystac.StacIO.default()
+
+
+def test_a_collection_that_was_read_by_itself_is_saved_to_stand_by_itself(tmp_path: Path) -> None:
+    with SharingHubServer(sample_projects(), token=TOKEN) as hub, GitLabStacIO(TOKEN) as stac_io:
+        url = f"{hub.stac_url}/collections/dataset"
+        collection = materialize(pystac.Collection.from_file(url, stac_io=stac_io))
+        collection.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
+    saved = pystac.Collection.from_file(tmp_path / "collection.json", stac_io=DefaultStacIO())
+    items = list(saved.get_items())
+    assert len(items) == 2
+    assert {item.get_root().id for item in items} == {"dataset"}
+    assert {item.get_parent().id for item in items} == {"dataset"}
+
+
+def test_a_clone_keeps_the_reader() -> None:
+    with SharingHubServer(sample_projects(), token=TOKEN) as hub, GitLabStacIO(TOKEN) as stac_io:
+        collection = pystac.Collection.from_file(f"{hub.stac_url}/collections/dataset", stac_io)
+        assert [item.id for item in collection.clone().get_items()] == [
+            item.id for item in collection.get_items()
+        ]

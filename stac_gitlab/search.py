@@ -1,0 +1,332 @@
+"""The bridge to pystac-client: its search, over our session.
+
+::
+
+    from stac_gitlab.search import open_client
+
+    client = open_client("https://stac.example.org", token)
+    search = client.search(collections=["sentinel-2"], bbox=[5, 46, 8, 47], max_items=10)
+
+pystac-client wants a ``StacApiIO`` of its own, and looks at the type. :class:`GitLabStacApiIO` is
+one, and is a :class:`~stac_gitlab.GitLabStacIO` as well: tokens go where they belong, requests are
+tried again, pages are followed to their end. Needs the extra ``client``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+import pystac
+import requests
+from pystac_client import Client
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+
+from stac_gitlab import errors
+from stac_gitlab.auth import Origin, TokenSource
+from stac_gitlab.documents import text_without_tokens
+from stac_gitlab.errors import ConfigurationError, STACGitLabError
+from stac_gitlab.paging import Page, PageRequest, Pages
+from stac_gitlab.query import with_parameters
+from stac_gitlab.retry import RetryPolicy
+from stac_gitlab.session import Document, timeout_pair
+from stac_gitlab.stac_io import HREF, GitLabStacIO, is_local, text_of
+
+__all__ = ["GitLabStacApiIO", "open_client"]
+
+T = TypeVar("T")
+
+RequestModifier = Callable[[requests.Request], requests.Request | None]
+
+
+def open_client(
+    url: str,
+    token: TokenSource = None,
+    *,
+    stac_io: GitLabStacIO | None = None,
+    modifier: Callable[[Any], None] | None = None,
+    **options: Any,
+) -> Client:
+    """Open a STAC API with pystac-client.
+
+    Args:
+        url: The landing page.
+        token: As for :class:`~stac_gitlab.GitLabStacIO`.
+        stac_io: A reader to share, in place of `token` and `options`.
+        modifier: As for ``pystac_client.Client.open``.
+        **options: What else :class:`~stac_gitlab.GitLabStacIO` takes.
+
+    Raises:
+        ConfigurationError: If an option makes no sense.
+        STACGitLabError: If the landing page cannot be read.
+    """
+    if stac_io is not None and (token is not None or options):
+        raise ConfigurationError("Pass either stac_io=, or a token and options for a new one.")
+    reader = GitLabStacIO(token, **options) if stac_io is None else stac_io
+    return Client.open(url, stac_io=GitLabStacApiIO(reader), modifier=modifier)
+
+
+class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its session is a subclass
+    """A reader for ``pystac_client.Client.open(url, stac_io=…)``.
+
+    Its errors are ours, and pystac-client's ``APIError`` as well.
+
+    Args:
+        stac_io: The reader whose session, tokens and settings are shared; by default a new one,
+            with the token from the environment. A token makes a new one, too.
+        parameters: As in :meth:`update`.
+        request_modifier: As in :meth:`update`.
+        timeout: As for :class:`~stac_gitlab.GitLabStacIO`; None for what is usual there.
+        **options: For the new one; see :class:`~stac_gitlab.GitLabStacIO`.
+
+    Raises:
+        ConfigurationError: If an option makes no sense.
+    """
+
+    def __init__(
+        self,
+        stac_io: GitLabStacIO | TokenSource = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        request_modifier: RequestModifier | None = None,
+        timeout: Any = None,
+        **options: Any,
+    ) -> None:
+        # Neither constructor of the base classes: one would make a second session, and the other a
+        # session without tokens.
+        if not isinstance(stac_io, GitLabStacIO):
+            stac_io = GitLabStacIO(stac_io, **options)
+        elif options:
+            raise ConfigurationError("Pass either a reader, or options for a new one.")
+        self.__dict__.update(stac_io.__dict__)
+        self._parameters: dict[str, Any] = {}
+        self._req_modifier: RequestModifier | None = None
+        self._home: Origin | None = None
+        self.update(parameters=parameters, request_modifier=request_modifier, timeout=timeout)
+
+    def __getstate__(self) -> dict[str, Any]:
+        more = {"_parameters": self._parameters, "_home": self._home}
+        return {**super().__getstate__(), **more, "_req_modifier": self._req_modifier}
+
+    @property
+    def timeout(self) -> Any:
+        """Seconds to wait for a connection, and between two packets of an answer."""
+        return self.session.timeout
+
+    @timeout.setter
+    def timeout(self, timeout: Any) -> None:
+        self.session.timeout = timeout_pair(timeout)
+
+    def update(
+        self,
+        headers: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        request_modifier: RequestModifier | None = None,
+        timeout: Any = None,
+    ) -> None:
+        """Add to the settings, as ``Client.open`` does; what is None stays as it is.
+
+        Args:
+            headers: More headers; those that may hold a secret go where the token goes.
+            parameters: More query parameters, sent to the server that is opened and to those that
+                get the token.
+            request_modifier: Called with every ``requests.Request`` before it is sent.
+            timeout: Seconds.
+        """
+        self.headers.update(headers or {})
+        self._parameters.update(parameters or {})
+        if request_modifier is not None:
+            self._req_modifier = request_modifier
+        if timeout is not None:
+            self.timeout = timeout
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def read_text(self, source: HREF, *args: Any, **kwargs: Any) -> str:
+        """Return the text at a URL, a ``file://`` URL or a local path, without tokens.
+
+        Raises:
+            STACGitLabError: If a URL cannot be read. It is an ``APIError``, too.
+            OSError: If a local file cannot be read.
+        """
+        if isinstance(source, pystac.Link) or is_local(str(source)):
+            return super().read_text(source)
+        return self.request(str(source), *args, **kwargs)
+
+    def read_json(self, source: HREF, *_: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the JSON object at a URL, a ``file://`` URL or a local path.
+
+        Args:
+            source: As in :meth:`read_text`.
+            **kwargs: `method`, `headers` and `parameters`, as :meth:`request` takes them. A POST
+                asks here, and does not create: it is tried again.
+
+        Raises:
+            STACGitLabError: If a URL cannot be read. It is an ``APIError``, too.
+            OSError: If a local file cannot be read.
+        """
+        if isinstance(source, pystac.Link) or is_local(str(source)):
+            return super().read_json(source)
+        request = _page_request(str(source), **kwargs)
+        self._open(request.href)
+        return dict(self.read_page(request).document)
+
+    def request(
+        self,
+        href: str,
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Send a request, and return the text of the answer.
+
+        pystac-client changes items this way: a POST or PATCH is sent once.
+
+        Args:
+            href: The URL.
+            method: GET by default.
+            headers: More headers. None of them is a secret.
+            parameters: The body of a POST, PUT or PATCH; query parameters otherwise.
+
+        Raises:
+            STACGitLabError: If it fails. It is an ``APIError``, too.
+        """
+        self._open(href)
+        asked = _page_request(href, method=method, headers=headers, parameters=parameters)
+        asked = self._modified(asked)
+        with _api_errors():
+            text = self.session.fetch(
+                asked.href,
+                text_of,
+                max_bytes=self.max_document_bytes,
+                method=asked.method,
+                headers=asked.headers,
+                json=asked.body,
+            )
+        return text_without_tokens(text, self.credentials.secrets())
+
+    def get_pages(
+        self,
+        url: str,
+        method: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a search or a list of collections, empty ones left out.
+
+        pystac-client stops at an empty page, although another may follow.
+
+        Raises:
+            STACGitLabError: If a page cannot be read. It is an ``APIError``, too.
+        """
+        self._open(url)
+        request = _page_request(url, method=method, parameters=parameters)
+        with _api_errors():
+            first = self.read_page(request)
+            name = "collections" if "collections" in first.document else "features"
+            read_already = [first]
+
+            def read(asked: PageRequest) -> Page:
+                return read_already.pop() if read_already else self.read_page(asked)
+
+            pages = Pages(read, request, field_name=name)
+        with contextlib.closing(pages):
+            while True:
+                with _api_errors():
+                    page = next(pages, None)
+                if page is None:
+                    return
+                if page.features(name):
+                    yield dict(page.document)
+
+    def write_text(self, dest: HREF, txt: str, *args: Any, **kwargs: Any) -> None:
+        """Write a text to a local path; see :meth:`stac_gitlab.GitLabStacIO.write_text`."""
+        GitLabStacIO.write_text(self, dest, txt, *args, **kwargs)
+
+    def _fetch(
+        self,
+        request: PageRequest,
+        parse: Callable[[Document], T],
+        *,
+        retry: RetryPolicy | None = None,
+    ) -> T:
+        with _api_errors():
+            return super()._fetch(self._modified(request), parse, retry=retry)
+
+    def _open(self, url: str) -> None:
+        if self._home is None:
+            self._home = Origin.of(url)
+        self.credentials.bind(url)
+
+    def _modified(self, request: PageRequest) -> PageRequest:
+        """Add the parameters that go with every request, and let the caller's function see it."""
+        href = request.href
+        if self._parameters and (Origin.of(href) == self._home or self.credentials.allows(href)):
+            href = with_parameters(href, {n: str(v) for n, v in self._parameters.items()})
+        if self._req_modifier is None:
+            return PageRequest(href, request.method, request.headers, request.body)
+        asked = requests.Request(
+            request.method, href, headers=dict(request.headers), json=request.body
+        )
+        asked = self._req_modifier(asked) or asked
+        prepared = asked.prepare()
+        headers = {
+            name: value
+            for name, value in (prepared.headers or {}).items()
+            if name.lower() != "content-length"
+        }
+        return PageRequest(
+            prepared.url or href, prepared.method or request.method, headers, asked.json
+        )
+
+
+def _page_request(
+    href: str,
+    *,
+    method: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> PageRequest:
+    """Return what pystac-client means by a method and parameters."""
+    method = (method or "GET").upper()
+    if method in ("POST", "PUT", "PATCH"):
+        return PageRequest(href, method, headers or {}, cast("Any", parameters))
+    if parameters:
+        href = requests.Request("GET", href, params=parameters).prepare().url or href
+    return PageRequest(href, method, headers or {})
+
+
+# -- errors -----------------------------------------------------------------------------------
+
+
+def _also_api_error(cls: type[STACGitLabError]) -> type[STACGitLabError]:
+    """Return a class that is one of our errors, and the one that users of pystac-client catch."""
+    made = type(cls.__name__, (cls, APIError), {"__doc__": cls.__doc__, "status_code": None})
+    # Under a name of this module, so that an error survives a pickle.
+    made.__module__, made.__qualname__ = __name__, f"_API{cls.__name__}"
+    globals()[made.__qualname__] = made
+    return cast("type[STACGitLabError]", made)
+
+
+_API_ERRORS: dict[type[STACGitLabError], type[STACGitLabError]] = {
+    cls: _also_api_error(cls)
+    for cls in vars(errors).values()
+    if isinstance(cls, type)
+    and issubclass(cls, (errors.HTTPStatusError, errors.NetworkError, errors.InvalidResponseError))
+}
+
+
+@contextlib.contextmanager
+def _api_errors() -> Iterator[None]:
+    """Turn what goes wrong at a server into the same error that is an ``APIError``, too."""
+    try:
+        yield
+    except STACGitLabError as error:
+        cls = _API_ERRORS.get(type(error))
+        if cls is None:
+            raise
+        both = cls.__new__(cls, *error.args)
+        both.args = error.args
+        both.__dict__.update(error.__dict__)
+        raise both.with_traceback(error.__traceback__) from error.__cause__

@@ -1,0 +1,461 @@
+"""Servers that other people wrote, started once for all tests: PgSTAC, rustac, and nginx as a gate.
+
+`servers/install.sh` installs them. `STAC_GITLAB_SERVERS_VENV` names the virtual environment that it
+made. Where one of them cannot be started the tests are skipped and say why, unless
+`STAC_GITLAB_REQUIRE_SERVERS=1`. They are started in a temporary folder, on free ports of the
+loopback interface, and stopped at the end; PostgreSQL by a user who is not root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+VENV = "STAC_GITLAB_SERVERS_VENV"
+REQUIRED = "STAC_GITLAB_REQUIRE_SERVERS"
+POSTGRES = Path("/usr/lib/postgresql/15/bin")
+PATIENCE = 60.0
+"""Seconds that a server may take until it answers."""
+
+TOKEN = "glpat-gate-0123456789"
+"""The token that the gate lets in. One that ends in `-guest` is known, and has no rights."""
+
+
+def unavailable(why: str) -> NoReturn:
+    """Skip, or fail where the servers have to be there."""
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(f"{REQUIRED}=1, but {why}", pytrace=False)
+    pytest.skip(f"{why}: run tests/servers/install.sh and set {VENV}")
+
+
+def program(name: str) -> str:
+    """A program of the servers' virtual environment."""
+    venv = os.environ.get(VENV)
+    if not venv:
+        unavailable(f"{VENV} is not set")
+    path = Path(venv) / "bin" / name
+    if not path.exists():
+        unavailable(f"there is no {path}")
+    return str(path)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.create_server((host, 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def as_user() -> list[str]:
+    """What goes before a command that must not run as root."""
+    return ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+
+
+class Process:
+    """A program in the background, which writes to a file."""
+
+    def __init__(self, command: list[str], log: Path, **environment: str) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self._running = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **environment},
+                cwd=log.parent,
+            )
+
+    def wait_for(self, url: str) -> None:
+        """Wait until the server answers, with whatever status."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self._running.poll() is None:
+            try:
+                with urlopen(url, timeout=5):
+                    return
+            except URLError as error:
+                if hasattr(error, "status"):
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        unavailable(f"{url} does not answer: {self.log.read_text(errors='replace')[-1500:]}")
+
+    def stop(self) -> None:
+        self._running.terminate()
+        try:
+            self._running.wait(15)
+        except subprocess.TimeoutExpired:
+            self._running.kill()
+            self._running.wait()
+
+
+def run(*command: str, **environment: str) -> None:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=PATIENCE,
+        check=False,
+        cwd="/",
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace")
+        unavailable(f"{Path(command[0]).name} failed: {said[-1500:]}")
+
+
+# -- what they hold -----------------------------------------------------------------------------
+
+TIED = "tied"
+COUNT = 1000
+FIRST_DAY = datetime(2020, 1, 1, tzinfo=timezone.utc)
+
+
+def item(number: int, collection: str = TIED, prefix: str = "item") -> dict[str, Any]:
+    """One of a thousand items: every ten of them have the same datetime, and the same place."""
+    when = FIRST_DAY + timedelta(days=number // 10)
+    west, south = -170.0 + (number // 10) * 3, -60.0 + (number // 10)
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "id": f"{prefix}-{number:04}",
+        "collection": collection,
+        "geometry": {"type": "Point", "coordinates": [west, south]},
+        "bbox": [west, south, west, south],
+        "properties": {"datetime": when.isoformat().replace("+00:00", "Z"), "number": number},
+        "links": [],
+        "assets": {"data": {"href": f"https://files.example.org/{number}.tif", "roles": ["data"]}},
+    }
+
+
+def collection(name: str) -> dict[str, Any]:
+    return {
+        "type": "Collection",
+        "stac_version": "1.0.0",
+        "id": name,
+        "description": f"About {name}",
+        "license": "other",
+        "extent": {
+            "spatial": {"bbox": [[-180, -90, 180, 90]]},
+            "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]},
+        },
+        "links": [],
+    }
+
+
+COLLECTIONS = [TIED, "empty", *(f"small-{number:02}" for number in range(13))]
+ITEMS = [item(number) for number in range(COUNT)]
+SMALL = [item(number, f"small-{number:02}", "small") for number in range(13)]
+
+
+# -- stac-fastapi on PgSTAC ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PgSTAC:
+    """A running stac-fastapi on PgSTAC.
+
+    Attributes:
+        url: Its landing page.
+        port: Its port on the loopback interface.
+    """
+
+    url: str
+    port: int
+
+
+@pytest.fixture(scope="session")
+def pgstac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PgSTAC]:
+    """stac-fastapi on PgSTAC, with transactions, and with counting switched on."""
+    pypgstac, uvicorn = program("pypgstac"), program("uvicorn")
+    if not (POSTGRES / "initdb").exists():
+        unavailable(f"there is no PostgreSQL in {POSTGRES}")
+    # Not below the tests' folder: nobody else may look into that one.
+    folder = folder_of_the_database(tmp_path_factory)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        database = _database(folder, stack)
+        _load(folder, pypgstac, database)
+        port = free_port()
+        server = Process(
+            [uvicorn, "--factory", "stac_fastapi.pgstac.app:create_app", "--port", str(port)],
+            folder / "uvicorn.log",
+            **database,
+            ENABLE_TRANSACTIONS_EXTENSIONS="TRUE",
+        )
+        stack.callback(server.stop)
+        server.wait_for(f"http://127.0.0.1:{port}/_mgmt/ping")
+        yield PgSTAC(f"http://127.0.0.1:{port}/", port)
+
+
+def folder_of_the_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the user of the database may enter and own."""
+    if os.geteuid() != 0:
+        return tmp_path_factory.mktemp("servers")
+    folder = tempfile.mkdtemp(prefix="stac-gitlab-servers-")
+    shutil.chown(folder, "postgres", "postgres")
+    return Path(folder)
+
+
+def _database(folder: Path, stack: contextlib.ExitStack) -> dict[str, str]:
+    port = free_port()
+    cluster = folder / "cluster"
+    run(
+        *as_user(),
+        *(str(POSTGRES / "initdb"), "-D", str(cluster), "-U", "stac", "--auth=trust"),
+        *("-E", "UTF8", "--locale=C.UTF-8", "--no-sync"),
+    )
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        "unix_socket_directories": str(folder),
+        "fsync": "off",
+        "full_page_writes": "off",
+        "synchronous_commit": "off",
+    }
+    options = [f"-c{name}={value}" for name, value in settings.items()]
+    command = [*as_user(), str(POSTGRES / "postgres"), "-D", str(cluster), *options]
+    server = Process(command, folder / "postgres.log")
+    stack.callback(server.stop)
+    ready = [str(POSTGRES / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+    deadline = time.monotonic() + PATIENCE
+    while subprocess.run(ready, check=False).returncode:
+        if time.monotonic() > deadline:
+            unavailable(f"PostgreSQL does not start: {server.log.read_text(errors='replace')}")
+        time.sleep(0.05)
+    database = {
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(port),
+        "PGUSER": "stac",
+        "PGPASSWORD": "unused",
+        "PGDATABASE": "stac",
+    }
+    run(str(POSTGRES / "createdb"), "stac", **database)
+    return database
+
+
+def _load(folder: Path, pypgstac: str, database: dict[str, str]) -> None:
+    run(pypgstac, "migrate", **database)
+    for table, rows in (
+        ("collections", [collection(name) for name in COLLECTIONS]),
+        ("items", [*ITEMS, *SMALL]),
+    ):
+        file = folder / f"{table}.ndjson"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        run(pypgstac, "load", table, str(file), "--method", "insert", **database)
+    count = "UPDATE pgstac.pgstac_settings SET value = 'on' WHERE name = 'context'"
+    run(str(POSTGRES / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-c", count, **database)
+
+
+# -- rustac -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def rustac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """rustac with the same items in memory: another author, another way to page."""
+    command = program("rustac")
+    folder = tmp_path_factory.mktemp("rustac")
+    files = []
+    for name in COLLECTIONS[:3]:
+        files.append(folder / f"{name}.json")
+        files[-1].write_text(json.dumps(collection(name)))
+    items = {"type": "FeatureCollection", "features": [*ITEMS, SMALL[0]]}
+    files.append(folder / "items.json")
+    files[-1].write_text(json.dumps(items))
+    port = free_port()
+    server = Process(
+        [command, "serve", "-a", f"127.0.0.1:{port}", *map(str, files)], folder / "rustac.log"
+    )
+    try:
+        server.wait_for(f"http://127.0.0.1:{port}/")
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.stop()
+
+
+# -- nginx, as the gate before PgSTAC -----------------------------------------------------------
+
+_NGINX = """
+daemon off;
+{user}
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    default_type application/json;
+
+    log_format audit '$server_addr $request_method $request_uri $status '
+        'x-gitlab-token="$http_x_gitlab_token" private-token="$http_private_token" '
+        'authorization="$http_authorization"';
+    access_log {folder}/audit.log audit;
+
+    map "$http_x_gitlab_token|$http_private_token|$http_authorization" $who {{
+        default            "stranger";
+        "||"               "nobody";
+        "{token}||"        "member";
+        "|{token}|"        "member";
+        "||Bearer {token}" "member";
+        "{token}-guest||"  "guest";
+    }}
+    map $who $refusal {{
+        default  "";
+        stranger 401;
+        nobody   401;
+        guest    403;
+    }}
+    limit_req_zone $binary_remote_addr zone=slow:1m rate=20r/s;
+
+    proxy_set_header Host $http_host;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Forwarded-Port $server_port;
+
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {folder}/server.pem;
+        ssl_certificate_key {folder}/server.key;
+        error_page 401 = @unauthorized;
+        error_page 403 = @forbidden;
+
+        location / {{
+            if ($refusal = 401) {{ return 401; }}
+            if ($refusal = 403) {{ return 403; }}
+            proxy_pass http://127.0.0.1:{upstream};
+        }}
+        location @unauthorized {{ return 401 '{{"message": "401 Unauthorized"}}'; }}
+        location @forbidden {{ return 403 '{{"message": "403 Forbidden"}}'; }}
+
+        # Downloads are stored elsewhere.
+        location /files/ {{
+            if ($refusal = 401) {{ return 401; }}
+            return 302 http://127.0.0.2:{store}$request_uri;
+        }}
+
+        # The web routes of a GitLab, which know no tokens, and the API, which does.
+        location ~ ^/[^/]+/[^/]+/-/(raw|blob)/ {{ return 302 /users/sign_in; }}
+        location = /users/sign_in {{
+            default_type text/html;
+            return 200 '<!DOCTYPE html><html><form action="/users/sign_in"></form></html>';
+        }}
+        location ~ ^/api/v4/projects/alpine/catalog/repository/files/(.+)/raw$ {{
+            if ($refusal = 401) {{ return 401; }}
+            alias {folder}/files/$1;
+        }}
+    }}
+    server {{
+        listen 127.0.0.1:{limited};
+        limit_req zone=slow burst=2 nodelay;
+        limit_req_status 429;
+        error_page 429 = @later;
+        location / {{ proxy_pass http://127.0.0.1:{upstream}; }}
+        location @later {{
+            add_header Retry-After 1 always;
+            return 429 '{{"message": "Retry later"}}';
+        }}
+    }}
+    server {{
+        listen 127.0.0.2:{store};
+        location /files/ {{ root {folder}; default_type application/octet-stream; }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """nginx before PgSTAC.
+
+    Attributes:
+        url: The landing page, over TLS; every request needs a token.
+        limited_url: The landing page for everybody, twenty requests a second.
+        authority: The certificate that vouches for the server.
+        folder: Holds `audit.log`, and `files/`, which are served from another origin.
+    """
+
+    url: str
+    limited_url: str
+    authority: Path
+    folder: Path
+
+    def audit(self) -> list[str]:
+        """What arrived since the last call, with the headers that may hold tokens."""
+        log = self.folder / "audit.log"
+        # nginx writes a line when an answer is through, which the client may know before.
+        time.sleep(0.05)
+        lines = log.read_text().splitlines()
+        with log.open("w"):
+            pass
+        return lines
+
+
+@pytest.fixture(scope="session")
+def gate(pgstac: PgSTAC, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    """The gate, with a certificate of an authority that was made for it."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if nginx is None:
+        unavailable("there is no nginx")
+    folder = tmp_path_factory.mktemp("gate")
+    _certificates(folder)
+    (folder / "files").mkdir()
+    port, limited, store = free_port(), free_port(), free_port("127.0.0.2")
+    settings = _NGINX.format(
+        folder=folder,
+        user="user root;" if os.geteuid() == 0 else "",
+        token=TOKEN,
+        port=port,
+        limited=limited,
+        store=store,
+        upstream=pgstac.port,
+    )
+    (folder / "nginx.conf").write_text(settings)
+    command = [nginx, "-p", str(folder), "-c", "nginx.conf", "-e", str(folder / "error.log")]
+    server = Process(command, folder / "nginx.log")
+    try:
+        server.wait_for(f"http://127.0.0.1:{limited}/")
+        (folder / "audit.log").write_text("")
+        yield Gate(
+            f"https://127.0.0.1:{port}/",
+            f"http://127.0.0.1:{limited}/",
+            folder / "authority.pem",
+            folder,
+        )
+    finally:
+        server.stop()
+
+
+def _certificates(folder: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        unavailable("there is no openssl")
+    authority, key = str(folder / "authority.pem"), str(folder / "authority.key")
+    server, server_key = str(folder / "server.pem"), str(folder / "server.key")
+    kind = ["req", "-x509", "-nodes", "-days", "2", "-newkey", "rsa:2048"]
+    run(
+        *(openssl, *kind, "-subj", "/CN=An authority for tests", "-keyout", key, "-out", authority),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+    )
+    run(
+        *(openssl, *kind, "-subj", "/CN=127.0.0.1", "-keyout", server_key, "-out", server),
+        *("-CA", authority, "-CAkey", key, "-addext", "basicConstraints=critical,CA:FALSE"),
+        *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+    )

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs the servers that the tests marked as slow talk to: PostgreSQL with PostGIS and nginx from
+# Debian, stac-fastapi on PgSTAC and rustac into a virtual environment of their own.
+#
+#     tests/servers/install.sh FOLDER
+#     STAC_GITLAB_SERVERS_VENV=FOLDER python -m pytest -m slow
+set -euo pipefail
+venv=${1:?"usage: $0 FOLDER (of the virtual environment that is made)"}
+
+missing=()
+[ -x /usr/lib/postgresql/15/bin/initdb ] || missing+=(postgresql-15)
+[ -e /usr/share/postgresql/15/extension/postgis.control ] || missing+=(postgresql-15-postgis-3)
+command -v nginx > /dev/null || missing+=(nginx-light)
+command -v openssl > /dev/null || missing+=(openssl)
+if [ "${#missing[@]}" -gt 0 ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends "${missing[@]}"
+fi
+
+python3 -m venv "$venv"
+"$venv/bin/pip" install -q --disable-pip-version-check \
+    'stac-fastapi.pgstac==7.2.0' 'pypgstac[psycopg]==0.10.0' 'uvicorn' 'rustac==0.9.18'
