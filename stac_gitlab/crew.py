@@ -8,16 +8,21 @@ bears is not decided here: a 429 slows the session that all jobs share.
 from __future__ import annotations
 
 import contextlib
+import pickle
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import DownloadError
-from stac_gitlab.jobs import Job, OnBytes, do_job
+from stac_gitlab.jobs import Job, do_job
 from stac_gitlab.names import shown
+from stac_gitlab.progress import Progress
 from stac_gitlab.report import AssetResult
 from stac_gitlab.stac_io import GitLabStacIO
 
@@ -33,57 +38,56 @@ _SUBMITTED_AT_ONCE = 256
 
 
 class Crew:
-    """Does jobs in threads of its own, or in an executor of the caller's.
+    """Does jobs in threads of its own, or in an executor of the caller's. Works once.
 
     Args:
         stac_io: The reader whose session to use.
+        told: Who is told how far it is. What goes to another process tells only its end.
         workers: How many jobs to do at a time; None for as many as pay.
         executor: Any ``concurrent.futures.Executor``. What goes to another process is pickled.
-        on_bytes: Told about bytes as they come; not from an executor, which may be elsewhere.
+        fail_fast: Whether to end everything with the first failure.
     """
 
     def __init__(
         self,
         stac_io: GitLabStacIO,
+        told: Progress,
         *,
         workers: int | None = None,
         executor: Executor | None = None,
-        on_bytes: OnBytes | None = None,
+        fail_fast: bool = False,
     ) -> None:
         self._stac_io = stac_io
-        self._executor = executor
-        self._on_bytes = on_bytes
+        self._told = told
+        self._fail_fast = fail_fast
         self._stop = threading.Event()
-        self._pool: ThreadPoolExecutor | None = None
+        self._takes_more = True
+        self._own: ThreadPoolExecutor | None = None
         if executor is None:
             ceiling = workers or MAX_WORKERS
-            self._pool = ThreadPoolExecutor(ceiling, thread_name_prefix="stac-gitlab")
+            executor = self._own = ThreadPoolExecutor(ceiling, thread_name_prefix="stac-gitlab")
             self._width = _Width(workers or START_WORKERS, ceiling)
         else:
             self._width = _Width(_SUBMITTED_AT_ONCE, _SUBMITTED_AT_ONCE)
+        self._executor = executor
+        # Its own kind alone: there are executors derived from it that work in other interpreters.
+        self._is_here = type(executor) is ThreadPoolExecutor
+        self._reader = _Reader(stac_io)
 
-    def stop(self) -> None:
-        """Let jobs under way end as failed, within a second."""
-        self._stop.set()
+    def do(self, jobs: Iterable[Job], note: Callable[[Job, AssetResult], None]) -> None:
+        """Do all jobs, and pass each with what became of it to `note`, as they end.
 
-    def do(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, AssetResult]]:
-        """Yield each job with what became of it, as they end.
-
-        Jobs are taken from `jobs` as places get free. Whatever ends the iteration, an interrupt
-        included, ends the jobs under way before it is passed on.
+        Jobs are taken from `jobs` as places get free. Whatever ends it, an interrupt included, ends
+        the jobs under way before it is passed on.
         """
         done: queue.SimpleQueue[Future[AssetResult]] = queue.SimpleQueue()
         under_way: dict[Future[AssetResult], Job] = {}
         waiting = iter(jobs)
-        exhausted = False
         try:
             while True:
-                while not exhausted and not self._stop.is_set():
-                    if len(under_way) >= self._width.now:
-                        break
+                while self._takes_more and len(under_way) < self._width.now:
                     job = next(waiting, None)
                     if job is None:
-                        exhausted = True
                         break
                     future = self._submit(job)
                     under_way[future] = job
@@ -92,23 +96,82 @@ class Crew:
                     return
                 future = _next(done)
                 job = under_way.pop(future)
-                result = _result(future, job)
-                self._width.note(result.size or 0)
-                yield job, result
+                result = self._result(future, job)
+                self._width.note(result)
+                self._told.done(job.name, result.size)
+                note(job, result)
+                if self._fail_fast and result.error is not None:
+                    self._call_off(under_way)
         finally:
-            self._stop.set()
-            for future in under_way:
-                future.cancel()
-            if self._pool is not None:
-                self._pool.shutdown(wait=True, cancel_futures=True)
+            running = self._call_off(under_way)
+            if self._own is not None:
+                self._own.shutdown(wait=True, cancel_futures=True)
+            elif self._is_here:
+                wait(running)
 
     def _submit(self, job: Job) -> Future[AssetResult]:
-        if self._pool is not None:
-            return self._pool.submit(
-                do_job, job, self._stac_io, stop=self._stop, on_bytes=self._on_bytes
+        try:
+            if self._is_here:
+                return self._executor.submit(
+                    do_job, job, self._stac_io, stop=self._stop, on_bytes=self._told.advance
+                )
+            return self._executor.submit(_do_elsewhere, job, self._reader)
+        except Exception as error:  # noqa: BLE001  # an executor may fail in any way of its own
+            # One that takes this job no more takes no other either.
+            self._takes_more = False
+            refused: Future[AssetResult] = Future()
+            refused.set_exception(error)
+            return refused
+
+    def _call_off(self, under_way: Iterable[Future[AssetResult]]) -> list[Future[AssetResult]]:
+        """Let everything end as soon as it can; return what has begun already."""
+        self._takes_more = False
+        self._stop.set()
+        return [future for future in list(under_way) if not future.cancel()]
+
+    def _result(self, future: Future[AssetResult], job: Job) -> AssetResult:
+        try:
+            return future.result()
+        except CancelledError:
+            return job.result("failed", error=DownloadError(f"{shown(job.key)}: called off."))
+        except Exception as error:  # noqa: BLE001  # of the executor, or of who is told
+            text = scrub(str(error), self._stac_io.session.credentials.secrets())
+            failure = DownloadError(
+                f"{shown(job.key)}: it could not be done ({type(error).__name__}: {text})."
             )
-        assert self._executor is not None  # noqa: S101  # one of the two is there
-        return self._executor.submit(do_job, job, self._stac_io)
+            return job.result("failed", error=failure)
+
+
+class _Reader:
+    """Takes a reader along; in this process as it is, to others as bytes."""
+
+    def __init__(self, stac_io: GitLabStacIO) -> None:
+        self.stac_io = stac_io
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _PickledReader, (pickle.dumps(self.stac_io),)
+
+
+@dataclass(frozen=True)
+class _PickledReader:
+    """A reader that is made where a job needs it, so that the job fails where it cannot be."""
+
+    pickled: bytes
+
+    @property
+    def stac_io(self) -> GitLabStacIO:
+        return _reader_from(self.pickled)
+
+
+@lru_cache(maxsize=8)
+def _reader_from(pickled: bytes) -> GitLabStacIO:
+    """Make a reader, once in each process for all jobs: they share its connections."""
+    stac_io: GitLabStacIO = pickle.loads(pickled)  # noqa: S301  # pickled by ourselves, just before
+    return stac_io
+
+
+def _do_elsewhere(job: Job, reader: _Reader | _PickledReader) -> AssetResult:
+    return do_job(job, reader.stac_io)
 
 
 def _next(done: queue.SimpleQueue[Future[AssetResult]]) -> Future[AssetResult]:
@@ -118,37 +181,30 @@ def _next(done: queue.SimpleQueue[Future[AssetResult]]) -> Future[AssetResult]:
             return done.get(timeout=0.5)
 
 
-def _result(future: Future[AssetResult], job: Job) -> AssetResult:
-    try:
-        return future.result()
-    except Exception as error:  # noqa: BLE001  # an executor may fail in any way of its own
-        failure = DownloadError(
-            f"{shown(job.key)}: the executor could not do it ({type(error).__name__}: "
-            f"{scrub(str(error))})."
-        )
-        return job.result("failed", error=failure)
-
-
 class _Width:
     """How many jobs are done at a time: doubled while it pays."""
 
-    def __init__(self, start: int, ceiling: int) -> None:
+    def __init__(
+        self, start: int, ceiling: int, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.now = start
         self._ceiling = ceiling
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._jobs = 0
         self._bytes = 0
         self._best = 0.0
 
-    def note(self, size: int) -> None:
+    def note(self, result: AssetResult) -> None:
         """Note the end of a job; at the end of a round, decide."""
         if self.now >= self._ceiling:
             return
         self._jobs += 1
-        self._bytes += size
+        if result.status in ("downloaded", "resumed"):
+            self._bytes += result.size or 0
         if self._jobs < 2 * self.now:
             return
-        elapsed = max(time.monotonic() - self._began, 1e-6)
+        elapsed = max(self._clock() - self._began, 1e-6)
         # A file costs a round trip whatever its size: what counts is files where they are small,
         # and bytes where they are large.
         rate = (self._jobs + self._bytes / 2**18) / elapsed
@@ -157,4 +213,4 @@ class _Width:
         else:
             self._ceiling = self.now
         self._best = max(self._best, rate)
-        self._began, self._jobs, self._bytes = time.monotonic(), 0, 0
+        self._began, self._jobs, self._bytes = self._clock(), 0, 0

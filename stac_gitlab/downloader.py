@@ -1,31 +1,29 @@
 """STACDownloader: the assets of items brought home, many at a time.
 
-What one file needs is ``transfer``'s work, planning and doing one asset is that of ``jobs``, the
-threads are ``crew``'s. What is left for this module is what users call.
+What one file needs is ``transfer``'s work, planning that of ``plan``, the threads are ``crew``'s,
+and many items ``batch``'s. What is left for this module is what users call.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import string
 import time
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 from urllib.parse import quote
 
 import pystac
-from pystac.utils import make_relative_href
 
-from stac_gitlab.assets import HasAssets, Names, filter_assets
+from stac_gitlab.assets import HasAssets, Names
 from stac_gitlab.auth import URL_VARIABLE, TokenSource
+from stac_gitlab.batch import DEFAULT_TEMPLATE, Batch
 from stac_gitlab.crew import Crew
+from stac_gitlab.documents import text_without_tokens
 from stac_gitlab.errors import (
     AssetNotFoundError,
     ConfigurationError,
@@ -33,19 +31,13 @@ from stac_gitlab.errors import (
     NothingToDownloadWarning,
     STACGitLabError,
 )
-from stac_gitlab.jobs import Job, Overwrite, Planner
-from stac_gitlab.names import (
-    FileNaming,
-    NameClashError,
-    TakenNames,
-    contained_path,
-    relative_path,
-    shown,
-)
-from stac_gitlab.progress import Progress, ProgressOption, progress_for
-from stac_gitlab.records import read_records
+from stac_gitlab.hrefs import Locator
+from stac_gitlab.jobs import Job, Overwrite
+from stac_gitlab.names import contained_path, relative_path, shown
+from stac_gitlab.plan import Options, Planner, check_space
+from stac_gitlab.progress import ProgressOption, progress_for
 from stac_gitlab.remote_file import open_remote
-from stac_gitlab.report import AssetResult, BatchReport, DownloadReport, human_size
+from stac_gitlab.report import AssetResult, BatchReport, DownloadReport
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.sharinghub import api_url
 from stac_gitlab.stac_io import GitLabStacIO
@@ -55,13 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STACDownloader"]
 
-DEFAULT_TEMPLATE = "{collection}/{id}/{key}"
-
 # What tells a glob from the name of an asset.
 _GLOB = re.compile(r"[*?\[]")
-# Of the items of a batch, this many take turns, so that a large one does not keep the rest waiting.
-_ITEMS_AT_ONCE = 4
-_OVERWRITE = ("if-changed", "always", "never", "error")
 
 
 class DownloadOptions(TypedDict, total=False):
@@ -214,45 +201,24 @@ class STACDownloader:
                 ``report`` tell which and why.
             ConfigurationError: If an argument makes no sense.
         """
-        chosen = filter_assets(
-            item,
+        wishes = self._wishes(
             roles=roles,
             exclude_roles=exclude_roles,
             include=include,
             exclude=exclude,
             media_types=media_types,
-        )
-        _check_selection(item, chosen, include, roles)
-        planner = self._planner(
-            output_dir,
-            dry_run=dry_run,
+            alternates=alternates,
             overwrite=overwrite,
             verify=verify,
+            fail_fast=fail_fast,
+            dry_run=dry_run,
             portable_names=portable_names,
-            alternates=alternates,
+            progress=progress,
+            executor=executor,
         )
-        jobs, refused = planner.plan(item, chosen)
-        results = {result.key: result for result in refused}
-        try:
-            TakenNames(_naming(planner)).take({job.key: job.path for job in jobs})
-        except NameClashError as clash:
-            results.update(
-                (j.key, j.result("failed", error=clash)) for j in jobs if j.key in clash.names
-            )
-            report = DownloadReport({key: results[key] for key in chosen if key in results})
-            raise _failure(report) from clash
-        if dry_run:
-            results.update((job.key, _planned(job)) for job in jobs)
-        elif not (refused and fail_fast):
-            _check_space(planner.folder, jobs)
-            with progress_for(self.progress if progress is None else progress) as told:
-                told.expect(len(jobs), sum(job.source.size or 0 for job in jobs))
-                for job, result in self._do(jobs, told, executor, fail_fast=fail_fast):
-                    results[job.key] = result
-        report = DownloadReport({key: results[key] for key in chosen if key in results})
-        if not report.ok:
-            raise _failure(report)
-        return report
+        chosen = _chosen(item, wishes)
+        planner = Planner(self.stac_io.session, Path(output_dir), wishes)
+        return self._download(item, chosen, planner, wishes)
 
     def download_item(
         self,
@@ -277,16 +243,26 @@ class STACDownloader:
         Raises:
             DownloadError: As for :meth:`download_assets`; the item is not written then.
         """
+        wishes = self._wishes(**options)
+        chosen = _chosen(item, wishes)
+        name = relative_path(item.id, portable=wishes.portable_names)
+        relative = relative_path(f"{name}.json", portable=wishes.portable_names)
         if output_dir is None:
-            project = item.id.rstrip("/").rpartition("/")[2] or "item"
-            output_dir = Path(relative_path(f"{project}-{time.strftime('%Y%m%d-%H%M%S')}"))
-        folder = Path(output_dir)
-        path = relative_path(f"{item.id}.json", portable=options.get("portable_names", False))
-        report = self.download_assets(item, folder, **options)
-        if options.get("dry_run"):
-            return report
-        item_path = self._write_item(item, contained_path(folder, path), report)
-        return replace(report, item_path=item_path)
+            output_dir = f"{name.rpartition('/')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
+        planner = Planner(self.stac_io.session, Path(output_dir), wishes)
+        planner.reserve("the item itself", relative)
+        if wishes.dry_run:
+            return self._download(item, chosen, planner, wishes)
+        path = contained_path(planner.folder, relative)
+        is_there = path.exists()
+        if is_there and wishes.overwrite == "error":
+            raise DownloadError(
+                f"{str(path)!r} exists already. Remove it, or choose another overwrite=."
+            )
+        report = self._download(item, chosen, planner, wishes)
+        if not (is_there and wishes.overwrite == "never"):
+            self._write_item(item, path, report)
+        return replace(report, item_path=path)
 
     def open(self, asset: pystac.Asset, *, item: pystac.Item | None = None) -> BinaryIO:
         """Open an asset for reading, without a file on this machine.
@@ -315,11 +291,18 @@ class STACDownloader:
         key = next((key for key, a in owner.assets.items() if a is asset), None)
         if key is None:
             raise AssetNotFoundError(f"{owner!r} has no such asset as {asset!r}.")
-        planner = Planner(self.stac_io.session, Path(), {})
-        source, origin = planner.locate(owner, key, asset)
-        if origin is not None:
-            return origin.open("rb")
-        return open_remote(self.stac_io.session, source)
+        source, origin = Locator(self.stac_io.session).locate(owner, key, asset)
+        try:
+            if origin is not None:
+                return origin.open("rb")
+            return open_remote(self.stac_io.session, source)
+        except STACGitLabError:
+            raise
+        except OSError as error:
+            raise DownloadError(
+                f"{shown(key)}: {str(error.filename)!r} cannot be opened: "
+                f"{error.strerror or error}."
+            ) from error
 
     # -- many items -------------------------------------------------------------------------
 
@@ -347,16 +330,9 @@ class STACDownloader:
             DownloadError: If any asset of any item failed, after all others are done.
             ConfigurationError: If the template or an option makes no sense.
         """
-        batch = _Batch(self, Path(output_dir), template, options)
-        report = batch.run(items)
-        if not report.ok:
-            raise DownloadError(
-                f"{len(report.failed)} assets of {len(report)} items failed:\n"
-                + "\n".join(f"  {name}: {r.error}" for name, r in report.failed.items()),
-                errors={name: r.error for name, r in report.failed.items() if r.error},
-                report=report,
-            )
-        return report
+        wishes = self._wishes(**options)
+        batch = Batch(self.stac_io, Path(output_dir), template, wishes)
+        return batch.run(items, workers=self.max_workers)
 
     def download_collection(
         self,
@@ -373,196 +349,79 @@ class STACDownloader:
 
     # -- what they share --------------------------------------------------------------------
 
-    def _planner(
-        self, output_dir: str | os.PathLike[str], *, dry_run: bool, **options: Any
-    ) -> Planner:
-        if options["overwrite"] not in _OVERWRITE:
-            choices = ", ".join(map(repr, _OVERWRITE))
-            raise ConfigurationError(f"overwrite={options['overwrite']!r}: choose from {choices}.")
-        folder = Path(output_dir)
-        if not dry_run:
-            _make_folder(folder)
-        return Planner(self.stac_io.session, folder, read_records(folder), **options)
+    def _wishes(self, **options: Unpack[DownloadOptions]) -> Options:
+        wishes = Options(**options)
+        return replace(wishes, progress=self.progress) if wishes.progress is None else wishes
 
-    def _do(
+    def _download(
         self,
-        jobs: Iterable[Job],
-        told: Progress,
-        executor: Executor | None,
-        *,
-        fail_fast: bool,
-    ) -> Iterator[tuple[Job, AssetResult]]:
-        crew = Crew(
-            self.stac_io, workers=self.max_workers, executor=executor, on_bytes=told.advance
-        )
-        for job, result in crew.do(jobs):
-            told.done(job.key, result.size)
-            if result.error is not None and fail_fast:
-                crew.stop()
-            yield job, result
+        item: HasAssets,
+        chosen: Mapping[str, pystac.Asset],
+        planner: Planner,
+        options: Options,
+    ) -> DownloadReport:
+        jobs, refused = planner.plan(item, chosen)
+        results = {result.key: result for result in refused}
 
-    def _write_item(self, item: pystac.Item, path: Path, report: DownloadReport) -> Path:
+        def note(job: Job, result: AssetResult) -> None:
+            results[job.key] = result
+
+        if options.dry_run:
+            for job in jobs:
+                note(job, job.forecast())
+        elif not (refused and options.fail_fast):
+            check_space(jobs)
+            with progress_for(options.progress) as told:
+                told.expect(len(jobs), sum(job.source.size or 0 for job in jobs))
+                crew = Crew(
+                    self.stac_io,
+                    told,
+                    workers=self.max_workers,
+                    executor=options.executor,
+                    fail_fast=options.fail_fast,
+                )
+                crew.do(jobs, note)
+        report = DownloadReport({key: results[key] for key in chosen if key in results})
+        if not report.ok:
+            raise _failure(report)
+        return report
+
+    def _write_item(self, item: pystac.Item, path: Path, report: DownloadReport) -> None:
+        """Write an item whose hrefs lead to the files that came, and from here to all others."""
         copy = item.clone()
-        source = item.get_self_href()
-        copy.remove_links(pystac.RelType.SELF)
+        for link in copy.links:
+            link.target = link.get_absolute_href() or link.target
+        # What is read on its own has no relatives: asking for them would take the hub, and a token.
+        # The link to its collection stays: the schema demands it of an item that names one.
+        for rel in ("self", "root", "parent"):
+            copy.remove_links(rel)
+        start = path.parent.resolve()
         for key, asset in copy.assets.items():
             if key in report.paths:
-                asset.href = make_relative_href(
-                    report.paths[key].resolve().as_posix(), path.resolve().as_posix()
-                )
-            elif item.assets[key].get_absolute_href():
+                there = os.path.relpath(report.paths[key].resolve(), start).replace(os.sep, "/")
+                asset.href = there if there.startswith("../") else f"./{there}"
+            else:
                 asset.href = item.assets[key].get_absolute_href() or asset.href
+        source = item.get_self_href()
         if source:
             copy.add_link(pystac.Link("derived_from", source, media_type="application/geo+json"))
-        self.stac_io.save_json(
-            str(path), copy.to_dict(include_self_link=False, transform_hrefs=False)
-        )
-        return path
-
-
-class _Batch:
-    """The jobs of many items, planned as they are needed, and what became of them."""
-
-    def __init__(
-        self,
-        downloader: STACDownloader,
-        folder: Path,
-        template: str,
-        options: DownloadOptions,
-    ) -> None:
-        self._downloader = downloader
-        self._options = options
-        self._template = _checked_template(template)
-        self._planner = downloader._planner(
-            folder,
-            dry_run=options.get("dry_run", False),
-            overwrite=options.get("overwrite", "if-changed"),
-            verify=options.get("verify", True),
-            portable_names=options.get("portable_names", False),
-            alternates=options.get("alternates", ()),
-        )
-        self._taken = TakenNames(_naming(self._planner))
-        self._results: dict[str, dict[str, AssetResult]] = {}
-        self._broken: Exception | None = None
-
-    def run(self, items: Iterable[pystac.Item]) -> BatchReport:
-        options = self._options
-        if options.get("dry_run"):
-            for job in self._jobs(items, None):
-                self._note(job, _planned(job))
-        else:
-            told_option = options.get("progress")
-            with progress_for(
-                self._downloader.progress if told_option is None else told_option
-            ) as told:
-                jobs = self._jobs(items, told)
-                for job, result in self._downloader._do(
-                    jobs,
-                    told,
-                    options.get("executor"),
-                    fail_fast=options.get("fail_fast", False),
-                ):
-                    self._note(job, result)
-        if self._broken is not None:
-            raise self._broken
-        return BatchReport({i: DownloadReport(r) for i, r in self._results.items()})
-
-    def _note(self, job: Job, result: AssetResult) -> None:
-        self._results[job.item_id][job.key] = result
-
-    def _jobs(self, items: Iterable[pystac.Item], told: Progress | None) -> Iterator[Job]:
-        """Yield the jobs of a few items in turn, so that none keeps the others waiting."""
-        waiting = self._items(items)
-        turns: deque[Iterator[Job]] = deque()
-        while True:
-            while len(turns) < _ITEMS_AT_ONCE:
-                item = next(waiting, None)
-                if item is None:
-                    break
-                jobs = self._plan(item)
-                if told is not None:
-                    told.expect(len(jobs), sum(job.source.size or 0 for job in jobs))
-                turns.append(iter(jobs))
-            if not turns:
-                return
-            turn = turns.popleft()
-            job = next(turn, None)
-            if job is not None:
-                yield job
-                turns.append(turn)
-
-    def _items(self, items: Iterable[pystac.Item]) -> Iterator[pystac.Item]:
+        document = copy.to_dict(include_self_link=False, transform_hrefs=False)
+        secrets = self.stac_io.session.credentials.secrets()
+        text = text_without_tokens(self.stac_io.json_dumps(document), secrets)
         try:
-            yield from items
-        except (STACGitLabError, pystac.STACError) as error:
-            # What came before is brought home all the same; then the caller hears of it.
-            self._broken = error
-
-    def _plan(self, item: pystac.Item) -> list[Job]:
-        """Return the jobs of an item; one that is bad fails by itself."""
-        options = self._options
-        chosen = filter_assets(
-            item,
-            roles=options.get("roles", ("data",)),
-            exclude_roles=options.get("exclude_roles"),
-            include=options.get("include"),
-            exclude=options.get("exclude"),
-            media_types=options.get("media_types"),
-        )
-        name = item.id
-        if name in self._results:
-            name = f"{item.collection_id}/{item.id}"
-        results = self._results[name] = {}
-        try:
-            jobs, refused = self._planner.plan(item, chosen, lambda key: self._path(item, key))
-            self._taken.take({f"{name}: {job.key}": job.path for job in jobs})
-        except DownloadError as error:
-            jobs = []
-            refused = [
-                AssetResult(key, self._planner.shown_url(asset.href), status="failed", error=error)
-                for key, asset in chosen.items()
-            ]
-        results.update((result.key, result) for result in refused)
-        return [replace(job, item_id=name) for job in jobs]
-
-    def _path(self, item: pystac.Item, key: str) -> str:
-        moment = item.datetime or item.common_metadata.start_datetime
-        return self._template.format(
-            collection=item.collection_id or "no-collection",
-            id=item.id,
-            key=key,
-            year="" if moment is None else f"{moment.year:04}",
-            month="" if moment is None else f"{moment.month:02}",
-            day="" if moment is None else f"{moment.day:02}",
-        )
+            self.stac_io.write_text(path, text)
+        except OSError as error:
+            raise DownloadError(
+                f"The assets are there, but the item cannot be written to {str(path)!r}: "
+                f"{error.strerror or error}.",
+                report=report,
+            ) from error
 
 
-def _checked_template(template: str) -> str:
-    known = {"collection", "id", "key", "year", "month", "day"}
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        raise ConfigurationError(f"template={template!r}: {error}.") from None
-    if not fields <= known or "key" not in fields:
-        raise ConfigurationError(
-            f"template={template!r}: use {{key}}, and of the others only "
-            + ", ".join(f"{{{name}}}" for name in sorted(known - {"key"}))
-            + "."
-        )
-    return template
-
-
-def _planned(job: Job) -> AssetResult:
-    try:
-        return job.result("skipped" if job.is_there() else "planned")
-    except DownloadError as error:
-        return job.result("failed", error=error)
-
-
-def _check_selection(
-    item: HasAssets, chosen: Mapping[str, pystac.Asset], include: Names, roles: Names
-) -> None:
-    """Do not pass over in silence that there is nothing to do."""
+def _chosen(item: HasAssets, options: Options) -> dict[str, pystac.Asset]:
+    """Return the assets that are wanted; do not pass over in silence that there are none."""
+    chosen = options.choose(item)
+    include = options.include
     wanted = [include] if isinstance(include, str) else list(include or ())
     missing = [name for name in wanted if name not in item.assets and not _GLOB.search(name)]
     keys = ", ".join(map(shown, item.assets)) or "none at all"
@@ -572,37 +431,12 @@ def _check_selection(
         )
     if not chosen:
         warnings.warn(
-            f"{item!r} has no asset that fits (roles={roles!r}); there is nothing to download. Its "
-            f"assets: {keys}.",
+            f"{item!r} has no asset that fits (roles={options.roles!r}); there is nothing to "
+            f"download. Its assets: {keys}.",
             NothingToDownloadWarning,
             stacklevel=3,
         )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(
-            f"The folder {str(folder)!r} cannot be made: {error.strerror or error}."
-        ) from error
-
-
-def _naming(planner: Planner) -> FileNaming:
-    if planner.portable_names:
-        return FileNaming.strictest()
-    return FileNaming.of(planner.folder) if planner.folder.is_dir() else FileNaming.usual()
-
-
-def _check_space(folder: Path, jobs: Sequence[Job]) -> None:
-    """Check before the first byte that what is known to come has room."""
-    needed = sum(job.source.size or 0 for job in jobs if not job.target.exists())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DownloadError(
-            f"{human_size(needed)} are to come, and {str(folder)!r} has {human_size(free)} free. "
-            "Nothing was downloaded."
-        )
+    return chosen
 
 
 def _failure(report: DownloadReport) -> DownloadError:

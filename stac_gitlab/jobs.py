@@ -1,56 +1,39 @@
 """One asset to bring home, as plain data that any thread or process can do.
 
 A job says where the file comes from and where it goes, and what is known about the file that stands
-there already. Planning makes jobs of an item's assets, without a request; doing one brings the file
-home, or finds that it is there unchanged.
+there already. Doing it brings the file home, or finds that it is there unchanged.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import logging
 import threading
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-import pystac
-from pystac.utils import safe_urlparse
-
-from stac_gitlab.adapter import Stopped, Watch, watching
-from stac_gitlab.assets import HasAssets
-from stac_gitlab.auth import Origin, scrub
-from stac_gitlab.errors import DownloadError, STACGitLabError, UnverifiedDownloadWarning
-from stac_gitlab.multihash import Checksum, UnknownChecksumError
-from stac_gitlab.names import contained_path, relative_path, shown
-from stac_gitlab.part import Leftover, Part, leftovers_for, leftovers_in
+from stac_gitlab.adapter import Stopped, Watch, current_watch, watching
+from stac_gitlab.errors import DownloadError, STACGitLabError
+from stac_gitlab.hashing import BUFFER_SIZE
+from stac_gitlab.multihash import Checksum
+from stac_gitlab.names import contained_path, shown
+from stac_gitlab.part import Leftover, Part
 from stac_gitlab.records import Record, append_record, digest_of
 from stac_gitlab.report import AssetResult, Status
-from stac_gitlab.session import GitLabSession
-from stac_gitlab.sharinghub import strip_token
 from stac_gitlab.stac_io import GitLabStacIO
-from stac_gitlab.transfer import BUFFER_SIZE, NotModified, Received, Source, copy_file, receive
+from stac_gitlab.transfer import NotModified, Received, Source, copy_file, receive
 
-__all__ = ["Job", "OnBytes", "Overwrite", "Planner", "do_job"]
+__all__ = ["Job", "OnBytes", "Overwrite", "do_job"]
+
+logger = logging.getLogger(__name__)
 
 Overwrite = Literal["if-changed", "always", "never", "error"]
 
 OnBytes = Callable[[str, int, int | None], None]
-"""Called with an asset key, the bytes that are there, and those announced."""
-
-_TOOL_FOR_SCHEME = {
-    "s3": "boto3, or 'aws s3 cp'",
-    "gs": "google-cloud-storage, or 'gcloud storage cp'",
-    "az": "azure-storage-blob",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-    "ftp": "curl",
-    "sftp": "sftp",
-}
+"""Called with the name of a job, the bytes that are there, and those announced."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +47,11 @@ class Job:
         path: Where the file goes below it, with slashes.
         origin: Where the file is on this machine, for a local asset of a local item.
         record: What was noted when the file was downloaded before.
+        leftovers: What earlier runs left of the file.
         version: The version of the item, where its server tells one.
         overwrite: What to do about a file that stands there.
         verify: Whether to compare checksums.
-        leftovers: What earlier runs left of the file.
-        item_id: The item that it belongs to, where there are several.
+        item_name: What the item is called, where there are several.
     """
 
     source: Source
@@ -81,12 +64,17 @@ class Job:
     version: str | None = None
     overwrite: Overwrite = "if-changed"
     verify: bool = True
-    item_id: str = ""
+    item_name: str = ""
 
     @property
     def key(self) -> str:
         """The asset key."""
         return self.source.key
+
+    @property
+    def name(self) -> str:
+        """What to call it among all jobs of a run."""
+        return f"{self.item_name}: {self.key}" if self.item_name else self.key
 
     @property
     def target(self) -> Path:
@@ -127,6 +115,13 @@ class Job:
             return True
         return None if known.validator is not None else False
 
+    def forecast(self) -> AssetResult:
+        """Return what would become of this job, as far as that can be told without a request."""
+        try:
+            return self.result("skipped" if self.is_there() else "planned")
+        except DownloadError as error:
+            return self.result("failed", error=error)
+
     def result(
         self,
         status: Status,
@@ -161,8 +156,7 @@ def do_job(
     with watching(Watch(stop=stop)):
         try:
             result = _bring(job, stac_io, on_bytes)
-            for leftover in job.leftovers:
-                leftover.remove()
+            _clear(job)
         except Stopped:
             result = job.result("failed", error=DownloadError(f"{shown(job.key)}: called off."))
         except STACGitLabError as error:
@@ -180,24 +174,26 @@ def _bring(job: Job, stac_io: GitLabStacIO, on_bytes: OnBytes | None) -> AssetRe
 
     def note(received: Received, part: Part) -> None:
         size, mtime_ns = part.stamp()
-        append_record(
-            job.folder,
-            Record(
-                path=job.path,
-                size=size,
-                mtime_ns=mtime_ns,
-                source=digest_of(job.source.url),
-                checksum=received.checksum,
-                validator=received.validator,
-                version=job.version,
-            ),
+        record = Record(
+            path=job.path,
+            size=size,
+            mtime_ns=mtime_ns,
+            source=digest_of(job.source.url),
+            checksum=received.checksum,
+            validator=received.validator,
+            version=job.version,
         )
+        try:
+            append_record(job.folder, record)
+        except OSError as error:
+            # Someone else's folder, perhaps. Without a record a later run downloads once more.
+            logger.info("Not noted for a later run: %s", error)
 
     if job.origin is not None:
         received = copy_file(job.source, job.origin, target, verify=job.verify, on_finish=note)
     else:
         known = job.record.validator if there is None and job.record is not None else None
-        key = job.key
+        name = job.name
         try:
             received = receive(
                 stac_io.session,
@@ -206,7 +202,7 @@ def _bring(job: Job, stac_io: GitLabStacIO, on_bytes: OnBytes | None) -> AssetRe
                 verify=job.verify,
                 known=known,
                 leftovers=job.leftovers,
-                on_bytes=None if on_bytes is None else lambda n, total: on_bytes(key, n, total),
+                on_bytes=None if on_bytes is None else lambda n, total: on_bytes(name, n, total),
                 on_finish=note,
             )
         except NotModified:
@@ -219,12 +215,20 @@ def _bring(job: Job, stac_io: GitLabStacIO, on_bytes: OnBytes | None) -> AssetRe
     )
 
 
+def _clear(job: Job) -> None:
+    """Remove what earlier runs left of a file that is whole now."""
+    for leftover in job.leftovers:
+        with contextlib.suppress(OSError):
+            leftover.remove()
+
+
 def _digest(path: Path, checksum: Checksum) -> bytes:
     hasher = checksum.hasher()
     buffer = memoryview(bytearray(BUFFER_SIZE))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             hasher.update(buffer[:count])
+            current_watch().time_left()
     return checksum.digest_of(hasher)
 
 
@@ -238,182 +242,3 @@ def _cannot_write(job: Job, error: OSError) -> DownloadError:
         f"{shown(job.key)}: {str(job.target)!r} cannot be written: {error.strerror or error}. What "
         "stood there before is unchanged. Check the free space and the permissions of the folder."
     )
-
-
-# -- planning -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Planner:
-    """Makes jobs of assets, without a request.
-
-    Attributes:
-        session: Knows the dialect of each server.
-        folder: The output folder.
-        records: What is known about the files in it.
-        overwrite: What to do about files that stand there.
-        verify: Whether to compare checksums.
-        portable_names: Whether to refuse names that some other system could not hold.
-        alternates: Names of alternate assets to prefer to the main href, best first.
-    """
-
-    session: GitLabSession
-    folder: Path
-    records: Mapping[str, Record]
-    overwrite: Overwrite = "if-changed"
-    verify: bool = True
-    portable_names: bool = False
-    alternates: Sequence[str] = ()
-    _left: dict[Path, Mapping[str, list[Leftover]]] = field(default_factory=dict, repr=False)
-
-    def plan(
-        self,
-        item: HasAssets,
-        assets: Mapping[str, pystac.Asset],
-        path_of: Callable[[str], str] = str,
-    ) -> tuple[list[Job], list[AssetResult]]:
-        """Return the jobs for `assets`, and a failure for each that cannot become one.
-
-        Args:
-            item: The item.
-            assets: Those of its assets that are wanted, by key.
-            path_of: Where the asset with a key goes, below the output folder.
-        """
-        jobs: list[Job] = []
-        refused: list[AssetResult] = []
-        for key, asset in assets.items():
-            try:
-                jobs.append(self._job(item, key, asset, path=path_of(key)))
-            except (DownloadError, ValueError) as error:
-                href = self.shown_url(asset.href)
-                if not isinstance(error, DownloadError):
-                    # What urllib says of an address that it cannot take apart.
-                    error = DownloadError(f"{shown(key)}: {shown(href)} is not a URL: {error}.")
-                refused.append(AssetResult(key, href, status="failed", error=error))
-        return jobs, refused
-
-    def locate(self, item: HasAssets, key: str, asset: pystac.Asset) -> tuple[Source, Path | None]:
-        """Return where an asset comes from, and its path if that is on this machine.
-
-        Raises:
-            DownloadError: If it is where this package cannot, or must not, fetch it.
-        """
-        item_url = _self_href(item)
-        source = Source(
-            url=self._href(asset),
-            key=key,
-            size=_promised_size(asset),
-            checksum=_promised_checksum(key, asset) if self.verify else None,
-            media_type=asset.media_type,
-        )
-        scheme = safe_urlparse(source.url).scheme.lower()
-        if scheme in ("", "file"):
-            if not item_url or Origin.of(item_url) is not None:
-                where = Origin.of(item_url) or "nowhere in particular"
-                raise DownloadError(
-                    f"{shown(key)}: an item from {where} points at a file on this machine. Only "
-                    "an item that was read from a local file, or was told to stand at one with "
-                    "set_self_href, gets to choose local files."
-                )
-            return source, _local_path(source.url)
-        if scheme not in ("http", "https"):
-            tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
-            raise DownloadError(
-                f"{shown(key)}: {scheme}:// is not downloaded by stac_gitlab. Use {tool} for "
-                f"{self.shown_url(source.url)}."
-            )
-        url = self.session.dialect_of(source.url).asset_url(
-            strip_token(source.url),
-            key=key,
-            item_id=str(getattr(item, "id", "")),
-            item_url=item_url,
-            properties=getattr(item, "properties", {}),
-        )
-        return replace(source, url=url), None
-
-    def _job(self, item: HasAssets, key: str, asset: pystac.Asset, *, path: str) -> Job:
-        portable = self.portable_names or os.name == "nt"
-        relative_path(key, portable=portable)
-        path = relative_path(path, portable=portable)
-        source, origin = self.locate(item, key, asset)
-        dialect = self.session.dialect_of(_self_href(item))
-        return Job(
-            source=source,
-            href=self.shown_url(source.url),
-            folder=self.folder,
-            path=path,
-            origin=origin,
-            record=self.records.get(path),
-            leftovers=self._leftovers(path),
-            version=dialect.item_version(getattr(item, "properties", {})),
-            overwrite=self.overwrite,
-            verify=self.verify,
-            item_id=str(getattr(item, "id", "")),
-        )
-
-    def shown_url(self, href: str) -> str:
-        return scrub(strip_token(href), self.session.credentials.secrets())
-
-    def _leftovers(self, path: str) -> tuple[Leftover, ...]:
-        target = self.folder.joinpath(*path.split("/"))
-        if target.parent not in self._left:
-            self._left[target.parent] = leftovers_in(target.parent)
-        return tuple(leftovers_for(target, self._left[target.parent]))
-
-    def _href(self, asset: pystac.Asset) -> str:
-        """Return the absolute href to use: of the preferred alternate, or the asset's own."""
-        alternates = asset.extra_fields.get("alternate")
-        if isinstance(alternates, Mapping):
-            hrefs = (_href_of(alternates.get(name)) for name in self.alternates)
-            preferred = next(filter(None, hrefs), None)
-            if preferred is not None:
-                asset = _with_href(asset, preferred)
-        # An absolute href is taken as written: parsing it would lose what a "#" or "?" in the name
-        # of a file has done to it.
-        if safe_urlparse(asset.href).scheme:
-            return asset.href
-        start = asset.owner.get_self_href() if asset.owner is not None else None
-        if start and Origin.of(start) is None:
-            # pystac would take a "#" or "?" in the name of a local file for the end of the name.
-            return str(_local_path(start).parent / asset.href)
-        return asset.get_absolute_href() or asset.href
-
-
-def _local_path(href: str) -> Path:
-    return Path(url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href)
-
-
-def _href_of(alternate: object) -> str | None:
-    href = alternate.get("href") if isinstance(alternate, Mapping) else None
-    return href if isinstance(href, str) else None
-
-
-def _with_href(asset: pystac.Asset, href: str) -> pystac.Asset:
-    other = asset.clone()
-    other.href = href
-    other.owner = asset.owner
-    return other
-
-
-def _self_href(item: HasAssets) -> str:
-    return (item.get_self_href() or "") if isinstance(item, pystac.STACObject) else ""
-
-
-def _promised_size(asset: pystac.Asset) -> int | None:
-    size = asset.extra_fields.get("file:size")
-    return size if type(size) is int and size >= 0 else None
-
-
-def _promised_checksum(key: str, asset: pystac.Asset) -> Checksum | None:
-    text = asset.extra_fields.get("file:checksum")
-    if text is None:
-        return None
-    try:
-        return Checksum.parse(text)
-    except UnknownChecksumError as error:
-        warnings.warn(
-            f"{shown(key)}: not verified against file:checksum: {error}.",
-            UnverifiedDownloadWarning,
-            stacklevel=2,
-        )
-        return None

@@ -120,6 +120,8 @@ def contained_path(folder: Path, relative: str) -> Path:
     # Before the folder is made, because making it would follow a link too; and after, because
     # somebody may have put a link there in the meantime.
     _check_inside(folder, target.parent, relative)
+    if target.parent.is_dir():
+        return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -131,8 +133,8 @@ def contained_path(folder: Path, relative: str) -> Path:
 
 
 def _check_inside(folder: Path, parent: Path, relative: str) -> None:
-    led_to = os.path.realpath(parent)
-    if not Path(led_to).is_relative_to(os.path.realpath(folder)):
+    home, led_to = os.path.realpath(folder), os.path.realpath(parent)
+    if led_to != home and not led_to.startswith(os.path.join(home, "")):
         raise UnsafePathError(
             f"{shown(relative)}: a link in {str(folder)!r} leads to {led_to!r}, outside of it. "
             "Nothing is written there."
@@ -160,6 +162,9 @@ class FileNaming:
         """
         try:
             handle, name = tempfile.mkstemp(dir=folder, prefix=f"{OWN_PREFIX}-Probe-\u00e9-")
+        except UnicodeError:
+            # Names here are ASCII only, by order of the environment.
+            return cls.usual()
         except OSError as error:
             raise DownloadError(
                 f"Nothing can be written to the folder {str(folder)!r}: {error.strerror or error}. "

@@ -12,11 +12,11 @@ so nothing rests on locks.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
-import secrets
 import socket
 import time
 from collections import defaultdict
@@ -39,25 +39,20 @@ _NAME = re.compile(
 
 
 class Part:
-    """The file in the making.
+    """The file in the making. It is created when there is something to write.
 
     Args:
         target: The path that it will have.
 
     Attributes:
         size: Bytes written so far.
-
-    Raises:
-        OSError: If the folder of `target` cannot be written to.
     """
 
     def __init__(self, target: str) -> None:
         self._target = target
         self._folder, self._name = os.path.split(target)
         self._path = self._named(f"{_machine()}.{os.getpid()}")
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-        # Created as any other file would be, so that the user's umask decides who may read it.
-        self._handle = os.open(self._path, flags, 0o666)
+        self._handle = -1
         self._described = False
         self.size = 0
 
@@ -65,22 +60,26 @@ class Part:
         """Append `content`."""
         view = memoryview(content)
         while view:
-            written = os.write(self._handle, view)
+            written = os.write(self._open(), view)
             self.size += written
             view = view[written:]
 
     def restart(self) -> None:
         """Forget everything written so far."""
-        self.cut(0)
+        if self.size:
+            self.cut(0)
 
     def cut(self, size: int) -> None:
         """Forget everything behind the first `size` bytes."""
-        os.ftruncate(self._handle, size)
-        os.lseek(self._handle, size, os.SEEK_SET)
+        handle = self._open()
+        os.ftruncate(handle, size)
+        os.lseek(handle, size, os.SEEK_SET)
         self.size = size
 
     def beginning(self, count: int) -> bytes:
         """Return up to `count` bytes from the start of what was written."""
+        if not self.size:
+            return b""
         with open(self._path, "rb") as file:
             return file.read(count)
 
@@ -92,7 +91,7 @@ class Part:
 
     def stamp(self) -> tuple[int, int]:
         """Return size in bytes and time of the last change in ns, as the finished file has them."""
-        stat = os.fstat(self._handle)
+        stat = os.fstat(self._open())
         return stat.st_size, stat.st_mtime_ns
 
     def describe(self, description: Mapping[str, Any] | None) -> None:
@@ -116,13 +115,14 @@ class Part:
         except FileNotFoundError:
             return False
         _remove(_description_of(leftover.path))
-        os.close(self._handle)
+        self._close()
         self._handle = os.open(self._path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         self.size = os.lseek(self._handle, 0, os.SEEK_END)
         return True
 
     def finish(self) -> None:
         """Move the file onto its target."""
+        self._open()
         self._close()
         with contextlib.suppress(FileNotFoundError):
             # Not more than the permissions: a set-user-id bit vouches for the bytes that go.
@@ -142,8 +142,15 @@ class Part:
             _remove(self._path)
             self.describe(None)
 
+    def _open(self) -> int:
+        if self._handle < 0:
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+            # Created as any other file would be: the user's umask decides who may read it.
+            self._handle = os.open(self._path, flags, 0o666)
+        return self._handle
+
     def _named(self, owner: str) -> str:
-        name = f"{OWN_PREFIX}-{_mark(self._name)}-{owner}-{secrets.token_hex(6)}.part"
+        name = f"{OWN_PREFIX}-{_mark(self._name)}-{owner}-{os.urandom(6).hex()}.part"
         return os.path.join(self._folder, name)
 
     def _close(self) -> None:
@@ -154,11 +161,7 @@ class Part:
 
 @contextlib.contextmanager
 def part_beside(target: str | os.PathLike[str]) -> Iterator[Part]:
-    """Give a :class:`Part` for `target`, and discard it unless it was finished.
-
-    Raises:
-        OSError: If the folder of `target` cannot be written to.
-    """
+    """Give a :class:`Part` for `target`, and discard it unless it was finished."""
     part = Part(os.fspath(target))
     try:
         yield part
@@ -233,6 +236,7 @@ def _mark(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+@functools.cache
 def _machine() -> str:
     """Return a mark of this machine and the name space that its process numbers belong to."""
     try:

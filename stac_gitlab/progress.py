@@ -16,13 +16,19 @@ MAX_FILE_BARS = 4
 
 
 class Progress(Protocol):
-    """What wants to know how far a download is. Called from several threads."""
+    """What wants to know how far a download is. Called from several threads.
+
+    `key` is the asset key; where there are several items, ``{item id}: {asset key}``.
+    """
 
     def expect(self, files: int, size: int | None) -> None:
         """Take note of more files to come, and of their bytes as far as they are known."""
 
     def advance(self, key: str, received: int, total: int | None) -> None:
-        """Take note of the bytes of a file that are there now, and of how many it will have."""
+        """Take note of the bytes of a file that are there now, and of how many it will have.
+
+        There are fewer than before where a body had to start anew.
+        """
 
     def done(self, key: str, size: int | None) -> None:
         """Take note of the end of a file, whatever became of it."""
@@ -48,6 +54,7 @@ class _Bars:
         self._lock = threading.Lock()
         self._received: dict[str, int] = {}
         self._bars: dict[str, Any] = {}
+        self._places = list(range(MAX_FILE_BARS, 0, -1))
         self._all = self._bar(total=0, position=0, desc="0 files")
         self._files = 0
 
@@ -60,19 +67,22 @@ class _Bars:
 
     def advance(self, key: str, received: int, total: int | None) -> None:
         with self._lock:
-            if key not in self._received and len(self._bars) < MAX_FILE_BARS:
-                position = 1 + len(self._bars)
-                self._bars[key] = self._bar(total=total, position=position, desc=key[-30:])
-            self._all.update(received - self._received.get(key, 0))
-            self._received[key] = received
+            if key not in self._received and self._places:
+                place = self._places.pop()
+                self._bars[key] = self._bar(total=total, position=place, desc=key[-30:])
+            self._set(key, received)
             bar = self._bars.get(key)
             if bar is not None:
                 bar.update(received - bar.n)
 
     def done(self, key: str, size: int | None) -> None:
         with self._lock:
+            # What was there already, or came in another process, counts as well.
+            self._set(key, self._received.get(key, 0) if size is None else size)
+            del self._received[key]
             bar = self._bars.pop(key, None)
             if bar is not None:
+                self._places.append(abs(bar.pos))
                 bar.close()
 
     def close(self) -> None:
@@ -80,6 +90,11 @@ class _Bars:
             for bar in self._bars.values():
                 bar.close()
             self._all.close()
+
+    def _set(self, key: str, received: int) -> None:
+        """Bring the bar of all bytes up to date; a body that starts anew takes some back."""
+        self._all.update(received - self._received.get(key, 0))
+        self._received[key] = received
 
     def _bar(self, *, total: int | None, position: int, desc: str) -> Any:
         return self._tqdm(
@@ -144,4 +159,5 @@ def _tqdm() -> Any:
 
 
 def _someone_watches() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    # There is no stderr where Python runs without a console.
+    return (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules

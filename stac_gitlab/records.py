@@ -47,6 +47,12 @@ class Record:
     validator: str | None = None
     version: str | None = None
 
+    def __post_init__(self) -> None:
+        # It is sent as a header, and the file may have been written by anyone.
+        validator = self.validator
+        if isinstance(validator, str) and not (validator.isascii() and validator.isprintable()):
+            object.__setattr__(self, "validator", None)
+
     @property
     def has_etag(self) -> bool:
         """Whether the server names its versions, rather than only dating them."""
@@ -61,6 +67,9 @@ class Record:
         return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
+_FIELDS = tuple(field.name for field in fields(Record))
+
+
 def digest_of(url: str) -> str:
     """Return what a record keeps of a URL."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -69,14 +78,29 @@ def digest_of(url: str) -> str:
 def read_records(folder: Path) -> dict[str, Record]:
     """Return the latest record of each path."""
     records: dict[str, Record] = {}
-    names = {field.name for field in fields(Record)}
-    with contextlib.suppress(FileNotFoundError), (folder / FILE_NAME).open("rb") as file:
+    with contextlib.suppress(OSError), (folder / FILE_NAME).open("rb") as file:
         for line in file:
-            with contextlib.suppress(ValueError, TypeError, AttributeError):
-                entry = json.loads(line)
-                record = Record(**{k: v for k, v in entry.items() if k in names})
+            record = _record_of(line)
+            if record is not None:
                 records[record.path] = record
     return records
+
+
+def _record_of(line: bytes) -> Record | None:
+    """Read a line; None if it is not one of ours, whoever wrote it."""
+    try:
+        entry = json.loads(line)
+        record = Record(**{name: entry[name] for name in _FIELDS if name in entry})
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = (record.path, record.source)
+    may_be_missing = (record.checksum, record.validator, record.version)
+    sound = (
+        type(record.size) is type(record.mtime_ns) is int
+        and all(isinstance(text, str) for text in texts)
+        and all(text is None or isinstance(text, str) for text in may_be_missing)
+    )
+    return record if sound else None
 
 
 def append_record(folder: Path, record: Record) -> None:
@@ -86,7 +110,9 @@ def append_record(folder: Path, record: Record) -> None:
         OSError: If the folder cannot be written to.
     """
     line = json.dumps({k: v for k, v in asdict(record).items() if v is not None}) + "\n"
-    handle = os.open(folder / FILE_NAME, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o666)
+    # Not through a link: that could lead out of the folder.
+    flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(folder / FILE_NAME, flags, 0o666)
     try:
         os.write(handle, line.encode("ascii"))
     finally:

@@ -1,7 +1,13 @@
-"""An asset opened like a file: read in ranges where its server can, from a temporary elsewhere."""
+"""An asset opened like a file: read in ranges where its server can, from a temporary elsewhere.
+
+Ranges are read as long as they are of the content that was opened: another ETag, date or length
+is an error, because a mixture of two versions is neither.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import io
 import os
 import re
@@ -13,6 +19,7 @@ import requests
 import tenacity
 import urllib3
 
+from stac_gitlab.adapter import Watch, watching
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError
 from stac_gitlab.names import shown
@@ -24,8 +31,10 @@ __all__ = ["open_remote"]
 # What is asked for at a time: a round trip brings this much, and random access wastes at most this.
 BLOCK_SIZE = 1024 * 1024
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.IGNORECASE)
-_EMPTY = re.compile(r"bytes \*/0", re.IGNORECASE)
+# Smaller than this, it may be a pointer to the file and not the file.
+_POINTER_SIZE = 1024
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
 
 
 def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
@@ -35,29 +44,28 @@ def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
         DownloadError: If what came is not what was promised.
         HTTPStatusError: If the server refuses.
         NetworkError: If no connection comes about.
+        OSError: If the server does not serve ranges, and the temporary cannot be written.
     """
     response = session.open(
         source.url, headers={"Range": f"bytes=0-{BLOCK_SIZE - 1}"}, statuses=frozenset({416})
     )
-    content_range = response.headers.get("Content-Range", "").strip()
-    if response.status_code == 416:
-        response.close()
-        if _EMPTY.fullmatch(content_range):
-            return io.BytesIO()
-        return _spooled(session, source, None)
-    match = _CONTENT_RANGE.fullmatch(content_range)
-    if response.status_code != 206 or match is None or int(match[1]) != 0:
+    if response.status_code == 200:
         # The body that is coming is the whole file: it is read to its end, since servers count on
         # that, and the file stands ready.
-        return _spooled(session, source, response if response.status_code == 200 else None)
+        return _spooled(session, source, response)
     with response:
-        first = _body(response, int(match[2]) + 1, source)
-    ranges = _Ranges(session, source, size=int(match[3]), response=response, first=first)
+        span = _span(response)
+        if span is None or span.start != 0 or len(span) > BLOCK_SIZE or _size(response) is None:
+            return _spooled(session, source)
+        ranges = _Ranges(session, source, response)
+        ranges.keep(response, span)
+    if ranges.is_doubtful():
+        return _spooled(session, source)
     return cast("BinaryIO", io.BufferedReader(ranges, BLOCK_SIZE))
 
 
 def _spooled(
-    session: GitLabSession, source: Source, response: requests.Response | None
+    session: GitLabSession, source: Source, response: requests.Response | None = None
 ) -> BinaryIO:
     with tempfile.TemporaryDirectory(prefix="stac-gitlab-") as folder:
         path = Path(folder) / "asset"
@@ -69,29 +77,40 @@ def _spooled(
 
 
 class _Ranges(io.RawIOBase):
-    """A file of known size on a server that serves ranges of it."""
+    """A file of known size on a server that serves ranges of it.
 
-    def __init__(
-        self,
-        session: GitLabSession,
-        source: Source,
-        *,
-        size: int,
-        response: requests.Response,
-        first: bytes,
-    ) -> None:
-        if source.size is not None and size != source.size:
-            raise IncompleteDownloadError(
-                f"{shown(source.key)}: the server has {size} bytes, the metadata promise "
-                f"{source.size}. The file has changed since the metadata were written."
-            )
+    Args:
+        session: What to ask with.
+        source: Where the file is.
+        response: The first answer, which says how large the file is and which version.
+    """
+
+    def __init__(self, session: GitLabSession, source: Source, response: requests.Response) -> None:
         self._session = session
         self._source = source
-        self._size = size
-        self._first = first
+        self._size = _size(response) or 0
+        self._etag = response.headers.get("ETag")
+        self._modified = response.headers.get("Last-Modified")
+        self._first = b""
         self._position = 0
-        etag = response.headers.get("ETag", "")
-        self._validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+
+    def keep(self, response: requests.Response, span: range) -> None:
+        """Keep the beginning of the file, as far as it comes."""
+        first = bytearray(len(span))
+        with contextlib.suppress(_BrokenRangeError):
+            count = self._take(response, memoryview(first))
+            self._first = bytes(first[:count])
+
+    def is_doubtful(self) -> bool:
+        """Tell whether this may be anything else than the file that the metadata describe."""
+        promised, checksum = self._source.size, self._source.checksum
+        if self._size < _POINTER_SIZE or (promised is not None and promised != self._size):
+            return True
+        if checksum is None or len(self._first) < self._size:
+            return False
+        hasher = checksum.hasher()
+        hasher.update(self._first)
+        return checksum.digest_of(hasher) != checksum.digest
 
     def readable(self) -> bool:
         return True
@@ -103,26 +122,38 @@ class _Ranges(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"there is no position {base + offset} in a file")
-        self._position = base + offset
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
+        if whence not in bases:
+            raise ValueError(f"whence={whence}: choose 0, 1 or 2")
+        if bases[whence] + offset < 0:
+            raise ValueError(f"there is no position {bases[whence] + offset} in a file")
+        self._position = bases[whence] + offset
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._position))
-        if count == 0:
+        view = memoryview(buffer).cast("B")
+        view = view[: max(0, min(len(view), self._size - self._position))]
+        if not view:
             return 0
-        end = self._position + count
-        if end <= len(self._first):
-            data = self._first[self._position : end]
+        known = self._first[self._position : self._position + len(view)]
+        if known:
+            view[: len(known)] = known
+            count = len(known)
         else:
-            data = self._fetch(self._position, end)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+            count = self._fetch_into(view)
+        self._position += count
+        return count
 
-    def _fetch(self, start: int, end: int) -> bytes:
+    def readall(self) -> bytes:
+        # The base class asks for some kilobytes at a time.
+        content = bytearray(max(0, self._size - self._position))
+        view = memoryview(content)
+        while view:
+            view = view[self.readinto(view) :]
+        return bytes(content)
+
+    def _fetch_into(self, view: memoryview) -> int:
+        """Fill `view` from the current position on, as far as one answer goes."""
         policy = self._session.retry
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_BrokenRangeError),
@@ -131,36 +162,77 @@ class _Ranges(io.RawIOBase):
             sleep=policy.sleep,
             reraise=True,
         )
-        return retrying(self._fetch_once, start, end)
+        return retrying(self._fetch_once, view)
 
-    def _fetch_once(self, start: int, end: int) -> bytes:
-        headers = {"Range": f"bytes={start}-{end - 1}"}
-        if self._validator is not None:
-            headers["If-Range"] = self._validator
-        response = self._session.open(self._source.url, headers=headers)
+    def _fetch_once(self, view: memoryview) -> int:
+        start = self._position
+        headers = {"Range": f"bytes={start}-{start + len(view) - 1}"}
+        strong = self._etag is not None and self._etag.startswith('"')
+        validator = self._etag if strong else self._modified
+        if validator is not None:
+            headers["If-Range"] = validator
+        response = self._session.open(
+            self._source.url, headers=headers, statuses=frozenset({412, 416})
+        )
         with response:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-            if response.status_code != 206 or match is None or int(match[1]) != start:
+            span = _span(response)
+            if span is None or span.start != start or not self._is_of_same_version(response):
                 raise DownloadError(
                     f"{shown(self._source.key)}: the file has changed while it was read. Open it "
                     "again."
                 )
-            return _body(response, end - start, self._source)
+            count = self._take(response, view[: len(span)])
+        if not count:
+            raise _BrokenRangeError(
+                f"{shown(self._source.key)}: nothing came of the {len(view)} bytes from {start} "
+                "on. Try again."
+            )
+        return count
+
+    def _is_of_same_version(self, response: requests.Response) -> bool:
+        """Compare what the server says now: it may have passed over If-Range."""
+        etag = response.headers.get("ETag", self._etag)
+        modified = response.headers.get("Last-Modified", self._modified)
+        return (
+            etag == self._etag
+            and (etag is not None or modified == self._modified)
+            and _size(response) in (None, self._size)
+        )
+
+    def _take(self, response: requests.Response, view: memoryview) -> int:
+        """Read a body into `view`, as far as it comes; return how far."""
+        policy = self._session.retry
+        room = view
+        try:
+            with watching(Watch(policy.clock() + policy.deadline, clock=policy.clock)):
+                while room and (chunk := response.raw.read1(len(room), decode_content=False)):
+                    room[: len(chunk)] = chunk
+                    room = room[len(chunk) :]
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as failure:
+            if len(room) == len(view):
+                raise _BrokenRangeError(
+                    f"{shown(self._source.key)}: the connection broke "
+                    f"({scrub(str(failure), self._session.credentials.secrets())}). Try again."
+                ) from None
+        return len(view) - len(room)
 
 
 class _BrokenRangeError(IncompleteDownloadError):
-    """A range broke off: worth another attempt."""
+    """A range broke off before its first byte: worth another attempt."""
 
 
-def _body(response: requests.Response, count: int, source: Source) -> bytes:
-    try:
-        data: bytes = response.raw.read(decode_content=True)
-    except (urllib3.exceptions.HTTPError, OSError) as failure:
-        raise _BrokenRangeError(
-            f"{shown(source.key)}: the connection broke ({scrub(str(failure))}). Try again."
-        ) from None
-    if len(data) != count:
-        raise _BrokenRangeError(
-            f"{shown(source.key)}: {len(data)} bytes of a range of {count} came. Try again."
-        )
-    return data
+def _span(response: requests.Response) -> range | None:
+    """Return which bytes of the file an answer holds, or None if it is no plain part of it."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    encoded = response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+    if response.status_code != 206 or match is None or encoded:
+        return None
+    span = range(int(match[1]), int(match[2]) + 1)
+    is_sound = span and response.headers.get("Content-Length", str(len(span))) == str(len(span))
+    return span if is_sound else None
+
+
+def _size(response: requests.Response) -> int | None:
+    """Return the size that the whole file has, where an answer tells."""
+    size = response.headers.get("Content-Range", "").strip().rpartition("/")[2]
+    return int(size) if size.isascii() and size.isdigit() and len(size) < 19 else None

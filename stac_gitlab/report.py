@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -105,16 +105,14 @@ class DownloadReport(Mapping[str, AssetResult]):
 
     def summary(self) -> str:
         """Return how many assets there are of each kind, on one line."""
-        counts = [(len(self.downloaded), "downloaded"), (len(self.planned), "planned")]
-        unknown = any(result.size is None for result in self.planned)
-        size = f"{human_size(self.bytes)}{' and more' if unknown else ''}"
-        come = ", ".join(f"{n} {what} ({size})" for n, what in counts if n)
+        come = [_counted("downloaded", self.downloaded), _counted("planned", self.planned)]
         rest = [(len(self.skipped), "skipped"), (len(self.failed), "failed")]
-        return ", ".join(filter(None, [come, *(f"{n} {what}" for n, what in rest if n)])) or "empty"
+        parts = [*come, *(f"{count} {what}" for count, what in rest if count)]
+        return ", ".join(filter(None, parts)) or "empty"
 
     def __str__(self) -> str:
         lines = [
-            f"{result.status:<10} {human_size(result.size):>9}  {shown(result.key)[1:-1]}"
+            f"{result.status:<10} {human_size(result.size):>9}  {_plain(result.key)}"
             + (f"  {result.error}" if result.error else "")
             for result in self.results.values()
         ]
@@ -123,7 +121,7 @@ class DownloadReport(Mapping[str, AssetResult]):
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{result.status}</td><td style='text-align:right'>{human_size(result.size)}"
-            f"</td><td>{escape(shown(result.key)[1:-1])}</td>"
+            f"</td><td>{escape(_plain(result.key))}</td>"
             f"<td>{escape(str(result.error or result.path or ''))}</td></tr>"
             for result in self.results.values()
         )
@@ -168,7 +166,34 @@ class BatchReport(Mapping[str, DownloadReport]):
         return all(report.ok for report in self.reports.values())
 
     def __str__(self) -> str:
-        return "\n".join(f"{shown(i)[1:-1]}: {r.summary()}" for i, r in self.reports.items())
+        lines = [f"{_plain(name)}: {report.summary()}" for name, report in self.reports.items()]
+        return "\n".join(lines) or "empty"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(_plain(name))}</td><td>{escape(report.summary())}</td></tr>"
+            for name, report in self.reports.items()
+        )
+        return (
+            "<table><thead><tr><th>item</th><th>assets</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+
+def _counted(what: str, results: Sequence[AssetResult]) -> str:
+    """Return how many there are and how large, or nothing where there are none."""
+    if not results:
+        return ""
+    sizes = [result.size for result in results if result.size is not None]
+    more = " and more" if len(sizes) < len(results) else ""
+    size = f"{human_size(sum(sizes))}{more}" if sizes else "size unknown"
+    return f"{len(results)} {what} ({size})"
+
+
+def _plain(name: str) -> str:
+    """Return a key or id as it can be printed, without quotes."""
+    text = shown(name)
+    return text[1:] if text.endswith("…") else text[1:-1]
 
 
 def human_size(size: int | None) -> str:

@@ -18,6 +18,16 @@ from typing import Any
 
 import pytest
 
+from stac_gitlab.errors import (
+    AuthenticationError,
+    ChecksumMismatchError,
+    IncompleteDownloadError,
+    LFSPointerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+)
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 
 SIGN_IN_PAGE = (
@@ -62,6 +72,49 @@ def in_raw_chunks(wire: bytes, *, etag: str | None = None, **more: Any) -> Fault
     return Fault(answer=lambda _request: answer, close=True, **more)
 
 
+# Of a body of 40 000 bytes, what can go wrong with one answer and be survived, and what with all
+# answers cannot be.
+
+_PAGE = Answer(200, (("content-type", "text/html"),), SIGN_IN_PAGE)
+
+FAULTS_TO_SURVIVE = {
+    "cut": cut(20_000),
+    "cut at once": cut(0),
+    "reset": Fault(reset=True),
+    "reset in the middle": Fault(reset=True, cut_after=20_000),
+    "dropped": Fault(drop=True),
+    "chunks cut": Fault(chunked=True, cut_after=20_000),
+    "chunks garbled": in_raw_chunks(b"5\r\nlakes\r\nzz\r\n"),
+    "trickle": Fault(trickle=(5_000, 0.001)),
+    "compressed": Fault(gzip=True),
+    "too long announced": announcing(50_000),
+    "429": Fault(status=429),
+    "429 with a hint": Fault(status=429, headers={"Retry-After": "0"}),
+    "500": Fault(status=500),
+    "502": Fault(status=502),
+    "503": Fault(status=503),
+}
+
+FAULTS_TO_FAIL_OF = {
+    "401": (Fault(status=401), AuthenticationError),
+    "403": (Fault(status=403), PermissionDeniedError),
+    "404": (Fault(status=404), NotFoundError),
+    "429": (Fault(status=429), RateLimitError),
+    "429 for an hour": (Fault(status=429, headers={"Retry-After": "3600"}), RateLimitError),
+    "500": (Fault(status=500), ServerError),
+    "cut": (cut(0), IncompleteDownloadError),
+    "cut without length": (cut(20_000, length=False), IncompleteDownloadError),
+    "too long announced": (announcing(50_000), IncompleteDownloadError),
+    "too short announced": (announcing(30_000), IncompleteDownloadError),
+    "chunks garbled": (in_raw_chunks(b"zz\r\n"), IncompleteDownloadError),
+    "sign-in page": (Fault(answer=lambda _: _PAGE), AuthenticationError),
+    "LFS pointer": (Fault(body=LFS_POINTER), LFSPointerError),
+    "DVC pointer": (Fault(body=DVC_POINTER), LFSPointerError),
+    "other bytes": (Fault(body=bytes(40_000)), ChecksumMismatchError),
+    "another size": (Fault(body=bytes(4_000)), IncompleteDownloadError),
+}
+
+
 # -- a file and the manners of its server ---------------------------------------------------------
 
 
@@ -100,10 +153,12 @@ class ServedFile:
         if condition is not None and self.keeps_if_range and condition not in named.values():
             return whole
         size = len(self.content)
-        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start = int(first)
         if start >= size:
             return Answer(416, (("content-range", f"bytes */{size}"),), b"")
-        stop = size if self.cap is None else min(size, start + self.cap)
+        stop = min(size, int(last) + 1) if last else size
+        stop = stop if self.cap is None else min(stop, start + self.cap)
         part = self.span(range(start, stop))
         content_range = f"bytes {part.start}-{part.stop - 1}/{size}"
         return replace(whole, status=206, body=self.content[part.start : part.stop]).with_headers(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import os
 import pickle
-import random
 import signal
 import socket
 import subprocess
@@ -15,14 +13,15 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fault_server as faulty
 import pystac
 import pytest
-from fault_server import Gate, ServedFile
+from fault_server import FAULTS_TO_FAIL_OF, FAULTS_TO_SURVIVE, Gate
+from sample_items import BODY, SHA256, TOKEN, files_in, item_of, served
 
 from stac_gitlab import GitLabStacIO, STACDownloader
 from stac_gitlab.errors import (
@@ -31,18 +30,12 @@ from stac_gitlab.errors import (
     ChecksumMismatchError,
     ConfigurationError,
     DownloadError,
-    IncompleteDownloadError,
-    LFSPointerError,
     NotFoundError,
     NothingToDownloadWarning,
-    PermissionDeniedError,
-    RateLimitError,
-    ServerError,
     UnsafePathError,
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.names import FileNaming
-from stac_gitlab.records import FILE_NAME
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.testing import (
     Answer,
@@ -54,52 +47,9 @@ from stac_gitlab.testing import (
     SharingHubServer,
 )
 
-TOKEN = "glpat-do-not-show-this"
-BODY = random.Random(1).randbytes(40_000)
-SHA256 = "1220" + hashlib.sha256(BODY).hexdigest()
 RECORDED = Path(__file__).parent / "recorded"
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and links are POSIX's")
-
-
-def item_of(
-    assets: Mapping[str, str | dict[str, Any]], *, at: str | None = None, roles: Any = ("data",)
-) -> pystac.Item:
-    """An item with these assets: hrefs, or whole assets, by key."""
-    item = pystac.Item(
-        "group/lakes", None, None, dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc), {}
-    )
-    if at is not None:
-        item.set_self_href(at)
-    for key, asset in assets.items():
-        fields = {"href": asset} if isinstance(asset, str) else asset
-        item.add_asset(key, pystac.Asset.from_dict({"roles": list(roles), **fields}))
-    return item
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder, but for the note that a second run reads."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != FILE_NAME
-    }
-
-
-@pytest.fixture
-def downloader(server: LoopbackServer) -> Iterator[STACDownloader]:
-    policy = RetryPolicy(max_attempts=3, backoff_base=0)
-    with STACDownloader(TOKEN, server.url, retry=policy) as made:
-        yield made
-
-
-def served(server: LoopbackServer, *keys: str, **contents: bytes) -> pystac.Item:
-    """An item whose assets the server serves."""
-    files = {**{key: f"content of {key}".encode() for key in keys}, **contents}
-    for key, content in files.items():
-        server.route(f"/files/{key}", ServedFile(content))
-    hrefs = {key: f"{server.url}/files/{key}" for key in files}
-    return item_of(hrefs, at=f"{server.url}/items/lakes")
 
 
 # -- which assets ---------------------------------------------------------------------------------
@@ -278,45 +228,6 @@ def test_a_token_of_any_shape_is_masked_wherever_an_href_holds_it(
 
 
 # -- every fault ----------------------------------------------------------------------------------
-
-PAGE = Answer(200, (("content-type", "text/html"),), faulty.SIGN_IN_PAGE)
-
-FAULTS_TO_SURVIVE = {
-    "cut": faulty.cut(20_000),
-    "cut at once": faulty.cut(0),
-    "reset": Fault(reset=True),
-    "reset in the middle": Fault(reset=True, cut_after=20_000),
-    "dropped": Fault(drop=True),
-    "chunks cut": Fault(chunked=True, cut_after=20_000),
-    "chunks garbled": faulty.in_raw_chunks(b"5\r\nlakes\r\nzz\r\n"),
-    "trickle": Fault(trickle=(5_000, 0.001)),
-    "compressed": Fault(gzip=True),
-    "too long announced": faulty.announcing(50_000),
-    "429": Fault(status=429),
-    "429 with a hint": Fault(status=429, headers={"Retry-After": "0"}),
-    "500": Fault(status=500),
-    "502": Fault(status=502),
-    "503": Fault(status=503),
-}
-
-FAULTS_TO_FAIL_OF = {
-    "401": (Fault(status=401), AuthenticationError),
-    "403": (Fault(status=403), PermissionDeniedError),
-    "404": (Fault(status=404), NotFoundError),
-    "429": (Fault(status=429), RateLimitError),
-    "429 for an hour": (Fault(status=429, headers={"Retry-After": "3600"}), RateLimitError),
-    "500": (Fault(status=500), ServerError),
-    "cut": (faulty.cut(0), IncompleteDownloadError),
-    "cut without length": (faulty.cut(20_000, length=False), IncompleteDownloadError),
-    "too long announced": (faulty.announcing(50_000), IncompleteDownloadError),
-    "too short announced": (faulty.announcing(30_000), IncompleteDownloadError),
-    "chunks garbled": (faulty.in_raw_chunks(b"zz\r\n"), IncompleteDownloadError),
-    "sign-in page": (Fault(answer=lambda _: PAGE), AuthenticationError),
-    "LFS pointer": (Fault(body=faulty.LFS_POINTER), LFSPointerError),
-    "DVC pointer": (Fault(body=faulty.DVC_POINTER), LFSPointerError),
-    "other bytes": (Fault(body=bytes(40_000)), ChecksumMismatchError),
-    "another size": (Fault(body=bytes(4_000)), IncompleteDownloadError),
-}
 
 
 @pytest.mark.parametrize("fault", FAULTS_TO_SURVIVE.values(), ids=FAULTS_TO_SURVIVE)

@@ -64,7 +64,9 @@ def test_without_finish_nothing_comes_about(tmp_path: Path) -> None:
 def test_the_file_in_the_making_stands_beside_its_target_under_a_name_of_ours(
     tmp_path: Path,
 ) -> None:
-    with part_beside(tmp_path / "lakes.csv"):
+    with part_beside(tmp_path / "lakes.csv") as part:
+        assert os.listdir(tmp_path) == [], "there is nothing to write yet"
+        part.write(b"id")
         (name,) = os.listdir(tmp_path)
         assert name.startswith(OWN_PREFIX)
 
@@ -122,8 +124,15 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), part_beside(tmp_path / "missing" / "lakes.csv"):
-        pass
+    missing = tmp_path / "missing" / "lakes.csv"
+    with pytest.raises(FileNotFoundError), part_beside(missing) as part:
+        part.write(b"id")
+
+
+def test_a_file_without_a_byte_is_made_all_the_same(tmp_path: Path) -> None:
+    with part_beside(tmp_path / "empty.csv") as part:
+        part.finish()
+    assert (tmp_path / "empty.csv").read_bytes() == b""
 
 
 def test_a_folder_in_the_place_of_the_target_is_an_error(tmp_path: Path) -> None:
