@@ -24,7 +24,15 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-__all__ = ["DeadlineAdapter", "Stopped", "Watch", "WatchedResponse", "current_watch", "watching"]
+__all__ = [
+    "DeadlineAdapter",
+    "Stopped",
+    "Watch",
+    "WatchedResponse",
+    "current_watch",
+    "pause",
+    "watching",
+]
 
 # How long a waiting thread may take to notice that it is to stop, in seconds.
 _STOP_LATENCY = 0.25
@@ -32,6 +40,11 @@ _STOP_LATENCY = 0.25
 
 class Stopped(Exception):  # noqa: N818  # no error: someone asked for it
     """The work was called off from another thread."""
+
+
+def pause(seconds: float) -> None:
+    """Wait. Looked up when called, so that replacing ``time.sleep`` in a test has an effect."""
+    time.sleep(seconds)
 
 
 class Watch:
@@ -76,9 +89,11 @@ class Watch:
         Raises:
             Stopped: If it is.
         """
-        if self.stop is None:
+        if self.stop is None or sleep is not pause:
             sleep(seconds)
-        elif self.stop.wait(seconds):
+        else:
+            self.stop.wait(seconds)
+        if self.stop is not None and self.stop.is_set():
             raise Stopped
 
 

@@ -7,6 +7,7 @@ see it; it never decides under which header the token travels, that is the diale
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 import os
@@ -131,24 +132,8 @@ class Origin(NamedTuple):
         User info is ignored, the host is lower case, in its ASCII form and without a trailing
         dot, and the port is spelled out.
         """
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            return None
-        scheme = parts.scheme.lower()
-        host = parts.hostname
-        if scheme not in DEFAULT_PORTS or not host:
-            return None
-        if not host.isascii():
-            # There are several ways to write a name in ASCII. What counts is the one in which
-            # requests will ask for it.
-            try:
-                host = urlsplit(requests.Request("GET", url).prepare().url or "").hostname
-            except requests.RequestException:
-                return None
-        host = (host or "").lower().rstrip(".")
-        return cls(scheme, host, DEFAULT_PORTS[scheme] if port is None else port)
+        # Everything that makes an origin stands before the third slash, and repeats.
+        return _origin_of("/".join(url.split("/", 3)[:3]))
 
     @property
     def is_loopback(self) -> bool:
@@ -167,6 +152,28 @@ class Origin(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _origin_of(url: str) -> Origin | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    scheme = parts.scheme.lower()
+    host = parts.hostname
+    if scheme not in DEFAULT_PORTS or not host or not host.isprintable() or " " in host:
+        return None
+    if not host.isascii():
+        # There are several ways to write a name in ASCII. What counts is the one in which requests
+        # will ask for it.
+        try:
+            host = urlsplit(requests.Request("GET", url).prepare().url or "").hostname
+        except requests.RequestException:
+            return None
+    host = (host or "").lower().rstrip(".")
+    return Origin(scheme, host, DEFAULT_PORTS[scheme] if port is None else port)
 
 
 def parse_host(text: str) -> frozenset[Origin]:
@@ -234,6 +241,15 @@ class Token:
         return hash(self.value)
 
 
+class _Secrets:
+    """Secrets that a debugger, or a traceback with locals, can show without harm."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: frozenset[str] = frozenset()) -> None:
+        self.values = values
+
+
 TokenHeader = Callable[[Token], tuple[str, str]]
 """How a dialect says under which header a token travels: name and value."""
 
@@ -270,7 +286,7 @@ class Credentials:
         self._named = _origins(base_url, hosts)
         self._bound: Origin | None = None
         self._warned: set[Origin] = set()
-        self._seen: frozenset[str] = frozenset()
+        self._seen = _Secrets()
 
     # -- which origins ----------------------------------------------------------------------
 
@@ -361,15 +377,15 @@ class Credentials:
     def secrets(self) -> frozenset[str]:
         """Return every secret value that was in use so far, to be masked in texts."""
         self._note(self._own_credentials().values())
-        return self._seen
+        return self._seen.values
 
     def _note(self, values: Iterable[str]) -> None:
         """Remember secrets, also without the scheme (``Bearer``) that stands before them."""
         found = {part for value in values for part in (value, value.rpartition(" ")[2])}
         found = {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
-        if not found <= self._seen:
+        if not found <= self._seen.values:
             with self._lock:
-                self._seen |= found
+                self._seen = _Secrets(self._seen.values | found)
 
     def _token(self) -> Token | None:
         if self._fixed is not None:
@@ -454,7 +470,12 @@ class Credentials:
             if name not in {"_lock", "_asked", "_seen", "_warned"}
         }
         if not with_secrets:
-            kept = {n: v for n, v in self.headers.items() if not _is_credential(n, v)}
+            secrets = self.secrets() | ({self._fixed.value} if self._fixed is not None else set())
+            kept = {
+                name: value
+                for name, value in self.headers.items()
+                if not _is_credential(name, value) and not any(s in value for s in secrets)
+            }
             state["_left_behind"] = (
                 self._left_behind or self._fixed is not None or kept != self.headers
             )
@@ -469,7 +490,7 @@ class Credentials:
         credentials.__dict__.update(state)
         credentials._lock = threading.Lock()
         credentials._asked = None
-        credentials._seen = frozenset()
+        credentials._seen = _Secrets()
         credentials._warned = set()
         return credentials
 

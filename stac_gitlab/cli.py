@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import pystac
+import requests
 
 from stac_gitlab.__about__ import __version__
 from stac_gitlab.assets import asset_roles, data_assets
@@ -38,8 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal cannot show is no reason to fail.
+            stream.reconfigure(errors="replace")
     try:
         return _demo(arguments)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except STACGitLabError as error:
         print(f"stac-gitlab: {error}", file=sys.stderr)
     except pystac.STACError as error:
@@ -99,9 +110,12 @@ def _hub(url: str | None) -> Iterator[tuple[str, GitLabStacIO]]:
         with GitLabStacIO(base_url=url) as stac_io:
             yield url, stac_io
         return
+    direct = requests.Session()
+    # What the environment says about proxies is not meant for a server on this machine.
+    direct.trust_env = False
     with (
         SharingHubServer(sample_projects(), token=_SAMPLE_TOKEN) as hub,
-        GitLabStacIO(_SAMPLE_TOKEN, base_url=hub.url) as stac_io,
+        GitLabStacIO(_SAMPLE_TOKEN, base_url=hub.url, session=direct) as stac_io,
     ):
         yield hub.url, stac_io
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
-from stac_gitlab.auth import MASK
+from stac_gitlab.auth import MASK, scrub
 from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.sharinghub import strip_token
 
@@ -25,17 +25,31 @@ __all__ = ["check_stac", "parse_json", "text_without_tokens", "without_tokens"]
 
 _BOM = b"\xef\xbb\xbf"
 
+MAX_DEPTH = 128
+"""How deeply the objects and lists of a document may be nested.
+
+STAC needs about ten levels. pystac copies and writes documents with functions that call themselves,
+several times for each level, and Python stops them at a thousand calls.
+"""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
 _TOO_DEEP = "JSON that is nested too deeply to be read."
 
-# The parameter, quoted or not; or an escape of JSON that may hide it, or a known secret.
-_TOKEN_TRACE = re.compile(rb"gitlab(?:_|%5F)token|\\u00|\\/", re.IGNORECASE)
+# The parameter, quoted or not, in lower case; or an escape of JSON that may hide it.
+_TOKEN_TRACES = (b"gitlab_token", b"gitlab%5ftoken", b"\\u00", b"\\/")
 
 # Links that pystac follows by itself. An empty one is a ValueError from its depths.
 _FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
 
 
-def parse_json(body: bytes, *, url: str) -> dict[str, Any]:
+def parse_json(body: bytes, *, url: str, secrets: Iterable[str] = ()) -> dict[str, Any]:
     """Return the JSON object that `body` holds.
+
+    Args:
+        body: What was read.
+        url: Where it came from, for errors.
+        secrets: What errors must not show of it.
 
     Raises:
         InvalidResponseError: If it holds anything else.
@@ -44,17 +58,48 @@ def parse_json(body: bytes, *, url: str) -> dict[str, Any]:
     try:
         document = _loads(body)
     except ValueError as error:
-        raise _unreadable(error, body, url=url) from None
+        raise _unreadable(error, body, url=url, secrets=secrets) from None
     except RecursionError:
         raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
     if not isinstance(document, dict):
         raise InvalidResponseError(
             f"{url}: JSON, but {_named(document)} where an object was expected.", url=url
         )
-    return document
+    if _is_too_deep(document, body):
+        raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url)
+    # Half a character can be neither written nor asked for; U+FFFD, which stands for it, can.
+    return cast("dict[str, Any]", _whole(document)) if _SURROGATE.search(body) else document
 
 
-def _unreadable(error: ValueError, body: bytes, *, url: str) -> InvalidResponseError:
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole(k): _whole(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_whole(v) for v in value]
+    return value
+
+
+def _is_too_deep(document: dict[str, Any], body: bytes) -> bool:
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return False
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            value
+            for holder in level
+            for value in (holder.values() if type(holder) is dict else holder)
+            if type(value) is dict or type(value) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _unreadable(
+    error: ValueError, body: bytes, *, url: str, secrets: Iterable[str]
+) -> InvalidResponseError:
     """Return the error for bytes that are not JSON, or not all of it."""
     if not body.strip():
         return InvalidResponseError(f"{url}: the answer is empty.", url=url, truncated=True)
@@ -72,7 +117,7 @@ def _unreadable(error: ValueError, body: bytes, *, url: str) -> InvalidResponseE
     if isinstance(error, json.JSONDecodeError):
         return InvalidResponseError(
             f"{url}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it "
-            f"begins with {_beginning(error.doc)!r}. Check that the URL is one of the API.",
+            f"begins with {_beginning(error.doc, secrets)}. Check that the URL is one of the API.",
             url=url,
         )
     return InvalidResponseError(f"{url}: JSON that cannot be read: {error}.", url=url)
@@ -113,8 +158,9 @@ def without_tokens(
         InvalidResponseError: If the document is nested too deeply to be searched.
     """
     known = _long_enough(secrets)
-    suspicious = _TOKEN_TRACE.search(body) or any(secret.encode() in body for secret in known)
-    if not suspicious:
+    lowered = body.lower()
+    traces = any(trace in lowered for trace in _TOKEN_TRACES)
+    if not traces and not any(secret.encode() in body for secret in known):
         return document
     try:
         cleaned: dict[str, Any] = _cleaned(document, known)
@@ -187,6 +233,7 @@ def _check(document: dict[str, Any]) -> None:
         return
     _expect(document, "stac_version", str)
     _expect(document, "id", (str, int))
+    _check_id(str(document["id"]))
     _expect(document, "stac_extensions", list, optional=True)
     _check_links(document, optional=kind == "Feature")
     _check_assets(document)
@@ -195,7 +242,15 @@ def _check(document: dict[str, Any]) -> None:
     else:
         _expect(document, "description", str)
         if kind == "Collection":
+            _expect(document, "keywords", list, optional=True)
             _check_extent(document)
+
+
+def _check_id(name: str) -> None:
+    # pystac makes folders and files of ids when a catalog is saved.
+    leads_out = name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)
+    if leads_out or re.match(r"[A-Za-z]:[/\\]", name) or "\0" in name:
+        raise _BrokenFieldError(f"id {name[:80]!r} is a path that leads out of any folder")
 
 
 def _check_item(document: dict[str, Any]) -> None:
@@ -218,6 +273,8 @@ def _check_item(document: dict[str, Any]) -> None:
 def _check_links(document: dict[str, Any], *, optional: bool) -> None:
     _expect(document, "links", list, optional=optional)
     for index, link in enumerate(document.get("links") or ()):
+        if _is_plain_link(link):
+            continue
         where = f"links[{index}]"
         if not isinstance(link, dict):
             raise _BrokenFieldError(f"{where} is {_named(link)}, not an object")
@@ -227,7 +284,8 @@ def _check_links(document: dict[str, Any], *, optional: bool) -> None:
         if not link["href"] and link["rel"] in _FOLLOWED:
             raise _BrokenFieldError(f"{where}.href is empty")
         try:
-            urlsplit(link["href"])
+            # pystac turns backslashes round, and takes the path apart once more by itself.
+            urlsplit(urlsplit(link["href"].replace("\\", "/")).path)
         except ValueError as error:
             raise _BrokenFieldError(f"{where}.href is no URL ({error})") from None
 
@@ -235,11 +293,38 @@ def _check_links(document: dict[str, Any], *, optional: bool) -> None:
 def _check_assets(document: dict[str, Any]) -> None:
     _expect(document, "assets", dict, optional=True)
     for key, asset in (document.get("assets") or {}).items():
+        if _is_plain_asset(asset):
+            continue
         where = f"assets[{key!r}]"
         if not isinstance(asset, dict):
             raise _BrokenFieldError(f"{where} is {_named(asset)}, not an object")
         _expect(asset, "href", str, where=f"{where}.")
         _expect(asset, "roles", list, optional=True, where=f"{where}.")
+
+
+def _is_plain_link(link: Any) -> bool:
+    """Tell, quickly, whether a link is one of the many that there is nothing to say about."""
+    if type(link) is not dict:
+        return False
+    href = link.get("href")
+    return (
+        type(href) is str
+        and type(link.get("rel")) is str
+        and type(link.get("type", "")) is str
+        and href.startswith("http")
+        and "[" not in href
+        and "]" not in href
+        and href.isascii()
+    )
+
+
+def _is_plain_asset(asset: Any) -> bool:
+    """Tell, quickly, whether an asset is one of the many that there is nothing to say about."""
+    return (
+        type(asset) is dict
+        and type(asset.get("href")) is str
+        and type(asset.get("roles", [])) is list
+    )
 
 
 def _check_extent(document: dict[str, Any]) -> None:
@@ -275,6 +360,7 @@ def _named(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _beginning(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else f"{text[:60]}…"
+def _beginning(text: str, secrets: Iterable[str]) -> str:
+    # Scrubbed before it is cut: half a secret is still a secret.
+    text = " ".join(scrub(strip_token(text[:4096]), secrets).split())
+    return ascii(text if len(text) <= 60 else f"{text[:60]}...")

@@ -17,15 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from stac_gitlab.adapter import current_watch
+from stac_gitlab.adapter import current_watch, pause
 from stac_gitlab.errors import ConfigurationError
 
 __all__ = ["RateGate", "RetryPolicy", "wait_hint"]
-
-
-def _sleep(seconds: float) -> None:
-    # Looked up when called, so that replacing time.sleep in a test has an effect.
-    time.sleep(seconds)
 
 
 # A reset above this is a point in time (seconds since 1970), below it a delay in seconds: the same
@@ -68,7 +63,7 @@ class RetryPolicy:
     statuses: frozenset[int] = frozenset({408, 429, 500, 502, 503, 504})
     min_rate: float = 1024.0
     stall_window: float = 60.0
-    sleep: Callable[[float], None] = dataclasses.field(default=_sleep, repr=False, compare=False)
+    sleep: Callable[[float], None] = dataclasses.field(default=pause, repr=False, compare=False)
     clock: Callable[[], float] = dataclasses.field(
         default=time.monotonic, repr=False, compare=False
     )
@@ -176,11 +171,17 @@ class RateGate:
 
     Before a 429 it lets everyone through. A 429 stops everyone until the wait is over, leaves a
     quarter of the places to ask from, and lets their number grow again with answers that are not a
-    429: each request that is under way when the server has had enough is a wasted one.
+    429: each request that is under way when the server has had enough is a wasted one. From then on
+    requests also keep the distance at which the server would have served them all, pauses included,
+    and close up little by little.
     """
 
     # Answers, times the current number of askers, until one more may ask.
     _PATIENCE = 16
+    # Seconds between two requests: never more than the one, not worth a wait below the other.
+    _SLOWEST, _FASTEST = 1.0, 0.001
+    # How much shorter the distance gets with every answer.
+    _CLOSING_UP = 0.98
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -190,6 +191,10 @@ class RateGate:
         self._served = 0
         self._refused = 0
         self._open_at = 0.0
+        self._distance = 0.0
+        self._next_turn = 0.0
+        self._round_began: float | None = None
+        self._round_served = 0
 
     @contextmanager
     def asking(self, waited_until: float = 0.0) -> Iterator[None]:
@@ -201,30 +206,44 @@ class RateGate:
         Raises:
             TimeoutError: If the deadline passes before.
         """
-        self._enter(waited_until)
+        turn = self._enter(waited_until)
         try:
+            if turn > 0:
+                self._pause(turn)
             yield
         finally:
             with self._changed:
                 self._asking -= 1
                 self._changed.notify()
 
-    def _enter(self, waited_until: float) -> None:
+    def _enter(self, waited_until: float) -> float:
+        """Take a place; return the seconds until its turn comes."""
         while True:
             with self._changed:
-                open_at = self._open_at
-                pause = open_at - self._policy.clock()
-                if pause <= 0 or open_at <= waited_until:
+                open_at, now = self._open_at, self._policy.clock()
+                if open_at <= now or open_at <= waited_until:
                     if self._limit is None or self._asking < self._limit:
                         self._asking += 1
-                        return
+                        return self._turn_after(now)
                     self._changed.wait(_STOP_LATENCY)
                     current_watch().time_left()
                     continue
-            left = current_watch().time_left()
-            current_watch().sleep(pause if left is None else min(pause, left), self._policy.sleep)
-            current_watch().time_left()
+            self._pause(open_at - now)
             waited_until = open_at
+
+    def _turn_after(self, now: float) -> float:
+        if self._round_began is None:
+            self._round_began = now
+        if not self._distance:
+            return 0.0
+        turn = max(now, self._next_turn)
+        self._next_turn = turn + self._distance
+        return turn - now
+
+    def _pause(self, seconds: float) -> None:
+        left = current_watch().time_left()
+        current_watch().sleep(seconds if left is None else min(seconds, left), self._policy.sleep)
+        current_watch().time_left()
 
     def refused(self, hint: float | None) -> float:
         """Note a 429; return the time, on the policy's clock, at which everyone may ask again."""
@@ -236,14 +255,25 @@ class RateGate:
             if self._open_at > now and not hint:
                 # A late answer of a storm that is already being waited for.
                 return self._open_at
-            if self._open_at <= now:
+            is_news = self._open_at <= now
+            if is_news:
                 # One storm is one lesson, however many requests were under way when it came.
                 self._refused += 1
                 self._limit = max(1, (self._limit or self._asking) // 4)
                 self._served = 0
             # "Wait 0 seconds" from a server that has just refused is no hint at all.
             self._open_at = max(self._open_at, now + (hint or self._backoff()))
+            if is_news:
+                self._keep_distance()
             return self._open_at
+
+    def _keep_distance(self) -> None:
+        """Spread over the whole round, its pause included, what the server served in it."""
+        if self._round_began is not None and self._round_served:
+            round_took = self._open_at - self._round_began
+            self._distance = min(self._SLOWEST, round_took / self._round_served)
+        self._next_turn = self._open_at
+        self._round_began, self._round_served = None, 0
 
     def _backoff(self) -> float:
         # At least half of the ceiling: full jitter would let some threads ask again at once, and
@@ -257,9 +287,14 @@ class RateGate:
         if self._limit is None:
             return
         with self._changed:
+            # Whoever serves something has not refused for good: the next wait is a short one again.
+            self._refused = 0
             self._served += 1
+            self._round_served += 1
+            self._distance *= self._CLOSING_UP
+            if self._distance < self._FASTEST:
+                self._distance = 0.0
             if self._limit is not None and self._served >= self._PATIENCE * self._limit:
-                self._refused = 0
                 self._served = 0
                 self._limit += 1
                 self._changed.notify()

@@ -8,13 +8,16 @@ request a timeout; keeps no cookies; and, in :meth:`GitLabSession.fetch` and
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
+from urllib.parse import urljoin
 
 import requests
-import tenacity
 import urllib3
 from requests.adapters import BaseAdapter
 
@@ -22,19 +25,16 @@ from stac_gitlab import __about__
 from stac_gitlab.adapter import DeadlineAdapter, Watch, current_watch, watching
 from stac_gitlab.answers import (
     MAX_ERROR_BODY,
-    detached,
-    error_for_failure,
     error_for_page,
     error_for_status,
     is_html,
-    without_frames,
 )
+from stac_gitlab.attempts import Attempts
 from stac_gitlab.auth import (
     CREDENTIAL_HEADERS,
     HARMLESS_HEADERS,
     Credentials,
     Origin,
-    Token,
     scrub,
 )
 from stac_gitlab.dialect import Dialect
@@ -43,17 +43,15 @@ from stac_gitlab.errors import (
     ConfigurationError,
     HTTPStatusError,
     InvalidResponseError,
-    NetworkError,
     NotFoundError,
     PermissionDeniedError,
-    RateLimitError,
     STACGitLabError,
 )
 from stac_gitlab.gitlab import GitLab
 from stac_gitlab.retry import RateGate, RetryPolicy, wait_hint
 from stac_gitlab.sharinghub import SharingHub, strip_token
 
-__all__ = ["Document", "GitLabSession"]
+__all__ = ["Document", "GitLabSession", "timeout_pair"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +68,28 @@ _CHUNK = 64 * 1024
 
 # brotli and zstd are left out: urllib3 cannot stop all versions of them at a size.
 _ACCEPT_ENCODING = "gzip, deflate"
+
+
+# What requests reads from the environment for every request.
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_ENVIRONMENT = (
+    *_PROXIES,
+    *(name.upper() for name in _PROXIES),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC", "HOME"),
+)
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What has to be known about an origin besides its secrets.
+
+    Attributes:
+        settings: Proxies, certificates and streaming, as ``requests.Session.send`` takes them.
+        auth: User and password of a .netrc entry, if there is one.
+    """
+
+    settings: Mapping[str, Any]
+    auth: tuple[str, str] | None
 
 
 class Document:
@@ -112,12 +132,13 @@ class GitLabSession(requests.Session):
     ) -> None:
         super().__init__()
         self.credentials = credentials
-        self.timeout = _pair(timeout)
+        self.timeout = timeout_pair(timeout)
         self.retry = retry or RetryPolicy()
         self.dialects: tuple[Dialect, ...] = (GitLab(), SharingHub(), Dialect())
         self.max_redirects = MAX_REDIRECTS
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
+        self._known_surroundings: dict[tuple[Any, ...], _Surroundings] = {}
         self._gates: dict[Origin | None, RateGate] = {}
         self._gates_lock = threading.Lock()
         self._transport = transport
@@ -151,7 +172,7 @@ class GitLabSession(requests.Session):
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self.timeout
         if left is not None:
-            connect, read = _pair(kwargs["timeout"])
+            connect, read = timeout_pair(kwargs["timeout"])
             kwargs["timeout"] = (min(connect, left), min(read, left))
         self._authorize(request)
         response: requests.Response = super().send(request, **kwargs)
@@ -174,7 +195,27 @@ class GitLabSession(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where a redirect leads, without the token that the server may have put there."""
         target = super().get_redirect_target(resp)
-        return None if target is None else strip_token(target)
+        if target is None:
+            return None
+        target = strip_token(target)
+        leads_away = not self.credentials.allows(urljoin(resp.url, target))
+        if leads_away and any(secret in target for secret in self.credentials.secrets()):
+            raise requests.exceptions.InvalidURL("a redirect that holds a secret of ours")
+        return target
+
+    def rebuild_method(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        """Refuse the browsers' habit to make a GET of a POST that is redirected.
+
+        What was to be created would not be, and a search would be one for everything.
+        """
+        method = prepared_request.method
+        super().rebuild_method(prepared_request, response)
+        if prepared_request.method != method and response.status_code != 303:
+            raise requests.exceptions.InvalidSchema(
+                f"a redirect ({response.status_code}) of a {method} would make a GET of it"
+            )
 
     def _authorize(self, request: requests.PreparedRequest) -> None:
         url = request.url or ""
@@ -296,12 +337,35 @@ class GitLabSession(requests.Session):
     ) -> requests.Response:
         """Send once, and raise for a status that is an error and not among `statuses`."""
         headers = {**self.credentials.harmless_headers(), **headers}
-        response = self.request(method, url, headers=headers, json=json, stream=True)
+        surroundings = self._surroundings(url)
+        request = requests.Request(
+            method, url, {**self.headers, **headers}, json=json, auth=surroundings.auth
+        )
+        customized = self.auth or self.params or self.hooks["response"]
+        prepared = self.prepare_request(request) if customized else request.prepare()
+        response = self.send(prepared, **surroundings.settings)
         if response.status_code < 300 or response.status_code in statuses:
             return response
         with response:
             response._content = _beginning_of_body(response)
             raise self._status_error(response)
+
+    def _surroundings(self, url: str) -> _Surroundings:
+        """Return what environment and session say about the origin of `url`.
+
+        requests looks all of it up for every request, which takes longer than a small answer.
+        """
+        key = (
+            Origin.of(url),
+            repr((self.proxies, self.verify, self.cert, self.trust_env)),
+            *map(os.environ.get, _ENVIRONMENT),
+        )
+        found = self._known_surroundings.get(key)
+        if found is None:
+            settings = dict(self.merge_environment_settings(url, {}, True, None, None))
+            auth = requests.utils.get_netrc_auth(url) if self.trust_env else None
+            found = self._known_surroundings[key] = _Surroundings(settings, auth)
+        return found
 
     def _status_error(self, response: requests.Response) -> HTTPStatusError:
         status = response.status_code
@@ -384,17 +448,18 @@ class GitLabSession(requests.Session):
             missing: NotFoundError | None = None
             dialect = self.dialect_of(url)
             for request_url in dialect.request_urls(url):
-                call = _Call(
-                    self,
-                    attempt,
+                call = Attempts(
+                    partial(attempt, request_url),
                     method=method,
                     url=request_url,
+                    credentials=self.credentials,
+                    gate=self.gate_for(request_url),
                     policy=policy,
                     end=end,
                     idempotent=idempotent,
                 )
                 try:
-                    return cast("T", call.run())
+                    return call.run()
                 except NotFoundError as error:
                     missing = error
                     if not dialect.goes_on_after(error.response.text):
@@ -414,128 +479,7 @@ class GitLabSession(requests.Session):
         return gate
 
 
-class _Call:
-    """One request with all its attempts."""
-
-    def __init__(
-        self,
-        session: GitLabSession,
-        attempt: Callable[[str], Any],
-        *,
-        method: str,
-        url: str,
-        policy: RetryPolicy,
-        end: float,
-        idempotent: bool,
-    ) -> None:
-        self._session = session
-        self._attempt = attempt
-        self._method = method
-        self._url = url
-        self._policy = policy
-        self._end = end
-        self._idempotent = idempotent
-        self._gate = session.gate_for(url)
-        self._waited_until = 0.0
-        self._renewed = False
-
-    def run(self) -> Any:
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self._is_worth_retrying),
-            wait=self._wait,
-            stop=self._must_stop,
-            sleep=self._sleep,
-            before_sleep=self._log,
-            reraise=True,
-        )
-        return retrying(self._once)
-
-    def _sleep(self, seconds: float) -> None:
-        current_watch().sleep(seconds, self._policy.sleep)
-
-    def _once(self) -> Any:
-        credentials = self._session.credentials
-        token = credentials.token() if credentials.allows(self._url) else None
-        try:
-            result = self._send()
-        except RateLimitError as error:
-            self._waited_until = self._gate.refused(error.retry_after)
-            raise
-        except AuthenticationError:
-            self._gate.served()
-            if not self._renews(token):
-                raise
-            return self._once()
-        except STACGitLabError:
-            self._gate.served()
-            raise
-        self._gate.served()
-        return result
-
-    def _send(self) -> Any:
-        try:
-            with self._gate.asking(self._waited_until):
-                return self._attempt(self._url)
-        except STACGitLabError as known:
-            raise without_frames(known)  # noqa: B904  # it is the same error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
-            error, cause = self._explained(failure)
-        raise error from cause
-
-    def _explained(self, failure: Exception) -> tuple[STACGitLabError, Exception]:
-        secrets = self._session.credentials.secrets()
-        error = error_for_failure(failure, method=self._method, url=self._url, secrets=secrets)
-        return error, detached(failure, secrets)
-
-    def _renews(self, token: Token | None) -> bool:
-        """After a 401, get a new token from the caller's function, once a request."""
-        if self._renewed or not self._session.credentials.allows(self._url):
-            return False
-        self._renewed = True
-        return self._session.credentials.renew(token)
-
-    def _is_worth_retrying(self, error: BaseException) -> bool:
-        if not self._idempotent:
-            return False
-        if isinstance(error, HTTPStatusError):
-            return error.status_code in self._policy.statuses and (
-                error.retry_after is None or error.retry_after <= self._policy.max_wait
-            )
-        if isinstance(error, NetworkError):
-            return not isinstance(error.__cause__, requests.exceptions.SSLError)
-        return isinstance(error, InvalidResponseError) and error.truncated
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        error = _error_of(state)
-        if isinstance(error, RateLimitError):
-            return max(0.0, self._waited_until - self._policy.clock())
-        if isinstance(error, HTTPStatusError) and error.retry_after:
-            return error.retry_after
-        return self._policy.backoff(state.attempt_number)
-
-    def _must_stop(self, state: tenacity.RetryCallState) -> bool:
-        left = self._end - self._policy.clock()
-        tired = state.attempt_number >= self._policy.max_attempts
-        if tired or state.upcoming_sleep >= left:
-            why = f"{state.attempt_number} attempts" if tired else "the time allowed for it"
-            error = _error_of(state)
-            if state.attempt_number > 1 and error is not None and error.args:
-                error.args = (f"{error.args[0]} (Given up after {why}.)", *error.args[1:])
-            return True
-        return False
-
-    def _log(self, state: tenacity.RetryCallState) -> None:
-        error = _error_of(state)
-        logger.info(
-            "Attempt %d of %d failed, waiting %.1f s: %s",
-            state.attempt_number,
-            self._policy.max_attempts,
-            state.upcoming_sleep,
-            error,
-        )
-
-
-def _pair(timeout: Any) -> tuple[float, float]:
+def timeout_pair(timeout: Any) -> tuple[float, float]:
     """Return the seconds to wait for a connection, and for each packet of an answer."""
     pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     if len(pair) != 2 or not all(isinstance(s, (int, float)) and s > 0 for s in pair):
@@ -544,10 +488,6 @@ def _pair(timeout: Any) -> tuple[float, float]:
             "A request without a timeout can hang for ever."
         )
     return pair
-
-
-def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
-    return None if state.outcome is None else state.outcome.exception()
 
 
 def _beginning_of_body(response: requests.Response) -> bytes:

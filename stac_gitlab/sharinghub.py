@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
+from stac_gitlab.auth import Origin, parse_host, scrub
 from stac_gitlab.dialect import Dialect
+from stac_gitlab.errors import ConfigurationError
 
 __all__ = ["SharingHub", "api_url", "strip_token"]
 
@@ -25,9 +27,11 @@ _TOKEN_PARAMETER = re.compile(
 )
 _ITEMS_PATH = re.compile(r"/api/stac/collections/(?P<collection>[^/]+)/items(?:/|$)")
 _API_PATH = re.compile(r"/api/(?:stac|download|proxy)(?:/|$)")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _DOWNLOAD_PATH = re.compile(r"/api/download/")
 
 _LINKS_OF_A_COLLECTION = frozenset({"self", "parent", "collection"})
+_LINKS_TO_THE_API = _LINKS_OF_A_COLLECTION | {"root"}
 
 
 def strip_token(text: str) -> str:
@@ -38,7 +42,19 @@ def strip_token(text: str) -> str:
 
 
 def api_url(base_url: str) -> str:
-    """Return the URL of the STAC API of a SharingHub, given its address with or without it."""
+    """Return the URL of the STAC API of a SharingHub, given its address with or without it.
+
+    Raises:
+        ConfigurationError: If the address is not one.
+    """
+    if "://" not in base_url:
+        (named, *_) = sorted(parse_host(base_url.partition("/")[0]))
+        base_url = f"{named.scheme}://{base_url}"
+    if Origin.of(base_url) is None:
+        raise ConfigurationError(
+            f"{scrub(base_url)!r} is not the address of a SharingHub. Give one such as "
+            "'https://hub.example.org'."
+        )
     return f"{base_url.rstrip('/').removesuffix('/api/stac')}/api/stac"
 
 
@@ -60,16 +76,38 @@ class SharingHub(Dialect):
         return urlunsplit(parts._replace(path=path))
 
     def correct(self, document: dict[str, Any], url: str) -> None:
-        """Let the collection that was asked for win over the one that the item cache names."""
-        match = _ITEMS_PATH.search(urlsplit(url).path)
-        if match is None:
-            return
-        asked = unquote(match["collection"])
+        """Mend items: collection, server name and download URLs.
+
+        The item cache answers with what it was asked the last time, which may have been for another
+        collection, or under another name of the same server. What was asked for this time wins.
+        """
         features = document.get("features")
         items = features if isinstance(features, list) else [document]
+        match = _ITEMS_PATH.search(urlsplit(url).path)
+        asked = None if match is None else unquote(match["collection"])
+        base = _base(url)
         for item in items:
-            if isinstance(item, dict) and item.get("type") == "Feature":
+            if not isinstance(item, dict) or item.get("type") != "Feature" or base is None:
+                continue
+            if asked is not None:
                 _move_to_collection(item, asked)
+            _move_to_server(item, base)
+            self._mend_hrefs(item, f"{base}/api/stac")
+
+    def _mend_hrefs(self, item: dict[str, Any], api: str) -> None:
+        assets, properties = item.get("assets"), item.get("properties")
+        if not isinstance(assets, dict) or not isinstance(item.get("id"), str):
+            return
+        for key, asset in assets.items():
+            href = asset.get("href") if isinstance(asset, dict) else None
+            if isinstance(href, str):
+                asset["href"] = self.asset_url(
+                    href,
+                    key=key,
+                    item_id=item["id"],
+                    item_url=api,
+                    properties=properties if isinstance(properties, dict) else {},
+                )
 
     def advice(self, status: int) -> str | None:
         if status == 400:
@@ -177,6 +215,17 @@ def _move_to_collection(item: dict[str, Any], asked: str) -> None:
                 link["href"] = re.sub(rf"{re.escape(wrong)}(?=/|$)", lambda _: right, href, count=1)
 
 
+def _move_to_server(item: dict[str, Any], base: str) -> None:
+    """Let the links by which an item knows its relatives lead to the server that was asked."""
+    links = item.get("links")
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("rel") in _LINKS_TO_THE_API:
+            href = str(link.get("href"))
+            named = _base(href)
+            if named is not None and named != base:
+                link["href"] = f"{base}{href[len(named) :]}"
+
+
 def _base(url: str) -> str | None:
     """Return what stands before ``/api/stac`` in the URL of an item."""
     parts = urlsplit(url)
@@ -195,12 +244,15 @@ def _split_download(href: str) -> tuple[str | None, str, str]:
 
 
 def _meant_path(written: str, key: str) -> str:
-    """Return the repository path that the server meant when it wrote `written` for asset `key`."""
+    """Return the repository path that is meant by `written` in the href of asset `key`."""
     # pystac writes the backslashes of an href as slashes.
     as_read = key.replace("\\", "/")
     if unquote(written) in (key, as_read) or re.split(r"[?#]", as_read, maxsplit=1)[0] == written:
         return key
-    return written
+    # The asset is called otherwise than its file. What looks quoted was quoted by us before.
+    return (
+        unquote(written) if _ESCAPE.search(written) and _quote_once(written) == written else written
+    )
 
 
 def _router_fails(project: str, path: str) -> bool:

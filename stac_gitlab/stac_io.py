@@ -8,6 +8,7 @@ do with an API is added by ``pystac_hooks``.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +20,9 @@ import pystac
 import requests
 from pystac.utils import safe_urlparse
 
+from stac_gitlab.adapter import current_watch
 from stac_gitlab.auth import Credentials, TokenSource, scrub
+from stac_gitlab.confinement import check_is_followable, confine, confined_schema
 from stac_gitlab.documents import (
     check_stac,
     parse_json,
@@ -200,7 +203,7 @@ class GitLabStacIO(pystac.StacIO):
             text = _read_local(request.href).decode("utf-8")
         else:
             self.credentials.bind(request.href)
-            text = self._fetch(request, _text)
+            text = confined_schema(self._fetch(request, text_of))
         return text_without_tokens(text, self.credentials.secrets())
 
     def read_json(self, source: HREF, *_: Any, **__: Any) -> dict[str, Any]:
@@ -220,7 +223,7 @@ class GitLabStacIO(pystac.StacIO):
         request = _request_for(source)
         if is_local(request.href):
             body = _read_local(request.href)
-            document = parse_json(body, url=request.href)
+            document = parse_json(body, url=request.href, secrets=self.credentials.secrets())
             return without_tokens(document, body, self.credentials.secrets(), url=request.href)
         self.credentials.bind(request.href)
         return dict(self.read_page(request).document)
@@ -231,11 +234,13 @@ class GitLabStacIO(pystac.StacIO):
         def page(answer: Document) -> Page:
             secrets = self.credentials.secrets()
             shown = scrub(answer.url, secrets)
-            document = parse_json(answer.body, url=shown)
+            document = parse_json(answer.body, url=shown, secrets=secrets)
             document = without_tokens(document, answer.body, secrets, url=shown)
             self.session.dialect_of(request.href).correct(document, request.href)
+            there = _web_url(request.href, answer.url)
+            confine(document, url=there)
             check_stac(document, url=shown)
-            return Page(_web_url(request.href, answer.url), document)
+            return Page(there, document, etag_of(answer.headers, secrets))
 
         return self._fetch(request, page, retry=retry)
 
@@ -248,7 +253,7 @@ class GitLabStacIO(pystac.StacIO):
             NotSTACError: If it is none of them.
             STACGitLabError: As for :meth:`read_json`.
         """
-        href = os.fspath(source)
+        href = strip_token(os.fspath(source))
         document = self.read_json(source)
         with refusals_explained(href, document):
             found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
@@ -263,6 +268,7 @@ class GitLabStacIO(pystac.StacIO):
         *,
         retry: RetryPolicy | None = None,
     ) -> T:
+        check_is_followable(request.href)
         return self.session.fetch(
             request.href,
             parse,
@@ -287,18 +293,38 @@ class GitLabStacIO(pystac.StacIO):
             STACGitLabError: If a page cannot be read.
             InvalidResponseError: If the server pages in circles.
         """
-        pages = Pages(self._read_items_page, PageRequest(with_limit(items_url, self.page_size)))
-        with contextlib.closing(pages.listed()) as listed:
+        with contextlib.closing(self.item_pages(items_url).listed()) as listed:
             for feature, page in listed:
-                if isinstance(feature, _Unreadable):
-                    self.report_bad_item(feature.error, feature.item_id)
-                    continue
-                try:
-                    check_feature(feature, url=page.shown)
-                except InvalidResponseError as error:
-                    self.report_bad_item(error, _id_of(feature))
-                else:
+                if self.is_readable(feature, url=page.shown):
                     yield feature
+
+    def item_pages(self, items_url: str) -> Pages:
+        """Return the pages of an items endpoint, none of them read yet.
+
+        What they list has yet to pass :meth:`is_readable`.
+        """
+        first = PageRequest(with_limit(items_url, self.page_size))
+        return Pages(self._read_items_page, first)
+
+    def is_readable(
+        self, feature: Any, *, url: str, check: Callable[..., None] | None = None
+    ) -> bool:
+        """Tell whether what a page lists can be read; if not, warn or raise as `on_bad_item` says.
+
+        Args:
+            feature: What is listed.
+            url: The page, as it is to be shown.
+            check: What to check in place of the shape of a whole item.
+        """
+        if isinstance(feature, _Unreadable):
+            self.report_bad_item(feature.error, feature.item_id)
+            return False
+        try:
+            (check or check_feature)(feature, url=url)
+        except InvalidResponseError as error:
+            self.report_bad_item(error, _id_of(feature))
+            return False
+        return True
 
     def list_collections(self, collections_url: str) -> Iterator[dict[str, Any]]:
         """Yield the collections that ``/collections`` lists, page by page, as dictionaries.
@@ -367,33 +393,44 @@ class GitLabStacIO(pystac.StacIO):
 
         It gets one more chance, not the four that the policy gives to what passes.
         """
-        policy = self.session.retry
-        impatient = policy.replace(statuses=policy.statuses - {500})
-        if policy.max_attempts > 1 and 500 in policy.statuses:
+        if self.session.retry.max_attempts > 1 and 500 in self.session.retry.statuses:
             try:
-                return self.read_page(request, retry=impatient)
+                return self._read_page_once(request)
             except ServerError as error:
                 if error.status_code != 500:
                     raise
-        return self.read_page(request, retry=impatient)
+        return self._read_page_once(request)
+
+    def _read_page_once(self, request: PageRequest) -> Page:
+        """Read a page, and do not try again after a 500."""
+        policy = self.session.retry
+        return self.read_page(request, retry=policy.replace(statuses=policy.statuses - {500}))
 
     def _resolved(self, references: Page, page_url: str) -> Page:
         """Return a page of references with its items read one by one."""
         dialect = self.session.dialect_of(page_url)
         items_url = urlunsplit(urlsplit(page_url)._replace(query="", fragment=""))
-        features: list[Any] = []
-        for reference in references.features():
-            item_id = _id_of(reference)
+        ids = [_id_of(reference) for reference in references.features()]
+        features: list[Any] = list(references.features())
+        broken: dict[int, str] = {}
+        for place, item_id in enumerate(ids):
             if not isinstance(item_id, str) or not item_id:
-                features.append(reference)
                 continue
-            try:
-                request = PageRequest(dialect.item_url(items_url, item_id))
-                features.append(self._read_page_or_500(request).document)
-            except (ServerError, NotFoundError, InvalidResponseError) as error:
-                if isinstance(error, ServerError) and error.status_code != 500:
-                    raise
-                features.append(_Unreadable(item_id, error))
+            url = dialect.item_url(items_url, item_id)
+            features[place] = self._item_or_error(url, item_id, self._read_page_or_500)
+            if isinstance(features[place], _Unreadable):
+                broken[place] = item_id
+        policy = self.session.retry
+        for attempt in range(3, policy.max_attempts + 1):
+            if not broken:
+                break
+            # It may be the server that is down for a moment, and not the items that are broken.
+            current_watch().sleep(policy.backoff(attempt - 1), policy.sleep)
+            for place, item_id in list(broken.items()):
+                url = dialect.item_url(items_url, item_id)
+                features[place] = self._item_or_error(url, item_id, self._read_page_once)
+                if not isinstance(features[place], _Unreadable):
+                    del broken[place]
         document = {**references.document, "features": features}
         following = references.next_link()
         if following is not None and isinstance(following.get("href"), str):
@@ -401,7 +438,25 @@ class GitLabStacIO(pystac.StacIO):
             document["links"] = [full]
         return Page(page_url, document)
 
+    def _item_or_error(
+        self, url: str, item_id: str, read: Callable[[PageRequest], Page]
+    ) -> Mapping[str, Any] | _Unreadable:
+        try:
+            return read(PageRequest(url)).document
+        except (ServerError, NotFoundError, InvalidResponseError) as error:
+            if isinstance(error, ServerError) and error.status_code != 500:
+                raise
+            return _Unreadable(item_id, error)
+
     # -- writing ----------------------------------------------------------------------------
+
+    def json_dumps(self, json_dict: dict[str, Any], *args: Any, **kwargs: Any) -> str:
+        """Return a document as JSON, with all the numbers that JSON can hold."""
+        try:
+            return super().json_dumps(json_dict, *args, **kwargs)
+        except TypeError:
+            # Where orjson is installed pystac uses it, and it knows no integers beyond 64 bits.
+            return json.dumps(json_dict, indent=2)
 
     def write_text(self, dest: HREF, txt: str, *_: Any, **__: Any) -> None:
         """Write a text to a local path or ``file://`` URL, whole or not at all.
@@ -504,6 +559,12 @@ def _request_for(source: HREF) -> PageRequest:
     return PageRequest(href).followed_by({**link, "merge": False}, page_url=href)
 
 
+def etag_of(headers: Mapping[str, str], secrets: Iterable[str]) -> str | None:
+    """Return the entity tag among the headers of an answer, unless a secret was put into it."""
+    etag = headers.get("ETag")
+    return None if etag is None or scrub(etag, secrets) != etag else etag
+
+
 def _web_url(asked: str, answered: str) -> str:
     """Return the URL that relative links of an answer are relative to.
 
@@ -513,7 +574,12 @@ def _web_url(asked: str, answered: str) -> str:
     return asked if "/-/" in asked else answered
 
 
-def _text(answer: Document) -> str:
+def text_of(answer: Document) -> str:
+    """Return the text of an answer.
+
+    Raises:
+        InvalidResponseError: If it is not UTF-8.
+    """
     try:
         return answer.body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -532,9 +598,16 @@ def is_local(href: str) -> bool:
 
 
 def _local_path(href: str) -> str:
-    """Return the path of a ``file://`` URL; a path is one as it is, with all its # and ?."""
+    """Return the path of a local href, as pystac takes it, unless a # or ? was meant literally.
+
+    pystac cuts a path there, and follows links cut like that. So must what it is to find again;
+    only what stands in a folder, or is a file, with such a name was certainly meant.
+    """
     parts = safe_urlparse(href)
-    return parts.path if parts.scheme == "file" else href
+    if parts.scheme == "file" or parts.path == href:
+        return parts.path
+    meant = os.path.exists(href) or os.path.isdir(os.path.dirname(href))
+    return href if meant else parts.path
 
 
 def _read_local(href: str) -> bytes:

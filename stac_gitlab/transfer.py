@@ -8,14 +8,10 @@ server can prove that it is still the same content, and from the start otherwise
 from __future__ import annotations
 
 import contextlib
-import http.client
-import io
 import logging
-import queue
 import re
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +19,17 @@ from typing import Any
 
 import requests
 import tenacity
-import urllib3
 
-from stac_gitlab.adapter import Watch, WatchedResponse, current_watch, watching
-from stac_gitlab.answers import detached, error_for_failure, error_for_page, is_html
+from stac_gitlab.adapter import current_watch
+from stac_gitlab.answers import error_for_page, is_html
 from stac_gitlab.auth import scrub
+from stac_gitlab.body import (
+    Body,
+    BrokenBodyError,
+    content_length,
+    is_decodable,
+    is_encoded,
+)
 from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
@@ -35,23 +37,17 @@ from stac_gitlab.errors import (
     LFSPointerError,
     UnverifiedDownloadWarning,
 )
+from stac_gitlab.hashing import Hashing
 from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import shown
 from stac_gitlab.part import Leftover, Part, part_beside
 from stac_gitlab.records import digest_of
-from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
 
 __all__ = ["Finishing", "NotModified", "Received", "Source", "copy_file", "receive"]
 
 logger = logging.getLogger(__name__)
 
-# Fits the processor's cache; reading a megabyte at a time is slower than this.
-BUFFER_SIZE = 256 * 1024
-# Enough for the socket and the hash to be busy at the same time.
-BUFFERS = 4
-# Below this, starting a thread costs more than hashing.
-HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
 # What is left of a smaller file is not worth keeping for a later run.
 KEEP_FROM = 1024 * 1024
 
@@ -189,8 +185,9 @@ def copy_file(
     """
     checksum = source.checksum if verify else None
     with part_beside(target) as part, origin.open("rb", buffering=0) as file:
-        hashing = _Hashing(checksum)
+        hashing = Hashing(checksum)
         while count := file.readinto(hashing.buffer):
+            current_watch().time_left()
             part.write(hashing.buffer[:count])
             hashing.feed(count)
         _check_size(source, part.size)
@@ -203,65 +200,7 @@ def copy_file(
     return received
 
 
-# -- hashing on the way -------------------------------------------------------------------------
-
-
-class _Hashing:
-    """Hands out buffers to read into and hashes what was read, in another thread where it pays.
-
-    Args:
-        checksum: What the bytes will be compared with; None to hash nothing.
-        in_background: Whether to hash one buffer while the next one is read.
-
-    Attributes:
-        buffer: The buffer to read into next.
-    """
-
-    def __init__(self, checksum: Checksum | None, *, in_background: bool = False) -> None:
-        self._checksum = checksum
-        self._hasher = None if checksum is None else checksum.hasher()
-        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self.buffer = memoryview(bytearray(BUFFER_SIZE))
-        if in_background and self._hasher is not None:
-            for _ in range(BUFFERS - 1):
-                self._free.put(memoryview(bytearray(BUFFER_SIZE)))
-            self._thread = threading.Thread(target=self._work, name="stac-gitlab-hash", daemon=True)
-            self._thread.start()
-
-    def feed(self, count: int) -> None:
-        """Hash the first `count` bytes of the buffer."""
-        if self._thread is not None:
-            self._full.put((self.buffer, count))
-            self.buffer = self._free.get()
-        elif self._hasher is not None:
-            self._hasher.update(self.buffer[:count])
-
-    def digest(self) -> bytes | None:
-        """Return the digest of everything that was fed, or None if nothing is hashed."""
-        self.close()
-        return None if self._checksum is None else self._checksum.digest_of(self._hasher)
-
-    def close(self) -> None:
-        """End the thread, if there is one."""
-        if self._thread is not None:
-            self._full.put(None)
-            self._thread.join()
-            self._thread = None
-
-    def _work(self) -> None:
-        while (work := self._full.get()) is not None:
-            buffer, count = work
-            self._hasher.update(buffer[:count])  # type: ignore[union-attr]  # runs with one only
-            self._free.put(buffer)
-
-
 # -- one reception ------------------------------------------------------------------------------
-
-
-class _BrokenBodyError(IncompleteDownloadError):
-    """The body ended early or stalled: worth another attempt."""
 
 
 class _Reception:
@@ -284,7 +223,7 @@ class _Reception:
         self._known = known
         self._on_bytes = on_bytes or (lambda _received, _total: None)
         self._url = source.url
-        self._hashing: _Hashing | None = None
+        self._hashing: Hashing | None = None
         self._checksum: Checksum | None = None
         self._called: str | None = None
         self._validator: str | None = None
@@ -313,7 +252,7 @@ class _Reception:
         self._response = response
         self._continue_one_of(leftovers)
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_BrokenBodyError),
+            retry=tenacity.retry_if_exception_type(BrokenBodyError),
             stop=lambda _: self._in_vain >= policy.max_attempts,
             wait=lambda _: policy.backoff(max(1, self._in_vain)),
             sleep=lambda seconds: current_watch().sleep(seconds, policy.sleep),
@@ -324,7 +263,7 @@ class _Reception:
             framed = retrying(self._attempt)
             digest = None if self._hashing is None else self._hashing.digest()
             return self._checked(digest, framed=framed)
-        except _BrokenBodyError as broken:
+        except BrokenBodyError as broken:
             raise IncompleteDownloadError(str(broken)) from broken.__cause__
         except DownloadError:
             # These bytes are wrong: a later run has nothing to continue.
@@ -341,7 +280,7 @@ class _Reception:
             response = self._ask(offset)
             with response:
                 return self._take(response)
-        except _BrokenBodyError:
+        except BrokenBodyError:
             # Attempts renew whenever bytes came that never came before. What a restart brings once
             # more is no progress, or a body cut at the same place would be asked for for ever.
             self._in_vain = 0 if self._part.size > self._furthest else self._in_vain + 1
@@ -380,6 +319,7 @@ class _Reception:
         hashing = self._hashing = self._new_hashing()
         if self._checksum is not None:
             for count in self._part.read_back(lambda: hashing.buffer):
+                current_watch().time_left()
                 hashing.feed(count)
         self._part.describe(notes)
 
@@ -408,7 +348,7 @@ class _Reception:
         """
         named = "ETag" if (self._validator or "").startswith('"') else "Last-Modified"
         if (
-            _is_encoded(response)
+            is_encoded(response)
             or not _starts_at(response, offset, self._total)
             or (self._validator and response.headers.get(named, self._validator) != self._validator)
         ):
@@ -426,6 +366,8 @@ class _Reception:
             self._url, headers=_if_changed(self._known), statuses=frozenset({304})
         )
         if response.status_code == 304:
+            # There is no body, but only reading it gives the connection back.
+            response.raw.drain_conn()
             response.close()
             raise NotModified
         self._begin(response)
@@ -441,9 +383,12 @@ class _Reception:
             )
         self._part.restart()
         self._resumed = False
-        encoded = _is_encoded(response)
-        self._total = None if encoded else _content_length(response)
-        self._called = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        encoded = is_encoded(response)
+        self._total = None if encoded else content_length(response)
+        called = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        secrets = self._session.credentials.secrets()
+        # It is written to the disk, and a server may have put there whatever it was sent.
+        self._called = None if called is None or scrub(called, secrets) != called else called
         # Only a strong ETag, or a date, promises that two parts belong together.
         weak = encoded or (self._called or "").startswith("W/")
         self._validator = None if weak else self._called
@@ -451,12 +396,11 @@ class _Reception:
         self._hashing = self._new_hashing()
         self._part.describe(None if encoded else self._notes())
 
-    def _new_hashing(self) -> _Hashing:
+    def _new_hashing(self) -> Hashing:
         if self._hashing is not None:
             self._hashing.close()
         expected = self._total if self._total is not None else self._source.size
-        in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
-        return _Hashing(self._checksum, in_background=in_background)
+        return Hashing(self._checksum, expected=expected)
 
     def _notes(self) -> dict[str, Any] | None:
         """Return what a later run has to know to continue, or None if that is not worth it."""
@@ -484,11 +428,17 @@ class _Reception:
 
     def _take(self, response: requests.Response) -> bool:
         """Write a body to the part; tell whether its end was marked by the server."""
+        if not is_decodable(response):
+            raise DownloadError(
+                f"{shown(self._source.key)}: the server sends it in an encoding that cannot be "
+                f"undone here ({response.headers['Content-Encoding']!r}), although none was asked "
+                "for."
+            )
         hashing = self._hashing
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")
         total = self._total
-        body = _Body(response, url=self._url, session=self._session)
+        body = Body(response, url=self._url, session=self._session)
         for count in body.into(lambda: hashing.buffer):
             self._part.write(hashing.buffer[:count])
             if self._part.size - count < _POINTER_SIZE:
@@ -496,7 +446,7 @@ class _Reception:
             hashing.feed(count)
             self._on_bytes(self._part.size, total)
         if total is not None and self._part.size < total:
-            raise _BrokenBodyError(
+            raise BrokenBodyError(
                 f"{shown(self._source.key)}: the connection ended after {self._part.size} of "
                 f"{total} bytes. Try again."
             )
@@ -552,81 +502,6 @@ class _Reception:
         logger.info("Continuing in %.1f s: %s", state.upcoming_sleep, error)
 
 
-class _Body:
-    """The body of a response, read with as few copies as possible, and watched for stalls."""
-
-    def __init__(self, response: requests.Response, *, url: str, session: GitLabSession) -> None:
-        self._raw = response.raw
-        self._decode = _is_encoded(response)
-        self._url = url
-        self._session = session
-        self._secrets = session.credentials.secrets()
-        self._room = io.DEFAULT_BUFFER_SIZE
-        self.is_framed = _is_chunked(response) or _content_length(response) is not None
-
-    def into(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
-        """Fill one buffer after the other; yield how many bytes each holds.
-
-        Raises:
-            _BrokenBodyError: If the body breaks off or stalls.
-        """
-        policy = self._session.retry
-        pace = _Pace(policy)
-        while True:
-            try:
-                with watching(Watch(pace.limit(), clock=policy.clock, stop=current_watch().stop)):
-                    count = self._read_into(buffer())
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
-                raise self._broken(failure) from detached(failure, self._secrets)
-            except http.client.HTTPException as failure:
-                garbled = urllib3.exceptions.ProtocolError(str(failure))
-                raise self._broken(garbled) from detached(garbled, self._secrets)
-            if not count:
-                return
-            pace.note(count)
-            yield count
-
-    def _read_into(self, buffer: memoryview) -> int:
-        # Below urllib3's stream stands the response of our own adapter, which reads straight into
-        # the buffer. Another adapter, or a mock, may have something else there.
-        source = getattr(self._raw, "_fp", None)
-        if not self._decode and isinstance(source, WatchedResponse):
-            # What came in one packet with the headers is taken alone: `readinto1` would wait for
-            # more at once, and lose it if the body breaks off there.
-            count = source.take(buffer[: self._room])
-            self._room = len(buffer)
-            if not count:
-                self._raw.release_conn()
-            return count
-        chunk = self._raw.read1(len(buffer), decode_content=self._decode)
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
-
-    def _broken(self, failure: Exception) -> _BrokenBodyError:
-        error = error_for_failure(failure, method="GET", url=self._url, secrets=self._secrets)
-        return _BrokenBodyError(str(error))
-
-
-class _Pace:
-    """Whether bytes keep coming fast enough: the stall rule of a :class:`RetryPolicy`."""
-
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
-        self._since = policy.clock()
-        self._bytes = 0
-
-    def limit(self) -> float:
-        """Return when, on the policy's clock, the body counts as stalled."""
-        return self._since + self._policy.stall_window
-
-    def note(self, count: int) -> None:
-        """Note bytes that came; enough of them begin a new window."""
-        self._bytes += count
-        if self._bytes >= self._policy.min_rate * self._policy.stall_window:
-            self._since = self._policy.clock()
-            self._bytes = 0
-
-
 def _checksum_from(text: object) -> Checksum | None:
     try:
         return Checksum.parse(text)
@@ -635,21 +510,6 @@ def _checksum_from(text: object) -> Checksum | None:
 
 
 # -- checks -------------------------------------------------------------------------------------
-
-
-def _content_length(response: requests.Response) -> int | None:
-    length = response.headers.get("Content-Length", "").strip()
-    if _is_chunked(response):
-        return None
-    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
-
-
-def _is_chunked(response: requests.Response) -> bool:
-    return "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-
-
-def _is_encoded(response: requests.Response) -> bool:
-    return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
 
 
 def _if_changed(known: str | None) -> dict[str, str]:

@@ -600,3 +600,79 @@ def test_an_lfs_file_on_another_host_is_fetched_without_the_token(policy: RetryP
         [request] = storage.requests
         assert gitlab.token not in str(dict(request.headers))
         assert urlsplit(request.target).query == "X-Amz-Signature=s"
+
+
+def cached_item(base: str) -> dict[str, Any]:
+    """Return an item as the cache of a hub has it that calls itself by another name."""
+    links = [
+        {"rel": rel, "href": f"{base}/api/stac{path}"}
+        for rel, path in (
+            ("self", "/collections/ai-model/items/group/lakes"),
+            ("parent", "/collections/ai-model"),
+            ("collection", "/collections/ai-model"),
+            ("root", "/"),
+        )
+    ]
+    links.append({"rel": "derived_from", "href": f"{base}/api/stac/collections/x/items/a/b"})
+    route = f"{base}/api/download/group/lakes/repository"
+    assets = {
+        "data/a#b.csv": {"href": f"{route}/data/a?ref=main#b.csv"},
+        "preview.png": {"href": f"{route}/images/fig one.png?ref=main&cache=300"},
+        "elsewhere": {"href": "https://mlflow.example.org/x?y#z"},
+    }
+    return {
+        "type": "Feature",
+        "id": "group/lakes",
+        "collection": "ai-model",
+        "properties": {"sharinghub:id": 7},
+        "links": links,
+        "assets": assets,
+    }
+
+
+def test_the_collection_and_the_server_that_were_asked_win_over_what_the_cache_names() -> None:
+    item = cached_item("https://internal.example.org")
+    asked = "https://hub.example.org/api/stac/collections/dataset/items"
+    SharingHub().correct({"type": "FeatureCollection", "features": [item]}, f"{asked}?limit=9")
+    hrefs = {link["rel"]: link["href"] for link in item["links"]}
+    assert item["collection"] == "dataset"
+    assert hrefs == {
+        "self": f"{asked}/group/lakes",
+        "parent": "https://hub.example.org/api/stac/collections/dataset",
+        "collection": "https://hub.example.org/api/stac/collections/dataset",
+        "root": "https://hub.example.org/api/stac/",
+        "derived_from": "https://internal.example.org/api/stac/collections/x/items/a/b",
+    }
+
+
+def test_the_hrefs_of_assets_can_be_asked_for_as_they_are() -> None:
+    item = cached_item("https://internal.example.org")
+    url = "https://hub.example.org/api/stac/collections/ai-model/items/group/lakes"
+    for _ in range(2):
+        # Doing it twice changes nothing: a saved item may be read again.
+        SharingHub().correct(item, url)
+        route = "https://hub.example.org/api/download/group/lakes/repository"
+        assert {key: asset["href"] for key, asset in item["assets"].items()} == {
+            "data/a#b.csv": f"{route}/data/a%23b.csv?ref=main",
+            "preview.png": f"{route}/images/fig%20one.png?ref=main&cache=300",
+            "elsewhere": "https://mlflow.example.org/x?y#z",
+        }
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("https://hub.example.org", "https://hub.example.org/api/stac"),
+        ("https://hub.example.org/api/stac/", "https://hub.example.org/api/stac"),
+        ("hub.example.org/lab", "https://hub.example.org/lab/api/stac"),
+        ("localhost:8000", "http://localhost:8000/api/stac"),
+    ],
+)
+def test_the_address_of_a_hub_may_be_short(address: str, url: str) -> None:
+    assert api_url(address) == url
+
+
+@pytest.mark.parametrize("address", ["ftp://hub.example.org", "", "https://", "no host"])
+def test_what_is_no_address_of_a_hub_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="not"):
+        api_url(address)

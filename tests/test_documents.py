@@ -330,3 +330,11 @@ def test_whatever_is_broken_nothing_but_our_error_is_raised(document: dict[str, 
         with suppress(STACGitLabError):
             check_stac(each, url=URL)
     assert count > 100
+
+
+def test_the_beginning_that_an_error_shows_holds_no_secret() -> None:
+    body = b"hello canary-x9x9x9 \x1b[31m and https://h/x?gitlab_token=other-canary&a=1"
+    with pytest.raises(InvalidResponseError) as caught:
+        parse_json(body, url="https://h/x", secrets=["canary-x9x9x9"])
+    assert "canary" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)

@@ -377,3 +377,35 @@ def run_all(works: list[Callable[[], None]]) -> None:
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_after_a_storm_requests_keep_the_distance_that_the_server_bears(clock: Clock) -> None:
+    gate = RateGate(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    gate.refused(1.0)
+    for _ in range(4):
+        with gate.asking():
+            gate.served()
+    # Four in a round of one second, the pause at its end: a quarter of a second for each.
+    paused_until = gate.refused(1.0)
+    clock.slept.clear()
+    with gate.asking(paused_until):
+        gate.served()
+    with gate.asking():
+        gate.served()
+    assert clock.slept == [pytest.approx(1.0), pytest.approx(0.25)]
+
+
+def test_the_distance_shrinks_with_every_answer_until_there_is_none(clock: Clock) -> None:
+    gate = RateGate(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    for _ in range(2):
+        gate.refused(1.0)
+        with gate.asking():
+            gate.served()
+    waits = []
+    for _ in range(400):
+        clock.slept.clear()
+        with gate.asking():
+            gate.served()
+        waits.append(sum(clock.slept))
+    assert waits[1] > waits[10] > waits[100]
+    assert waits[-1] == 0

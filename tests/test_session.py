@@ -22,11 +22,13 @@ import requests
 from requests_mock import ANY, Adapter, Mocker
 
 from stac_gitlab import GitLabStacIO
+from stac_gitlab.answers import error_for_status
 from stac_gitlab.auth import Credentials
 from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,
     HTTPStatusError,
+    InvalidRequestError,
     InvalidResponseError,
     NetworkError,
     NotFoundError,
@@ -446,12 +448,12 @@ def test_a_named_header_is_used_on_every_path(
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, HTTPStatusError),
+        (400, InvalidRequestError),
         (401, AuthenticationError),
         (403, PermissionDeniedError),
         (404, NotFoundError),
         (410, NotFoundError),
-        (422, HTTPStatusError),
+        (422, InvalidRequestError),
         (501, ServerError),
         (304, HTTPStatusError),
     ],
@@ -1530,3 +1532,23 @@ def test_the_scrubbed_response_is_still_of_use(
     assert response.request.method == "POST"
     assert response.request.url == response.url == f"{server.url}/x?a=1"
     assert http.client.responses[response.status_code] == response.reason
+
+
+def test_a_redirect_that_would_carry_our_token_away_is_not_followed(
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Callable[..., GitLabSession]
+) -> None:
+    away = f"{other_server.url}/x?private_token={TOKEN}"
+    server.route("/x", b"", status=302, headers={"Location": away})
+    with pytest.raises(InvalidResponseError, match="a redirect that holds a secret of ours") as e:
+        fetch(session_for(server.url), f"{server.url}/x")
+    assert other_server.requests == []
+    assert TOKEN not in str(e.value)
+
+
+def test_the_reason_of_a_status_reaches_no_terminal_as_an_escape(
+    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+) -> None:
+    response = requests.Response()
+    response.status_code, response.reason, response.url = 403, "\x1b[31mNo", f"{server.url}/x"
+    response._content = b""
+    assert "\x1b" not in str(error_for_status(response))

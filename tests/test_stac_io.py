@@ -420,12 +420,31 @@ def test_a_local_file_of_another_type_is_what_stock_pystac_calls_it(
 
 
 @POSIX
-def test_a_path_may_hold_any_character(tmp_path: Path, stac_io: GitLabStacIO) -> None:
-    path = tmp_path / "run #1?x=%20" / "a;b#c.json"
+def test_a_path_in_a_folder_that_is_there_may_hold_any_character(
+    tmp_path: Path, stac_io: GitLabStacIO
+) -> None:
+    folder = tmp_path / "run #1?x=%20"
+    folder.mkdir()
+    path = folder / "a;b#c.json"
     stac_io.save_json(str(path), {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
     assert stac_io.read_json(str(path)) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["run #1?x=%20"]
+
+
+@POSIX
+@pytest.mark.parametrize("item_id", ["S2#1", "what?"])
+def test_a_catalog_is_saved_where_pystac_looks_for_it(
+    item_id: str, tmp_path: Path, stac_io: GitLabStacIO
+) -> None:
+    catalog = pystac.Catalog("home", "with an odd item")
+    catalog.add_item(
+        pystac.Item(item_id, None, None, datetime(2024, 1, 1, tzinfo=timezone.utc), {})
+    )
+    catalog.normalize_hrefs(str(tmp_path))
+    catalog.save(pystac.CatalogType.SELF_CONTAINED, stac_io=stac_io)
+    saved = pystac.Catalog.from_file(tmp_path / "catalog.json", stac_io=stac_io)
+    assert [item.id for item in saved.get_items()] == [item_id]
 
 
 OLD: dict[str, dict[str, Any]] = {

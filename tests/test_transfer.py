@@ -22,7 +22,7 @@ from fault_server import ServedFile
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stac_gitlab import transfer
+from stac_gitlab import hashing, transfer
 from stac_gitlab.auth import Credentials
 from stac_gitlab.errors import (
     AuthenticationError,
@@ -618,7 +618,7 @@ def test_a_small_answer_that_unfolds_to_much_is_decoded_piece_by_piece(home: Hom
     home.bring(size=8_000_000)
     assert home.target.stat().st_size == 8_000_000
     steps = [b - a for (a, _), (b, _) in zip(home.progress, home.progress[1:], strict=False)]
-    assert max(steps) <= transfer.BUFFER_SIZE
+    assert max(steps) <= hashing.BUFFER_SIZE
 
 
 # -- sizes and checksums --------------------------------------------------------------------------
@@ -1144,3 +1144,16 @@ def test_a_part_fits_where_start_and_length_do(first: int, more: int, wrong: int
         assert not starts_at(f"bytes {first}-{last}/{total}", wrong, total)
     if wrong != total:
         assert not starts_at(f"bytes {first}-{last}/{total}", first, wrong)
+
+
+@pytest.mark.parametrize("encoding", ["compress", "x-foo", "gzip, x-foo"])
+def test_a_body_that_nobody_can_decode_is_not_saved(
+    encoding: str, server: LoopbackServer, tmp_path: Path
+) -> None:
+    server.route("/x", b"coded", headers={"Content-Encoding": encoding})
+    with (
+        GitLabSession(Credentials()) as session,
+        pytest.raises(DownloadError, match="in an encoding that cannot be undone here"),
+    ):
+        receive(session, Source(f"{server.url}/x", "x"), tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,70 @@
+"""Bytes hashed on their way from the socket to the file, without slowing the socket."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from stac_gitlab.multihash import Checksum
+
+__all__ = ["BUFFER_SIZE", "Hashing"]
+
+# Fits the processor's cache; reading a megabyte at a time is slower than this.
+BUFFER_SIZE = 256 * 1024
+# Enough for the socket and the hash to be busy at the same time.
+BUFFERS = 4
+# Below this, starting a thread costs more than hashing.
+HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
+
+
+class Hashing:
+    """Hands out buffers to read into and hashes what was read, in another thread where it pays.
+
+    Args:
+        checksum: What the bytes will be compared with; None to hash nothing.
+        expected: How many bytes there will be; None where nobody knows.
+
+    Attributes:
+        buffer: The buffer to read into next.
+    """
+
+    def __init__(self, checksum: Checksum | None, *, expected: int | None = None) -> None:
+        self._checksum = checksum
+        self._hasher = None if checksum is None else checksum.hasher()
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        size = BUFFER_SIZE if expected is None else max(1, min(expected, BUFFER_SIZE))
+        self.buffer = memoryview(bytearray(size))
+        in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
+        if in_background and self._hasher is not None:
+            for _ in range(BUFFERS - 1):
+                self._free.put(memoryview(bytearray(BUFFER_SIZE)))
+            self._thread = threading.Thread(target=self._work, name="stac-gitlab-hash", daemon=True)
+            self._thread.start()
+
+    def feed(self, count: int) -> None:
+        """Hash the first `count` bytes of the buffer."""
+        if self._thread is not None:
+            self._full.put((self.buffer, count))
+            self.buffer = self._free.get()
+        elif self._hasher is not None:
+            self._hasher.update(self.buffer[:count])
+
+    def digest(self) -> bytes | None:
+        """Return the digest of everything that was fed, or None if nothing is hashed."""
+        self.close()
+        return None if self._checksum is None else self._checksum.digest_of(self._hasher)
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._thread is not None:
+            self._full.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (work := self._full.get()) is not None:
+            buffer, count = work
+            self._hasher.update(buffer[:count])  # type: ignore[union-attr]  # runs with one only
+            self._free.put(buffer)

@@ -1,0 +1,12 @@
+"""Run one function of one contender, and print what it counted and how long the work alone took."""
+
+import importlib
+import json
+import sys
+import time
+
+module, function, *arguments = sys.argv[1:]
+work = getattr(importlib.import_module(f"tests.benchmarks.contenders.{module}"), function)
+started = time.perf_counter()
+count = work(*arguments)
+print(json.dumps({"seconds": time.perf_counter() - started, "count": count}))

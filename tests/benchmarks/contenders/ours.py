@@ -1,0 +1,39 @@
+"""This package, as its users write it."""
+
+from __future__ import annotations
+
+import pystac
+
+from stac_gitlab import GitLabStacIO, STACDownloader
+
+TOKEN = "glpat-benchmark-0123"
+
+
+def _reader(url: str) -> GitLabStacIO:
+    return GitLabStacIO(TOKEN, base_url="/".join(url.split("/")[:3]))
+
+
+def nothing() -> int:
+    """Import, and do nothing."""
+    return 0
+
+
+def download(item_url: str, folder: str, workers: str = "") -> int:
+    """Bring home all assets of an item."""
+    with _reader(item_url) as stac_io:
+        item = pystac.Item.from_file(item_url, stac_io=stac_io)
+        downloader = STACDownloader(stac_io=stac_io, max_workers=int(workers) if workers else None)
+        return len(downloader.download_assets(item, folder, roles=None).paths)
+
+
+def objects(collection_url: str) -> int:
+    """Walk through the items of a collection."""
+    with _reader(collection_url) as stac_io:
+        pystac.StacIO.set_default(stac_io)
+        return sum(1 for _ in pystac.Catalog.from_file(collection_url).get_items())
+
+
+def dicts(collection_url: str) -> int:
+    """Walk through the items of a collection as dictionaries."""
+    with _reader(collection_url) as stac_io:
+        return sum(1 for _ in stac_io.list_items(f"{collection_url}/items"))

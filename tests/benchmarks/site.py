@@ -1,0 +1,318 @@
+"""What the contenders read from: nginx on loopback, plain, with TLS, and as if from afar."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.documents import API, asset_item, write_api, write_static_collection
+from tests.benchmarks.harness import ROOT
+
+__all__ = ["Site", "Sizes", "opened_site"]
+
+HOST = "127.0.0.1"
+_BLOCK = 2**20
+# Files repeat after so many blocks. Not more: whatever this process holds at its worst, the system
+# counts as held by the contenders that it starts.
+_BLOCKS = 4
+
+_CONFIGURATION = """
+{user}
+worker_processes 1;
+pid nginx.pid;
+error_log error.log;
+events {{ worker_connections 4096; }}
+http {{
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 1000000;
+  log_format served "$status $body_bytes_sent";
+  access_log served.log served;
+  client_body_temp_path temporary;
+  proxy_temp_path temporary;
+  fastcgi_temp_path temporary;
+  uwsgi_temp_path temporary;
+  scgi_temp_path temporary;
+  types {{ application/json json; }}
+  default_type application/octet-stream;
+  map $arg_page $page {{ default $arg_page; "" 1; }}
+  server {{
+    listen {host}:{plain};
+    listen {host}:{tls} ssl;
+    ssl_certificate certificate.pem;
+    ssl_certificate_key key.pem;
+    root {root};
+    location ~ ^/(?<api>[^/]+)/{api}/collections/[^/]+/items$ {{
+      try_files /$api/pages/$page.json =404;
+    }}
+    location ~ ^/(?<api>[^/]+)/{api}/collections/[^/]+$ {{
+      try_files /$api/collection.json =404;
+    }}
+    location ~ ^/(?<api>[^/]+)/{api}/?$ {{
+      try_files /$api/landing.json =404;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much there is of everything.
+
+    Attributes:
+        large_file: Bytes of the one large file.
+        tls_file: Bytes of the one that is read over TLS.
+        files: How many small files there are.
+        small_file: Bytes of each.
+        items: How many items are paged through.
+        static_items: How many items have a file of their own.
+        walks: How many items are walked through while memory is watched.
+        round_trip: Seconds from afar and back.
+    """
+
+    large_file: int = 2000 * 2**20
+    tls_file: int = 512 * 2**20
+    files: int = 1000
+    small_file: int = 10_000
+    items: int = 10_000
+    static_items: int = 1000
+    walks: tuple[int, ...] = (10_000, 100_000)
+    round_trip: float = 0.02
+
+    @classmethod
+    def quick(cls) -> Sizes:
+        """Return sizes with which everything runs in a minute or two."""
+        return cls(
+            large_file=100 * 2**20,
+            tls_file=50 * 2**20,
+            files=200,
+            items=1000,
+            static_items=100,
+            walks=(500, 2000),
+        )
+
+
+class Site:
+    """The servers, and the files that they serve, which are made when they are first asked for.
+
+    Attributes:
+        sizes: How much there is of everything.
+        certificate: The certificate of the TLS listener, for clients to trust.
+    """
+
+    def __init__(self, folder: Path, sizes: Sizes, ports: Mapping[str, int]) -> None:
+        self.sizes = sizes
+        self.certificate = folder / "certificate.pem"
+        self._folder = folder
+        self._root = folder / "root"
+        self._log = folder / "served.log"
+        self._ports = ports
+        self._served = (0, 0, 0)
+
+    def origin(self, listener: str) -> str:
+        """Return the origin of ``near``, ``far`` (through the slow proxy) or ``tls``."""
+        return f"{'https' if listener == 'tls' else 'http'}://{HOST}:{self._ports[listener]}"
+
+    def served(self) -> tuple[int, int]:
+        """Return how many requests were answered so far, and the bytes of their bodies."""
+        position, requests, size = self._served
+        with self._log.open("rb") as log:
+            log.seek(position)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    break
+                position += len(line)
+                requests += 1
+                size += int(line.split()[1])
+        self._served = (position, requests, size)
+        return requests, size
+
+    # -- files ------------------------------------------------------------------------------
+
+    def file(self, name: str, size: int) -> Path:
+        """Return a served file of `size` bytes; its URL ends in ``/{name}``."""
+        path = self._root / name
+        if not path.exists():
+            with path.open("wb") as file:
+                for start in range(0, size, _BLOCK):
+                    block = self._noise[start // _BLOCK % _BLOCKS]
+                    file.write(block[: min(_BLOCK, size - start)])
+        return path
+
+    def file_item(self, name: str, size: int, listener: str, *, hashed: bool = False) -> str:
+        """Return the URL of an item with one file; `hashed` if it is to name the checksum."""
+        path = self.file(name, size)
+        asset: dict[str, Any] = {"href": f"{self.origin(listener)}/{name}", "file:size": size}
+        if hashed:
+            asset["file:checksum"] = f"1220{_sha256(path)}"
+        return self._item(f"{name}-{listener}-{hashed}", {name: asset}, listener)
+
+    def small_files(self, listener: str) -> list[str]:
+        """Return the URLs of the small files."""
+        (self._root / "small").mkdir(exist_ok=True)
+        names = [f"small/{number:05}.bin" for number in range(self.sizes.files)]
+        for name in names:
+            self.file(name, self.sizes.small_file)
+        return [f"{self.origin(listener)}/{name}" for name in names]
+
+    def small_files_item(self, listener: str) -> str:
+        """Return the URL of an item with all small files."""
+        assets = {url.rpartition("/")[2]: {"href": url} for url in self.small_files(listener)}
+        return self._item(f"small-{listener}", assets, listener)
+
+    def url_list(self, listener: str) -> Path:
+        """Return a file with the URLs of the small files, one a line."""
+        path = self._folder / f"urls-{listener}"
+        path.write_text("".join(f"{url}\n" for url in self.small_files(listener)))
+        return path
+
+    def curl_list(self, listener: str) -> Path:
+        """Return the same as a configuration of curl, which names what it writes as the URL."""
+        path = self._folder / f"curl-{listener}"
+        path.write_text(
+            "".join(f'url = "{url}"\nremote-name\n' for url in self.small_files(listener))
+        )
+        return path
+
+    def item_bytes(self, item_url: str) -> int:
+        """Return the bytes of an item's own document."""
+        return (self._root / item_url.rpartition("/")[2]).stat().st_size
+
+    def _item(self, name: str, assets: Mapping[str, Any], listener: str) -> str:
+        path = self._root / f"{name}.json"
+        path.write_text(json.dumps(asset_item(name, assets)))
+        return f"{self.origin(listener)}/{path.name}"
+
+    @cached_property
+    def _noise(self) -> list[bytes]:
+        return [os.urandom(_BLOCK) for _ in range(_BLOCKS)]
+
+    # -- documents --------------------------------------------------------------------------
+
+    def api(self, listener: str, *, version: str, items: int) -> str:
+        """Return the URL of the landing page of an API with so many items."""
+        name = f"{listener}-{version}-{items}"
+        base = f"{self.origin(listener)}/{name}/{API}"
+        if not (self._root / name).exists():
+            write_api(self._root / name, base=base, version=version, items=items)
+        return f"{base}/"
+
+    def static_collection(self, listener: str) -> str:
+        """Return the URL of a collection whose items have files of their own."""
+        name = f"{listener}-static"
+        if not (self._root / name).exists():
+            write_static_collection(
+                self._root / name,
+                base=f"{self.origin(listener)}/{name}",
+                items=self.sizes.static_items,
+            )
+        return f"{self.origin(listener)}/{name}/collection.json"
+
+
+@contextlib.contextmanager
+def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
+    """Start the servers, and end them.
+
+    Raises:
+        SystemExit: If nginx or openssl is missing.
+    """
+    nginx = _program("nginx", "On Debian and Ubuntu: apt install nginx-light.")
+    _program("openssl", "It makes the certificate of the TLS listener.")
+    ports = dict(zip(("near", "tls", "far"), _free_ports(3), strict=True))
+    (folder / "root").mkdir()
+    (folder / "served.log").touch()
+    _make_certificate(folder)
+    (folder / "nginx.conf").write_text(
+        _CONFIGURATION.format(
+            # Started by root, nginx would work as somebody who may not read the folder.
+            user="user root;" if os.geteuid() == 0 else "",
+            host=HOST,
+            plain=ports["near"],
+            tls=ports["tls"],
+            root=folder / "root",
+            api=API,
+        )
+    )
+    with (
+        _running(
+            [nginx, "-e", "error.log", "-p", str(folder), "-c", "nginx.conf", "-g", "daemon off;"]
+        ),
+        _running(
+            [
+                *(sys.executable, "-m", "tests.benchmarks.latency"),
+                *(str(ports["far"]), str(ports["near"]), str(sizes.round_trip)),
+            ]
+        ),
+    ):
+        for port in ports.values():
+            _wait_for(port)
+        yield Site(folder, sizes, ports)
+
+
+def _program(name: str, advice: str) -> str:
+    # Where system services are kept is not on every user's PATH.
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise SystemExit(f"The benchmarks need the program {name}, which is not here. {advice}")
+    return found
+
+
+@contextlib.contextmanager
+def _running(command: list[str]) -> Iterator[None]:
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _make_certificate(folder: Path) -> None:
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=benchmark"),
+            *("-addext", f"subjectAltName=IP:{HOST},DNS:localhost"),
+            *("-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"Nothing listens at {HOST}:{port}; see what nginx printed above.")
+
+
+def _sha256(path: Path) -> str:
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            hasher.update(block)
+    return hasher.hexdigest()

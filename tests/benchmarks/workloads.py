@@ -1,0 +1,339 @@
+"""What is measured: the workloads, with their contenders and aims."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.benchmarks.documents import COLLECTION
+from tests.benchmarks.harness import FOLDER, Aim, Contender, FailedError, Measure, Workload
+from tests.benchmarks.site import Site
+
+__all__ = ["WORKLOADS"]
+
+MB = 2**20
+OURS = "stac_gitlab"
+
+# By module: the distribution without which it cannot run.
+_NEEDS = {
+    "ours": "pystac",
+    "ours_without_orjson": "pystac",
+    "peer_pystac_client": "pystac-client",
+    "peer_stac_asset": "stac-asset",
+    "plain_requests": "requests",
+    "plain_urllib3": "urllib3",
+    "stock_pystac": "pystac",
+}
+
+
+def _python(name: str, module: str, function: str, *arguments: str) -> Contender:
+    command = [sys.executable, "-m", "tests.benchmarks.contenders", module, function, *arguments]
+    return Contender(name, command, distribution=_NEEDS.get(module))
+
+
+def _ours(name: str, function: str, *arguments: str) -> Contender:
+    return _python(name, "ours", function, *arguments)
+
+
+def _stac_asset(name: str, item_url: str) -> Contender:
+    return _python(name, "peer_stac_asset", "download", item_url, FOLDER)
+
+
+def _curl(name: str, *arguments: str) -> Contender:
+    return Contender(name, ["curl", "-f", "--no-progress-meter", *arguments], program="curl")
+
+
+def _files(count: int, size: int) -> Callable[[Path, int | None], None]:
+    """Check that the folder holds so many files of so many bytes."""
+
+    def check(folder: Path, _count: int | None) -> None:
+        found = sum(1 for path in folder.rglob("*.bin") if path.stat().st_size == size)
+        if found != count:
+            raise FailedError(f"{found} files of {size} bytes came, not {count}")
+
+    return check
+
+
+def _counted(expected: int | None) -> Callable[[Path, int | None], None]:
+    """Check that the contender counted so many items."""
+
+    def check(_folder: Path, count: int | None) -> None:
+        if count != expected:
+            raise FailedError(f"{count} items counted, not {expected}")
+
+    return check
+
+
+def _ratio(name: str, other: str, at_most: float, what: str = "wall") -> Aim:
+    shown = {"wall": "wall time", "inside": "time inside", "cpu": "CPU", "peak": "peak memory"}
+
+    def figure(measures: dict[str, Measure]) -> float:
+        return float(getattr(measures[name], what) / getattr(measures[other], what))
+
+    return Aim(f"{shown[what]} of {name} / {other}", figure, at_most)  # type: ignore[arg-type]  # read only
+
+
+# -- one large file -----------------------------------------------------------------------------
+
+
+def _one_file(site: Site) -> Workload:
+    size, name = site.sizes.large_file, "large.bin"
+    item_url = site.file_item(name, size, "near")
+    url, path = f"{site.origin('near')}/{name}", f"{FOLDER}/{name}"
+    return Workload(
+        "W1",
+        f"one file of {size // MB} MiB, HTTP, to disk",
+        [
+            _curl("curl", "-o", path, url),
+            _python("bare socket", "bare_socket", "one_file", url, path),
+            _python("requests, streamed", "plain_requests", "streamed", url, path),
+            _stac_asset("stac-asset", item_url),
+            _ours(OURS, "download", item_url, FOLDER),
+        ],
+        _files(1, size),
+        [
+            _ratio(OURS, "curl", 0.55),
+            _ratio(OURS, "curl", 0.55, "inside"),
+            _ratio(OURS, "bare socket", 1.2),
+            _ratio(OURS, "bare socket", 1.2, "inside"),
+        ],
+    )
+
+
+def _one_file_hashed(site: Site) -> Workload:
+    size, name = site.sizes.large_file, "large.bin"
+    item_url = site.file_item(name, size, "near", hashed=True)
+    url, path = f"{site.origin('near')}/{name}", f"{FOLDER}/{name}"
+    script = (
+        f"curl -f --no-progress-meter -o '{path}' '{url}' && sha256sum '{path}' >'{FOLDER}/sum'"
+    )
+    return Workload(
+        "W2",
+        f"the same {size // MB} MiB with SHA-256 on the way",
+        [
+            _curl("curl, unhashed", "-o", path, url),
+            Contender("curl, then sha256sum", ["sh", "-c", script], program="curl"),
+            _python("bare socket, hashing in line", "bare_socket", "one_file", url, path, "yes"),
+            _ours(OURS, "download", item_url, FOLDER),
+        ],
+        _files(1, size),
+        [_ratio(OURS, "curl, unhashed", 0.9), _ratio(OURS, "curl, unhashed", 0.9, "inside")],
+    )
+
+
+def _one_file_tls(site: Site) -> Workload:
+    size, name = site.sizes.tls_file, "tls.bin"
+    item_url = site.file_item(name, size, "tls", hashed=True)
+    url, path = f"{site.origin('tls')}/{name}", f"{FOLDER}/{name}"
+    return Workload(
+        "W3",
+        f"one file of {size // MB} MiB over TLS, with SHA-256",
+        [
+            _curl("curl, unhashed", "-o", path, url),
+            _python("bare socket, hashing in line", "bare_socket", "one_file", url, path, "yes"),
+            _stac_asset("stac-asset, unhashed", item_url),
+            _ours(OURS, "download", item_url, FOLDER),
+        ],
+        _files(1, size),
+        [_ratio(OURS, "curl, unhashed", 1.15), _ratio(OURS, "curl, unhashed", 1.15, "inside")],
+    )
+
+
+# -- many small files ---------------------------------------------------------------------------
+
+
+def _small_files(site: Site) -> Workload:
+    sizes = site.sizes
+    item_url, urls = site.small_files_item("near"), str(site.url_list("near"))
+    return Workload(
+        "W4",
+        f"{sizes.files} files of {sizes.small_file // 1000} KB, no latency",
+        [
+            _stac_asset("stac-asset", item_url),
+            _curl("curl -Z", "-Z", "-K", str(site.curl_list("near"))),
+            _python("bare socket", "bare_socket", "many_files", urls, FOLDER, "1"),
+            _python("urllib3", "plain_urllib3", "many_files", urls, FOLDER),
+            _python("requests, 8 sessions", "plain_requests", "sessions", urls, FOLDER, "8"),
+            _python("requests, the guide's way", "plain_requests", "guide", urls, FOLDER),
+            _ours(OURS, "download", item_url, FOLDER),
+        ],
+        _files(sizes.files, sizes.small_file),
+        [_ratio(OURS, "stac-asset", 0.75), _ratio(OURS, "urllib3", 1.3, "cpu")],
+    )
+
+
+def _small_files_from_afar(site: Site) -> Workload:
+    sizes = site.sizes
+    item_url, urls = site.small_files_item("far"), str(site.url_list("far"))
+    return Workload(
+        "W5",
+        f"{sizes.files} files of {sizes.small_file // 1000} KB at {_trip(site)}",
+        [
+            _stac_asset("stac-asset", item_url),
+            _curl("curl -Z", "-Z", "-K", str(site.curl_list("far"))),
+            _python("16 bare sockets", "bare_socket", "many_files", urls, FOLDER, "16"),
+            _python("urllib3, 16 threads", "plain_urllib3", "many_files", urls, FOLDER, "16"),
+            _python("requests, 16 sessions", "plain_requests", "sessions", urls, FOLDER, "16"),
+            _python("requests, 32 sessions", "plain_requests", "sessions", urls, FOLDER, "32"),
+            _ours(OURS, "download", item_url, FOLDER),
+            _ours(f"{OURS}, max_workers=16", "download", item_url, FOLDER, "16"),
+        ],
+        _files(sizes.files, sizes.small_file),
+        [
+            _ratio(OURS, "stac-asset", 1.0),
+            _ratio(f"{OURS}, max_workers=16", "16 bare sockets", 1.1),
+            _ratio(f"{OURS}, max_workers=16", "16 bare sockets", 1.1, "inside"),
+        ],
+    )
+
+
+def _trip(site: Site) -> str:
+    return f"a round trip of {site.sizes.round_trip * 1000:.0f} ms"
+
+
+def _second_run(site: Site) -> Workload:
+    sizes = site.sizes
+    item_url = site.small_files_item("far")
+    # What is sent in any case is the item itself.
+    item_bytes = site.item_bytes(item_url)
+    first = _ours("first run", "download", item_url, FOLDER)
+    second = Contender("second run", first.command, continues="first run")
+    return Workload(
+        "W9",
+        f"a second run over {sizes.files} unchanged files, at {_trip(site)}",
+        [first, second],
+        _files(sizes.files, sizes.small_file),
+        [
+            _ratio("second run", "first run", 0.5),
+            Aim(
+                "body bytes of files sent in the second run",
+                lambda m: m["second run"].body_bytes - item_bytes,
+                0,
+            ),
+        ],
+    )
+
+
+# -- paging -------------------------------------------------------------------------------------
+
+
+def _paging(name: str, listener: str, version: str, objects: float) -> Callable[[Site], Workload]:
+    def workload(site: Site) -> Workload:
+        count = site.sizes.items
+        landing_url = site.api(listener, version=version, items=count)
+        collection_url = f"{landing_url}collections/{COLLECTION}"
+        latency = "no latency" if listener == "near" else _trip(site)
+        dicts = (
+            []
+            if listener == "far"
+            else [
+                _ratio(f"{OURS}, dicts", f"{plain}, dicts", 1.05, "inside")
+                for plain in ("urllib3", "requests")
+            ]
+        )
+        return Workload(
+            name,
+            f"{count} items of 3 KB, STAC {version}, pages of 100, {latency}",
+            [
+                _python("pystac-client", "peer_pystac_client", "objects", landing_url),
+                _ours(OURS, "objects", collection_url),
+                _python(f"{OURS}, no orjson", "ours_without_orjson", "objects", collection_url),
+                _python("requests, dicts", "plain_requests", "dicts", collection_url),
+                _python("urllib3, dicts", "plain_urllib3", "dicts", collection_url),
+                _ours(f"{OURS}, dicts", "dicts", collection_url),
+                _python(
+                    f"{OURS}, dicts, no orjson", "ours_without_orjson", "dicts", collection_url
+                ),
+            ],
+            _counted(count),
+            [
+                _ratio(OURS, "pystac-client", objects),
+                _ratio(OURS, "pystac-client", objects, "inside"),
+                *dicts,
+            ],
+        )
+
+    return workload
+
+
+def _one_by_one(site: Site) -> Workload:
+    url = site.static_collection("near")
+    return Workload(
+        "W6-static",
+        f"{site.sizes.static_items} items of 3 KB, a link to each, no latency",
+        [
+            _python("pystac", "stock_pystac", "objects", url),
+            _ours(OURS, "objects", url),
+        ],
+        _counted(site.sizes.static_items),
+    )
+
+
+# -- memory and imports -------------------------------------------------------------------------
+
+
+def _memory(site: Site) -> Workload:
+    size, name = site.sizes.large_file, "large.bin"
+    plain = site.file_item(name, size, "near")
+    hashed = site.file_item(name, size, "near", hashed=True)
+    walks = {}
+    for count in site.sizes.walks:
+        landing_url = site.api("near", version="1.1.0", items=count)
+        walks[count] = f"{landing_url}collections/{COLLECTION}"
+    smallest, largest = min(walks), max(walks)
+    imports = "imports alone"
+
+    def over_imports(text: str, name: str) -> Aim:
+        return Aim(text, lambda m: (m[name].peak - m[imports].peak) / MB, 64)
+
+    return Workload(
+        "W7",
+        "memory at the worst moment",
+        [
+            _ours(imports, "nothing"),
+            _ours(f"a file of {size // MB} MiB", "download", plain, FOLDER),
+            _ours("the same, hashed", "download", hashed, FOLDER),
+            *(_ours(f"a walk of {n} items", "objects", url) for n, url in walks.items()),
+        ],
+        aims=[
+            over_imports("MB over imports for the file", f"a file of {size // MB} MiB"),
+            over_imports("MB over imports for the hashed file", "the same, hashed"),
+            _ratio(f"a walk of {largest} items", f"a walk of {smallest} items", 1.2, "peak"),
+        ],
+    )
+
+
+def _imports(_site: Site) -> Workload:
+    def importing(name: str, statement: str) -> Contender:
+        return Contender(name, [sys.executable, "-c", statement])
+
+    return Workload(
+        "W8",
+        "imports",
+        [
+            importing("pystac, requests, tenacity", "import pystac, requests, tenacity"),
+            importing("nothing", ""),
+            importing("pystac", "import pystac"),
+            importing(OURS, "import stac_gitlab"),
+        ],
+        aims=[_ratio(OURS, "pystac, requests, tenacity", 1.15)],
+    )
+
+
+WORKLOADS: dict[str, Callable[[Site], Workload]] = {
+    "W1": _one_file,
+    "W2": _one_file_hashed,
+    "W3": _one_file_tls,
+    "W4": _small_files,
+    "W5": _small_files_from_afar,
+    "W6": _paging("W6", "near", "1.1.0", 0.5),
+    "W6-older": _paging("W6-older", "near", "1.0.0", 0.8),
+    "W6-far": _paging("W6-far", "far", "1.1.0", 0.65),
+    "W6-older-far": _paging("W6-older-far", "far", "1.0.0", 0.8),
+    "W6-static": _one_by_one,
+    "W7": _memory,
+    "W8": _imports,
+    "W9": _second_run,
+}
+"""What makes each workload, once there is a site to read from."""
