@@ -1,0 +1,483 @@
+"""What comes over the network never makes us open a file on this machine, whatever it calls it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+from pystac.item_collection import ItemCollection
+from pystac.validation import RegisteredValidator
+from pystac.validation.stac_validator import GetSchemaError
+
+from stac_gitlab import (
+    STACAPI,
+    DownloadError,
+    GitLabStacIO,
+    InvalidResponseError,
+    RetryPolicy,
+    STACDownloader,
+    STACGitLabError,
+    STACGitLabWarning,
+    materialize,
+)
+from stac_gitlab.confinement import REMOTE_FILE, confined_schema
+from stac_gitlab.testing import Answer, LoopbackServer
+
+NO_RETRIES = RetryPolicy(max_attempts=1)
+REFUSALS = (
+    STACGitLabError,
+    pystac.STACError,
+    pystac.errors.STACValidationError,
+    GetSchemaError,
+)
+POSIX = pytest.mark.skipif(os.name == "nt", reason="about POSIX paths")
+
+# An audit hook sees every attempt to open a file, also one that fails, and cannot be taken away
+# again: it is told where to look.
+_watched: list[str] = []
+_opened: list[str] = []
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and _watched and any(name in str(arguments[0]) for name in _watched):
+        _opened.append(str(arguments[0]))
+
+
+sys.addaudithook(_note)
+
+
+ITEM: dict[str, Any] = {
+    "type": "Feature",
+    "stac_version": "1.0.0",
+    "id": "lakes",
+    "geometry": None,
+    "properties": {"datetime": "2020-01-01T00:00:00Z"},
+    "links": [],
+    "assets": {},
+}
+CATALOG: dict[str, Any] = {
+    "type": "Catalog",
+    "stac_version": "1.0.0",
+    "id": "top",
+    "description": "d",
+    "links": [],
+}
+COLLECTION: dict[str, Any] = {
+    **CATALOG,
+    "type": "Collection",
+    "id": "all",
+    "license": "MIT",
+    "extent": {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [[None, None]]}},
+}
+KINDS = {"item": ITEM, "catalog": CATALOG, "collection": COLLECTION}
+
+FOLLOWED = ("root", "parent", "child", "item", "collection", "items", "data", "next", "self")
+OTHERS = ("derived_from", "search", "whatever")
+
+
+def a(kind: str, **fields: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(KINDS[kind]), **fields}
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "file:// and a path": lambda path: f"file://{path}",
+    "FILE:// and a path": lambda path: f"FILE://{path}",
+    "file: and a path": lambda path: f"file:{path}",
+    "file: and a relative path": lambda path: f"file:{os.path.relpath(path)}",
+    "file:// and this machine": lambda path: f"file://localhost{path}",
+    "file:// and four slashes": lambda path: f"file:////{path}",
+    "file:// in quotes": lambda path: f"file://{path.replace('/', '%2F')}",
+    "a space before file://": lambda path: f" file://{path}",
+    "a tab inside file://": lambda path: f"fi\tle://{path}",
+    "an absolute path": lambda path: path,
+    "a space and a path": lambda path: f" {path}",
+    "three slashes and a path": lambda path: f"//{path}",
+    "backslashes": lambda path: path.replace("/", "\\"),
+    "a relative path": os.path.relpath,
+    "a relative path with a dot": lambda path: f"./{os.path.relpath(path)}",
+    "the way up and down": lambda path: "../" * 40 + path.lstrip("/"),
+    "a Windows drive": lambda path: f"C:{path}".replace("/", "\\"),
+    "a Windows drive with slashes": lambda path: f"c:{path}",
+    "backslashes and a bracket": lambda path: f"\\\\\\\\[{path}",
+    "a UNC path": lambda path: rf"\\localhost\share{path}".replace("/", "\\"),
+    "a UNC path with slashes": lambda path: f"//localhost{path}",
+    "a GDAL file system": lambda path: f"/vsizip/{path}",
+    "a scheme with one slash": lambda path: f"s3:{path}",
+}
+
+
+@pytest.fixture(params=SPELLINGS.values(), ids=SPELLINGS.keys())
+def spell(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    made: Callable[[str], str] = request.param
+    return made
+
+
+@pytest.fixture
+def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of documents that would do, were they asked for, below the working folder."""
+    folder = tmp_path / "forbidden"
+    folder.mkdir()
+    for kind in KINDS:
+        (folder / f"{kind}.json").write_text(json.dumps(a(kind, id=f"stolen-{kind}")))
+    (folder / "secret.csv").write_bytes(b"password")
+    (folder / "schema.json").write_text('{"$id": "x", "type": "object"}')
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    _opened.clear()
+    _watched.append("forbidden")
+    try:
+        yield folder
+    finally:
+        _watched.clear()
+    assert _opened == []
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def stac_io(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitLabStacIO]:
+    with GitLabStacIO("glpat-local-files-1", base_url=server.url, retry=NO_RETRIES) as reader:
+        pystac.StacIO.set_default(reader)
+        # Schemas that were read stay in memory, and one that leads nowhere spoils the others.
+        monkeypatch.setattr(RegisteredValidator, "_validator", None)
+        yield reader
+
+
+def follow_everything(found: pystac.STACObject, folder: Path) -> None:
+    """Do all that makes pystac open something; only errors of ours or pystac's may come of it."""
+    steps: list[Callable[[], Any]] = [
+        lambda link=link: link.resolve_stac_object(root=found.get_root()) for link in found.links
+    ]
+    steps += [
+        found.get_root,
+        found.get_parent,
+        found.full_copy,
+        lambda: list(found.get_stac_objects("derived_from")),
+        lambda: found.save_object(include_self_link=True),
+    ]
+    if isinstance(found, pystac.Item):
+        steps += [found.get_collection, found.get_derived_from, found.make_asset_hrefs_absolute]
+    if isinstance(found, pystac.Catalog):
+        steps += [
+            lambda: list(found.get_children()),
+            lambda: list(found.get_items(recursive=True)),
+            lambda: list(found.get_items("lakes")),
+            lambda: [list(entry[2]) for entry in found.walk()],
+            lambda: found.get_child("all"),
+            found.describe,
+            found.fully_resolve,
+            lambda: found.save(pystac.CatalogType.ABSOLUTE_PUBLISHED),
+            lambda: materialize(found, max_items=3),
+            lambda: found.normalize_and_save(str(folder), pystac.CatalogType.SELF_CONTAINED),
+        ]
+    for step in steps:
+        with suppress(*REFUSALS):
+            step()
+
+
+# -- links ----------------------------------------------------------------------------------
+
+
+@POSIX
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_link_of_a_remote_document_leads_to_a_file(
+    kind: str,
+    spell: Callable[[str], str],
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+    tmp_path: Path,
+) -> None:
+    for rel in (*FOLLOWED, *OTHERS):
+        target = {"item": "item", "derived_from": "item", "child": "catalog"}.get(rel, "collection")
+        link = {"rel": rel, "href": spell(str(forbidden / f"{target}.json"))}
+        server.route("/stac.json", a(kind, links=[link]))
+        with suppress(STACGitLabError):
+            follow_everything(pystac.read_file(f"{server.url}/stac.json"), tmp_path / "out")
+
+
+@POSIX
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_link_of_what_an_api_lists_leads_to_a_file(
+    spell: Callable[[str], str],
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+    tmp_path: Path,
+) -> None:
+    rels = ("self", "collection", "root", "parent", "derived_from", "items", "child")
+    for rel in rels:
+        name = "item" if rel in ("self", "derived_from") else "collection"
+        bad = {"rel": rel, "href": spell(str(forbidden / f"{name}.json"))}
+        item = a("item", links=[bad])
+        item["assets"] = {"data": {"href": "secret.csv", "roles": ["data"]}}
+        collection = a("collection", links=[bad, {"rel": "items", "href": f"{server.url}/items"}])
+        server.route("/", a("catalog", links=[{"rel": "data", "href": f"{server.url}/all"}]))
+        server.route("/all", {"collections": [collection], "links": []})
+        server.route("/items", {"type": "FeatureCollection", "features": [item], "links": []})
+        root = pystac.Catalog.from_file(f"{server.url}/")
+        follow_everything(root, tmp_path / "out")
+        listings = (root.get_children, lambda: ItemCollection.from_file(f"{server.url}/items"))
+        for listing in listings:
+            with suppress(STACGitLabError):
+                for found in listing():
+                    follow_everything(found, tmp_path / "out")
+        with suppress(STACGitLabError, pystac.STACError):
+            for listed in STACAPI(f"{server.url}/", stac_io=stac_io).items("all"):
+                follow_everything(listed, tmp_path / "out")
+                with suppress(DownloadError):
+                    STACDownloader(stac_io=stac_io).download_assets(listed, tmp_path / "got")
+    assert not list((tmp_path / "got").rglob("secret*"))
+
+
+@POSIX
+@pytest.mark.parametrize("field", ["features", "collections"])
+def test_the_next_page_is_never_a_file(
+    field: str,
+    spell: Callable[[str], str],
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+) -> None:
+    following = {"rel": "next", "href": spell(str(forbidden / "item.json"))}
+    page = {"type": "FeatureCollection", "features": [], "collections": [], "links": [following]}
+    server.route("/list", page)
+    listing = stac_io.list_items if field == "features" else stac_io.list_collections
+    with suppress(STACGitLabError):
+        list(listing(f"{server.url}/list"))
+    assert server.requests
+
+
+def test_following_a_link_to_a_file_is_an_error_that_says_why(
+    server: LoopbackServer, stac_io: GitLabStacIO, forbidden: Path
+) -> None:
+    href = f"file://{forbidden}/catalog.json"
+    server.route("/stac.json", a("catalog", links=[{"rel": "child", "href": href}]))
+    catalog = pystac.Catalog.from_file(f"{server.url}/stac.json")
+    with pytest.raises(pystac.STACError) as caught:
+        list(catalog.get_children())
+    assert isinstance(caught.value.__cause__, InvalidResponseError)
+    assert "only documents on this machine choose files on this machine" in str(
+        caught.value.__cause__
+    )
+    assert href in str(caught.value.__cause__)
+
+
+def test_a_path_from_the_root_of_the_server_is_a_path_there(
+    server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    links = [{"rel": "child", "href": "/deep/child.json"}, {"rel": "item", "href": "./item.json"}]
+    server.route("/a/stac.json", a("catalog", links=links))
+    server.route("/deep/child.json", a("catalog", id="child"))
+    server.route("/a/item.json", ITEM)
+    catalog = pystac.Catalog.from_file(f"{server.url}/a/stac.json")
+    assert [child.id for child in catalog.get_children()] == ["child"]
+    assert [item.id for item in catalog.get_items()] == ["lakes"]
+    # A relative link stays one: pystac tells the kind of a catalog by them.
+    assert catalog.get_item_links()[0].href == "./item.json" or catalog.get_item_links()[0].target
+
+
+@POSIX
+@pytest.mark.parametrize("rel", ["collection", "root"])
+def test_an_old_item_is_not_completed_from_a_file(
+    rel: str,
+    spell: Callable[[str], str],
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+) -> None:
+    link = {"rel": rel, "href": spell(str(forbidden / "collection.json"))}
+    for version in ("0.8.1", "0.9.0"):
+        old = a("item", stac_version=version, stac_extensions=["commons"], links=[link])
+        server.route("/old.json", old)
+        with suppress(STACGitLabError, pystac.STACError):
+            pystac.read_file(f"{server.url}/old.json")
+    assert server.requests
+
+
+# -- schemas --------------------------------------------------------------------------------
+
+
+@POSIX
+def test_no_extension_of_a_remote_document_is_a_schema_on_this_machine(
+    spell: Callable[[str], str], server: LoopbackServer, stac_io: GitLabStacIO, forbidden: Path
+) -> None:
+    named = spell(str(forbidden / "schema.json"))
+    server.route("/item.json", a("item", stac_extensions=[named]))
+    item = a("item", stac_extensions=[named])
+    server.route("/items", {"type": "FeatureCollection", "features": [item], "links": []})
+    listed = ItemCollection.from_file(f"{server.url}/items").items
+    for found in (pystac.Item.from_file(f"{server.url}/item.json"), *listed):
+        with suppress(*REFUSALS):
+            found.validate()
+        found.to_dict()
+
+
+@pytest.mark.parametrize("name", ["$ref", "$id"])
+def test_a_remote_schema_does_not_refer_to_a_file(
+    name: str, server: LoopbackServer, stac_io: GitLabStacIO, forbidden: Path
+) -> None:
+    inner: dict[str, Any] = {name: f"file://{forbidden}/schema.json"}
+    if name == "$id":
+        inner["allOf"] = [{"$ref": "other.json"}]
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "allOf": [inner]}
+    server.route("/schema.json", {**schema, "$id": f"{server.url}/schema.json"})
+    server.route("/item.json", a("item", stac_extensions=[f"{server.url}/schema.json"]))
+    item = pystac.Item.from_file(f"{server.url}/item.json")
+    with pytest.raises(
+        Exception, match=r"refused|other\.json"
+    ):  # the validator's own, whatever it is
+        item.validate()
+    assert [request.path for request in server.requests] == ["/item.json", "/schema.json"]
+
+
+def test_a_schema_without_files_and_other_texts_stay_as_they_are() -> None:
+    for text in (
+        '{"$ref": "#/definitions/a",  "$id": "https://schemas.example.org/x.json"}',
+        '{"properties": {"id": {"type": "string"}, "$ref": {"type": "string"}}}',
+        "{not json",
+        "[" * 10_000,
+        "# A readme about file:///etc/passwd",
+    ):
+        assert confined_schema(text) == text
+
+
+# -- assets ---------------------------------------------------------------------------------
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "stands",
+    ["{url}/item.json", None, "s3://bucket/item.json", "urn:item", "file:///x/item.json", "/x/i"],
+)
+def test_no_asset_of_a_remote_item_is_a_file(
+    stands: str | None,
+    spell: Callable[[str], str],
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+    tmp_path: Path,
+) -> None:
+    href = spell(str(forbidden / "secret.csv"))
+    item = a("item")
+    if stands is not None:
+        item["links"] = [{"rel": "self", "href": stands.format(url=server.url)}]
+    item["assets"] = {
+        "main": {"href": href, "roles": ["data"]},
+        "other": {
+            "href": f"{server.url}/nothing",
+            "roles": ["data"],
+            "alternate": {"near": {"href": href}},
+        },
+    }
+    server.route("/items", {"type": "FeatureCollection", "features": [item], "links": []})
+    downloader = STACDownloader(stac_io=stac_io)
+    for found in ItemCollection.from_file(f"{server.url}/items").items:
+        with pytest.raises(DownloadError) as caught:
+            downloader.download_assets(found, tmp_path / "got", alternates=["near"])
+        assert set(caught.value.errors) == {"main", "other"}
+        with pytest.raises(STACGitLabError):
+            downloader.open(found.assets["main"], item=found)
+        with pytest.raises(STACGitLabError):
+            downloader.download_item(found, tmp_path / "whole", alternates=["near"])
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("main", "other")]
+
+
+# -- what is written ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "a/../../../evil", "/tmp/evil", "..\\..\\evil", "C:\\evil", "..", "a\0b"]
+)
+def test_an_id_that_leads_out_of_any_folder_is_refused(
+    name: str, server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    for kind in KINDS:
+        server.route("/stac.json", a(kind, id=name))
+        with pytest.raises(InvalidResponseError, match="leads out of any folder"):
+            pystac.read_file(f"{server.url}/stac.json")
+    page = {"type": "FeatureCollection", "features": [a("item", id=name), ITEM], "links": []}
+    server.route("/items", page)
+    with pytest.warns(STACGitLabWarning, match="leads out of any folder"):
+        assert [item["id"] for item in stac_io.list_items(f"{server.url}/items")] == ["lakes"]
+
+
+def test_a_saved_catalog_stays_in_its_folder_and_its_links_stay_harmless(
+    server: LoopbackServer, stac_io: GitLabStacIO, forbidden: Path, tmp_path: Path
+) -> None:
+    href = f"file://{forbidden}/item.json"
+    links = [{"rel": "self", "href": href}, {"rel": "derived_from", "href": href}]
+    page = {"type": "FeatureCollection", "features": [a("item", links=links)], "links": []}
+    server.route("/items", page)
+    own = [{"rel": "items", "href": f"{server.url}/items"}]
+    server.route("/stac.json", a("collection", links=own))
+    collection = pystac.Collection.from_file(f"{server.url}/stac.json")
+    item = next(collection.get_items())
+    with pytest.raises(NotImplementedError):
+        item.save_object()
+    out = tmp_path / "out"
+    materialize(collection).normalize_and_save(str(out), pystac.CatalogType.SELF_CONTAINED)
+    written = {p.relative_to(tmp_path).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert written == {"out/collection.json", "out/lakes/lakes.json"}
+    again = pystac.Item.from_file(str(out / "lakes" / "lakes.json"))
+    with pytest.raises(pystac.STACError) as caught:
+        list(again.get_stac_objects("derived_from"))
+    assert isinstance(caught.value.__cause__, InvalidResponseError)
+    assert again.get_single_link("derived_from").href == f"{REMOTE_FILE}{href}"  # type: ignore[union-attr]
+
+
+# -- what is on this machine ----------------------------------------------------------------
+
+
+@POSIX
+@pytest.mark.parametrize("how", ["{folder}/{name}", "file://{folder}/{name}", "./{name}"])
+def test_a_local_catalog_may_link_locally(how: str, tmp_path: Path) -> None:
+    def href(name: str) -> str:
+        return how.format(folder=tmp_path, name=name)
+
+    (tmp_path / "data.csv").write_bytes(b"1")
+    item = a("item", assets={"data": {"href": str(tmp_path / "data.csv"), "roles": ["data"]}})
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    (tmp_path / "child.json").write_text(json.dumps(a("catalog", id="child")))
+    links = [
+        {"rel": "item", "href": href("item.json")},
+        {"rel": "child", "href": href("child.json")},
+    ]
+    (tmp_path / "catalog.json").write_text(json.dumps(a("catalog", links=links)))
+    with GitLabStacIO() as stac_io:
+        pystac.StacIO.set_default(stac_io)
+        catalog = pystac.Catalog.from_file(str(tmp_path / "catalog.json"))
+        assert [child.id for child in catalog.get_children()] == ["child"]
+        found = next(catalog.get_items())
+        STACDownloader(stac_io=stac_io).download_assets(found, tmp_path / "got")
+    assert (tmp_path / "got" / "data").read_bytes() == b"1"
+
+
+def test_a_local_catalog_may_link_to_a_server_which_may_not_link_back(
+    server: LoopbackServer, stac_io: GitLabStacIO, forbidden: Path, tmp_path: Path
+) -> None:
+    bad = {"rel": "item", "href": f"file://{forbidden}/item.json"}
+    server.route("/child.json", a("catalog", id="child", links=[bad]))
+    links = [{"rel": "child", "href": f"{server.url}/child.json"}]
+    (tmp_path / "catalog.json").write_text(json.dumps(a("catalog", links=links)))
+    catalog = pystac.Catalog.from_file(str(tmp_path / "catalog.json"))
+    with pytest.raises(pystac.STACError):
+        list(catalog.get_items(recursive=True))
+    assert [request.path for request in server.requests] == ["/child.json"]
+
+
+def test_a_redirect_does_not_lead_to_a_file(
+    server: LoopbackServer, stac_io: GitLabStacIO, forbidden: Path
+) -> None:
+    for href in (f"file://{forbidden}/item.json", f"FILE:{forbidden}/item.json"):
+        server.route("/old", lambda _, href=href: Answer(302, (("location", href),)))
+        with pytest.raises(STACGitLabError):
+            pystac.read_file(f"{server.url}/old")
