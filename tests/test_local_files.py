@@ -395,7 +395,7 @@ def test_no_asset_of_a_remote_item_is_a_file(
 
 
 @pytest.mark.parametrize(
-    "name", ["../../evil", "a/../../../evil", "/tmp/evil", "..\\..\\evil", "C:\\evil", "..", "a\0b"]
+    "name", ["../../evil", "a/../../../evil", "/evil", "..\\..\\evil", "C:\\evil", "..", "a\0b"]
 )
 def test_an_id_that_leads_out_of_any_folder_is_refused(
     name: str, server: LoopbackServer, stac_io: GitLabStacIO
