@@ -470,7 +470,7 @@ class GitLabSession(requests.Session):
             raise missing
 
     def gate_for(self, url: str) -> RateGate:
-        """Return what the threads of this session know about the origin of `url`."""
+        """Return what all threads know about how much the origin of `url` bears."""
         origin = Origin.of(url)
         gate = self._gates.get(origin)
         if gate is None:
