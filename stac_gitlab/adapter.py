@@ -13,18 +13,20 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
+import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 __all__ = [
+    "READ_AHEAD",
     "DeadlineAdapter",
     "Stopped",
     "Watch",
@@ -33,6 +35,12 @@ __all__ = [
     "pause",
     "watching",
 ]
+
+READ_AHEAD = 32 * 1024
+"""Bytes that may be taken off a socket with the headers: many a file is in there already."""
+
+# Servers whose connections are remembered; beyond, all are looked up anew.
+_KNOWN_POOLS = 64
 
 # How long a waiting thread may take to notice that it is to stop, in seconds.
 _STOP_LATENCY = 0.25
@@ -118,8 +126,9 @@ def current_watch() -> Watch:
 class _WatchedReader(io.RawIOBase):
     """The receiving end of a socket, under the watch that is in force in the reading thread."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
+    def __init__(self, sock: socket.socket) -> None:
+        # It counts as a user of the socket, which closes only when the last one does.
+        self._raw = sock.makefile("rb", buffering=0)
         self._sock = sock
         self._patience = sock.gettimeout()
 
@@ -151,6 +160,16 @@ class _WatchedReader(io.RawIOBase):
         super().close()
 
 
+class _Watched:
+    """As much of a socket as a response of the standard library asks for, which is this."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_WatchedReader(self._sock), READ_AHEAD)
+
+
 class WatchedResponse(http.client.HTTPResponse):
     """The standard library's response, whose every read is under the :class:`Watch` in force."""
 
@@ -158,10 +177,7 @@ class WatchedResponse(http.client.HTTPResponse):
     length: int | None
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        raw = sock.makefile("rb", buffering=0)
-        self.fp = io.BufferedReader(_WatchedReader(raw, sock))
+        super().__init__(_Watched(sock), *args, **kwargs)  # type: ignore[arg-type]  # see _Watched
 
     def take(self, buffer: memoryview) -> int:
         """Read what one packet brings straight into `buffer`; return how much, 0 at the end.
@@ -247,8 +263,39 @@ _POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePo
 class DeadlineAdapter(HTTPAdapter):
     """requests' adapter over connections that obey the :class:`Watch` in force.
 
-    It retries nothing by itself: that is one layer's work, and not this one's.
+    It retries nothing by itself: that is one layer's work, and not this one's. What requests works
+    out anew for each request to a server, it looks up.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._pools: dict[tuple[Any, ...], urllib3.HTTPConnectionPool] = {}
+        super().__init__(*args, **kwargs)
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str | None,
+        proxies: Mapping[str, str] | None = None,
+        cert: str | tuple[str, str] | None = None,
+    ) -> urllib3.HTTPConnectionPool:
+        """Return the pool of connections to the server of a request, as requests calls it."""
+        scheme, _, host, *_ = (request.url or "").split("/", 3) + ["", ""]
+        key = (scheme, host.rpartition("@")[2], verify, cert, *(proxies or {}).items())
+        pool = self._pools.get(key)
+        # One that was closed meanwhile has no connections to give any more.
+        if pool is None or pool.pool is None:
+            found = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            pool = cast("urllib3.HTTPConnectionPool", found)
+            if len(self._pools) >= _KNOWN_POOLS:
+                self._pools.clear()
+            self._pools[key] = pool
+        return pool
+
+    def request_url(
+        self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None
+    ) -> str:
+        """Return what to ask the server, or the proxy, for, as requests calls it."""
+        return super().request_url(request, proxies) if proxies else request.path_url
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools, as requests calls it."""

@@ -23,7 +23,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.retry import RateGate, RetryPolicy
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "with_first_try"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +73,18 @@ class Attempts(Generic[T]):
         Raises:
             STACGitLabError: What the last attempt raised.
         """
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self._is_worth_retrying),
-            wait=self._wait,
-            stop=self._must_stop,
-            sleep=self._sleep,
-            before_sleep=self._log,
-            reraise=True,
+        return with_first_try(
+            self._once,
+            STACGitLabError,
+            lambda: tenacity.Retrying(
+                retry=tenacity.retry_if_exception(self._is_worth_retrying),
+                wait=self._wait,
+                stop=self._must_stop,
+                sleep=self._sleep,
+                before_sleep=self._log,
+                reraise=True,
+            ),
         )
-        return retrying(self._once)
 
     def _sleep(self, seconds: float) -> None:
         current_watch().sleep(seconds, self._policy.sleep)
@@ -166,6 +169,34 @@ class Attempts(Generic[T]):
             state.upcoming_sleep,
             error,
         )
+
+
+def with_first_try(
+    call: Callable[[], T],
+    failures: type[Exception],
+    retrying: Callable[[], tenacity.Retrying],
+) -> T:
+    """Return what `call` gives, at once or when tenacity has tried it again.
+
+    Nearly every call succeeds at once, and tenacity's book-keeping takes longer than some of them:
+    it begins with the first failure, which it then sees as its own first attempt.
+
+    Args:
+        call: What to try.
+        failures: What may be worth another attempt.
+        retrying: Makes what decides about that.
+    """
+    try:
+        return call()
+    except failures as failure:
+        first = [failure]
+
+    def again() -> T:
+        if first:
+            raise first.pop()
+        return call()
+
+    return retrying()(again)
 
 
 def _error_of(state: tenacity.RetryCallState) -> BaseException | None:

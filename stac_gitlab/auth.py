@@ -285,7 +285,7 @@ class Credentials:
         self.headers: dict[str, str] = {}
         self._named = _origins(base_url, hosts)
         self._bound: Origin | None = None
-        self._warned: set[Origin] = set()
+        self._looked_at: set[Origin] = set()
         self._seen = _Secrets()
 
     # -- which origins ----------------------------------------------------------------------
@@ -443,12 +443,13 @@ class Credentials:
 
     def _warn_if_exposed(self, url: str) -> None:
         origin = Origin.of(url)
-        if origin is None or origin.scheme == "https" or origin.is_loopback:
+        if origin is None or origin.scheme == "https" or origin in self._looked_at:
             return
         with self._lock:
-            if origin in self._warned:
-                return
-            self._warned.add(origin)
+            is_news = origin not in self._looked_at
+            self._looked_at.add(origin)
+        if origin.is_loopback or not is_news:
+            return
         warnings.warn(
             f"The token is sent to {origin} without encryption: everyone on the way can read it. "
             "Use the server's https address.",
@@ -467,7 +468,7 @@ class Credentials:
         state = {
             name: value
             for name, value in self.__dict__.items()
-            if name not in {"_lock", "_asked", "_seen", "_warned"}
+            if name not in {"_lock", "_asked", "_seen", "_looked_at"}
         }
         if not with_secrets:
             secrets = self.secrets() | ({self._fixed.value} if self._fixed is not None else set())
@@ -491,7 +492,7 @@ class Credentials:
         credentials._lock = threading.Lock()
         credentials._asked = None
         credentials._seen = _Secrets()
-        credentials._warned = set()
+        credentials._looked_at = set()
         return credentials
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import io
 from collections.abc import Callable, Iterator
 
 import requests
 import urllib3
 
-from stac_gitlab.adapter import Watch, WatchedResponse, current_watch, watching
+from stac_gitlab.adapter import READ_AHEAD, Watch, WatchedResponse, current_watch, watching
 from stac_gitlab.answers import detached, error_for_failure
 from stac_gitlab.errors import IncompleteDownloadError
 from stac_gitlab.retry import RetryPolicy
@@ -31,7 +30,7 @@ class Body:
         self._url = url
         self._session = session
         self._secrets = session.credentials.secrets()
-        self._room = io.DEFAULT_BUFFER_SIZE
+        self._room = READ_AHEAD
         self.is_framed = _is_chunked(response) or content_length(response) is not None
 
     def into(self, buffer: Callable[[], memoryview]) -> Iterator[int]:

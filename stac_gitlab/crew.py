@@ -1,8 +1,9 @@
 """The threads that do jobs: as many as pay, fed as they go, stopped together.
 
-Without a fixed number, as many jobs are under way as the server rewards: twice as many after each
-round that was faster, up to a ceiling, and no more after one that was not. How little a server
-bears is not decided here: a 429 slows the session that all jobs share.
+Without a fixed number, a single thread begins. Where that is busy all the time, others would only
+fight with it over the interpreter; where it waits for the network, several go on, twice as many
+after each round that was faster, up to a ceiling. How little a server bears is not decided here: a
+429 slows the session that all jobs share.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, Protocol
 
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import DownloadError
@@ -31,10 +33,31 @@ __all__ = ["MAX_WORKERS", "START_WORKERS", "Crew"]
 START_WORKERS = 8
 MAX_WORKERS = 64
 
+# Seconds after which to look at what has ended. A thread that had to wake another one for each
+# small file would spend a fifth of its time on that.
+_LOOK_EVERY = 0.01
+# So many jobs show whether a single thread is busy.
+_ALONE_FOR = 4
 # A round has to be this much faster than the one before for another doubling.
 _WORTH_IT = 1.15
 # In an executor of the caller's, where the number of workers is not ours to know.
 _SUBMITTED_AT_ONCE = 256
+
+
+class _Ended(NamedTuple):
+    """The end of a job.
+
+    Attributes:
+        job: The job.
+        outcome: What became of it, or what was raised.
+        busy: Seconds of processor time that its thread took, where that is known.
+        at: When it ended, in seconds.
+    """
+
+    job: Job
+    outcome: AssetResult | BaseException
+    busy: float
+    at: float
 
 
 class Crew:
@@ -57,89 +80,204 @@ class Crew:
         executor: Executor | None = None,
         fail_fast: bool = False,
     ) -> None:
-        self._stac_io = stac_io
         self._told = told
         self._fail_fast = fail_fast
+        self._secrets = stac_io.session.credentials.secrets
         self._stop = threading.Event()
-        self._takes_more = True
-        self._own: ThreadPoolExecutor | None = None
+        self._ended: deque[_Ended] = deque()
+        self._news = threading.Event()
+        do = partial(do_job, stac_io=stac_io, stop=self._stop, on_bytes=told.advance)
+        self._team: _Team
         if executor is None:
-            ceiling = workers or MAX_WORKERS
-            executor = self._own = ThreadPoolExecutor(ceiling, thread_name_prefix="stac-gitlab")
-            self._width = _Width(workers or START_WORKERS, ceiling)
+            self._team = _Threads(do, self._note_end)
+            self._width = _Width(workers or 1, workers or MAX_WORKERS)
         else:
+            # Its own kind alone: there are executors derived from it that work in other
+            # interpreters.
+            is_here = type(executor) is ThreadPoolExecutor
+            call = do if is_here else partial(_do_elsewhere, reader=_Reader(stac_io))
+            self._team = _Borrowed(executor, call, self._note_end, wait_for_begun=is_here)
             self._width = _Width(_SUBMITTED_AT_ONCE, _SUBMITTED_AT_ONCE)
-        self._executor = executor
-        # Its own kind alone: there are executors derived from it that work in other interpreters.
-        self._is_here = type(executor) is ThreadPoolExecutor
-        self._reader = _Reader(stac_io)
 
     def do(self, jobs: Iterable[Job], note: Callable[[Job, AssetResult], None]) -> None:
         """Do all jobs, and pass each with what became of it to `note`, as they end.
 
-        Jobs are taken from `jobs` as places get free. Whatever ends it, an interrupt included, ends
-        the jobs under way before it is passed on.
+        Jobs that are yet to be made are taken from `jobs` as places get free. Whatever ends it, an
+        interrupt included, ends the jobs under way before it is passed on.
         """
-        done: queue.SimpleQueue[Future[AssetResult]] = queue.SimpleQueue()
-        under_way: dict[Future[AssetResult], Job] = {}
         waiting = iter(jobs)
+        ahead = len(jobs) if isinstance(jobs, Sequence) else 1
+        under_way = 0
         try:
             while True:
-                while self._takes_more and len(under_way) < self._width.now:
+                while self._team.takes_more and under_way < self._width.now + ahead:
                     job = next(waiting, None)
                     if job is None:
                         break
-                    future = self._submit(job)
-                    under_way[future] = job
-                    future.add_done_callback(done.put)
+                    self._team.submit(job)
+                    under_way += 1
                 if not under_way:
                     return
-                future = _next(done)
-                job = under_way.pop(future)
-                result = self._result(future, job)
-                self._width.note(result)
-                self._told.done(job.name, result.size)
-                note(job, result)
-                if self._fail_fast and result.error is not None:
-                    self._call_off(under_way)
+                self._team.widen(min(under_way, self._width.now))
+                if not self._news.wait(_LOOK_EVERY) and not self._ended:
+                    self._width.note_silence()
+                self._news.clear()
+                while self._ended:
+                    ended = self._ended.popleft()
+                    under_way -= 1
+                    result = self._result(ended)
+                    self._width.note(result, busy=ended.busy, at=ended.at)
+                    self._told.done(ended.job.name, result.size)
+                    note(ended.job, result)
+                    if self._fail_fast and result.error is not None:
+                        self._stop.set()
+                        under_way -= self._team.call_off()
         finally:
-            running = self._call_off(under_way)
-            if self._own is not None:
-                self._own.shutdown(wait=True, cancel_futures=True)
-            elif self._is_here:
-                wait(running)
+            self._stop.set()
+            self._team.call_off()
+            self._team.leave()
 
-    def _submit(self, job: Job) -> Future[AssetResult]:
+    def _note_end(self, ended: _Ended, *, is_idle: bool = True) -> None:
+        self._ended.append(ended)
+        failed = not isinstance(ended.outcome, AssetResult) or ended.outcome.error is not None
+        if is_idle or (failed and self._fail_fast):
+            self._news.set()
+
+    def _result(self, ended: _Ended) -> AssetResult:
+        job, outcome = ended.job, ended.outcome
+        if isinstance(outcome, AssetResult):
+            return outcome
+        if isinstance(outcome, CancelledError):
+            return job.result("failed", error=DownloadError(f"{shown(job.key)}: called off."))
+        # Of the executor, or of who is told.
+        text = scrub(str(outcome), self._secrets())
+        failure = DownloadError(
+            f"{shown(job.key)}: it could not be done ({type(outcome).__name__}: {text})."
+        )
+        return job.result("failed", error=failure)
+
+
+# -- who does it ----------------------------------------------------------------------------------
+
+
+class _Team(Protocol):
+    """Those who do jobs."""
+
+    takes_more: bool
+
+    def submit(self, job: Job) -> None:
+        """Hand over a job."""
+
+    def widen(self, width: int) -> None:
+        """See to it that so many jobs are done at a time."""
+
+    def call_off(self) -> int:
+        """Take no more; forget what has not begun, and return how much of it there is no end of."""
+
+    def leave(self) -> None:
+        """Wait for what has begun."""
+
+
+class _Threads:
+    """Threads of our own. They take the next job by themselves."""
+
+    def __init__(self, do: Callable[[Job], AssetResult], note_end: Callable[..., None]) -> None:
+        self.takes_more = True
+        self._do = do
+        self._note_end = note_end
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, job: Job) -> None:
+        self._jobs.put(job)
+
+    def widen(self, width: int) -> None:
+        while len(self._threads) < width:
+            name = f"stac-gitlab_{len(self._threads)}"
+            # A daemon: a slow server must not keep an interpreter from ending.
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def call_off(self) -> int:
+        self.takes_more = False
+        forgotten = 0
+        with contextlib.suppress(queue.Empty):
+            while self._jobs.get_nowait() is not None:
+                forgotten += 1
+        return forgotten
+
+    def leave(self) -> None:
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            # One that an interrupt kept from starting has nothing to end.
+            if thread.ident is not None:
+                thread.join()
+
+    def _work(self) -> None:
+        outcome: AssetResult | BaseException
+        while (job := self._jobs.get()) is not None:
+            began = time.thread_time()
+            try:
+                outcome = self._do(job)
+            except BaseException as error:  # noqa: BLE001  # of who is told, whatever it is
+                outcome = error
+            ended = _Ended(job, outcome, time.thread_time() - began, time.monotonic())
+            self._note_end(ended, is_idle=self._jobs.empty())
+
+
+class _Borrowed:
+    """An executor of the caller's."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        call: Callable[[Job], AssetResult],
+        note_end: Callable[..., None],
+        *,
+        wait_for_begun: bool,
+    ) -> None:
+        self.takes_more = True
+        self._executor = executor
+        self._call = call
+        self._note_end = note_end
+        self._wait_for_begun = wait_for_begun
+        self._under_way: dict[Future[AssetResult], Job] = {}
+
+    def submit(self, job: Job) -> None:
         try:
-            if self._is_here:
-                return self._executor.submit(
-                    do_job, job, self._stac_io, stop=self._stop, on_bytes=self._told.advance
-                )
-            return self._executor.submit(_do_elsewhere, job, self._reader)
+            future = self._executor.submit(self._call, job)
         except Exception as error:  # noqa: BLE001  # an executor may fail in any way of its own
             # One that takes this job no more takes no other either.
-            self._takes_more = False
-            refused: Future[AssetResult] = Future()
-            refused.set_exception(error)
-            return refused
+            self.takes_more = False
+            self._note_end(_Ended(job, error, 0.0, time.monotonic()))
+            return
+        self._under_way[future] = job
+        future.add_done_callback(self._done)
 
-    def _call_off(self, under_way: Iterable[Future[AssetResult]]) -> list[Future[AssetResult]]:
-        """Let everything end as soon as it can; return what has begun already."""
-        self._takes_more = False
-        self._stop.set()
-        return [future for future in list(under_way) if not future.cancel()]
+    def widen(self, width: int) -> None:
+        """Leave it as it is: it is not ours."""
 
-    def _result(self, future: Future[AssetResult], job: Job) -> AssetResult:
+    def call_off(self) -> int:
+        self.takes_more = False
+        for future in list(self._under_way):
+            # What is cancelled ends, too.
+            future.cancel()
+        return 0
+
+    def leave(self) -> None:
+        if self._wait_for_begun:
+            wait(list(self._under_way))
+
+    def _done(self, future: Future[AssetResult]) -> None:
+        job = self._under_way.pop(future)
+        outcome: AssetResult | BaseException
         try:
-            return future.result()
-        except CancelledError:
-            return job.result("failed", error=DownloadError(f"{shown(job.key)}: called off."))
-        except Exception as error:  # noqa: BLE001  # of the executor, or of who is told
-            text = scrub(str(error), self._stac_io.session.credentials.secrets())
-            failure = DownloadError(
-                f"{shown(job.key)}: it could not be done ({type(error).__name__}: {text})."
-            )
-            return job.result("failed", error=failure)
+            outcome = future.result()
+        except BaseException as error:  # noqa: BLE001  # of the executor, whatever it is
+            outcome = error
+        self._note_end(_Ended(job, outcome, 0.0, time.monotonic()))
 
 
 class _Reader:
@@ -174,43 +312,57 @@ def _do_elsewhere(job: Job, reader: _Reader | _PickledReader) -> AssetResult:
     return do_job(job, reader.stac_io)
 
 
-def _next(done: queue.SimpleQueue[Future[AssetResult]]) -> Future[AssetResult]:
-    # With a timeout, because waiting without one cannot be interrupted everywhere.
-    while True:
-        with contextlib.suppress(queue.Empty):
-            return done.get(timeout=0.5)
-
-
 class _Width:
-    """How many jobs are done at a time: doubled while it pays."""
+    """How many jobs are done at a time: one while that is busy, then doubled while it pays."""
 
-    def __init__(
-        self, start: int, ceiling: int, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, start: int, ceiling: int) -> None:
         self.now = start
         self._ceiling = ceiling
-        self._clock = clock
-        self._began = clock()
+        self._began = time.monotonic()
         self._jobs = 0
         self._bytes = 0
+        self._seconds = 0.0
+        self._busy = 0.0
         self._best = 0.0
 
-    def note(self, result: AssetResult) -> None:
-        """Note the end of a job; at the end of a round, decide."""
+    def note_silence(self) -> None:
+        """Note that nothing has ended for a while: one that works alone is waiting."""
+        if self.now < min(START_WORKERS, self._ceiling):
+            self._next_round(START_WORKERS, time.monotonic())
+
+    def note(self, result: AssetResult, *, busy: float, at: float) -> None:
+        """Note the end of a job; at the end of a round, decide.
+
+        Args:
+            result: What became of it.
+            busy: Seconds of processor time that it took.
+            at: When it ended, in seconds.
+        """
         if self.now >= self._ceiling:
             return
         self._jobs += 1
+        self._seconds += result.seconds
+        self._busy += busy
         if result.status in ("downloaded", "resumed"):
             self._bytes += result.size or 0
-        if self._jobs < 2 * self.now:
-            return
-        elapsed = max(self._clock() - self._began, 1e-6)
+        if self.now < START_WORKERS:
+            if self._jobs >= _ALONE_FOR:
+                waits = self._busy < self._seconds / 2
+                self._next_round(START_WORKERS if waits else self.now, at)
+        elif self._jobs >= 2 * self.now:
+            self._compare(max(at - self._began, 1e-6), at)
+
+    def _compare(self, elapsed: float, at: float) -> None:
         # A file costs a round trip whatever its size: what counts is files where they are small,
         # and bytes where they are large.
         rate = (self._jobs + self._bytes / 2**18) / elapsed
         if rate >= self._best * _WORTH_IT:
-            self.now = min(self._ceiling, 2 * self.now)
+            self._next_round(2 * self.now, at)
         else:
             self._ceiling = self.now
         self._best = max(self._best, rate)
-        self._began, self._jobs, self._bytes = self._clock(), 0, 0
+
+    def _next_round(self, width: int, at: float) -> None:
+        self.now = min(width, self._ceiling)
+        self._began, self._jobs, self._bytes = at, 0, 0
+        self._seconds = self._busy = 0.0

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -76,7 +77,7 @@ class Job:
         """What to call it among all jobs of a run."""
         return f"{self.item_name}: {self.key}" if self.item_name else self.key
 
-    @property
+    @cached_property
     def target(self) -> Path:
         """Where the file goes."""
         return self.folder.joinpath(*self.path.split("/"))

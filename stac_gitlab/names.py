@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 import tempfile
 import unicodedata
@@ -117,6 +118,8 @@ def contained_path(folder: Path, relative: str) -> Path:
             folder stands in the way.
     """
     target = folder.joinpath(*relative.split("/"))
+    if _is_straight(folder, relative):
+        return target
     # Before the folder is made, because making it would follow a link too; and after, because
     # somebody may have put a link there in the meantime.
     _check_inside(folder, target.parent, relative)
@@ -130,6 +133,22 @@ def contained_path(folder: Path, relative: str) -> Path:
         ) from None
     _check_inside(folder, target.parent, relative)
     return target
+
+
+def _is_straight(folder: Path, relative: str) -> bool:
+    """Tell, quickly, whether all folders of a path are there already and none is a link."""
+    place = os.fspath(folder)
+    *folders, _ = relative.split("/")
+    if os.name == "nt" or not os.path.isdir(place):
+        return False
+    for name in folders:
+        place = os.path.join(place, name)
+        try:
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
+                return False
+        except OSError:
+            return False
+    return True
 
 
 def _check_inside(folder: Path, parent: Path, relative: str) -> None:

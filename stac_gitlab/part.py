@@ -80,8 +80,11 @@ class Part:
         """Return up to `count` bytes from the start of what was written."""
         if not self.size:
             return b""
-        with open(self._path, "rb") as file:
-            return file.read(count)
+        handle = self._open()
+        os.lseek(handle, 0, os.SEEK_SET)
+        start = os.read(handle, count)
+        os.lseek(handle, self.size, os.SEEK_SET)
+        return start
 
     def read_back(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
         """Read what was written into one buffer after the other; yield how much each holds."""

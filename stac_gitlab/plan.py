@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pystac
@@ -90,7 +90,7 @@ class Planner:
         if not options.dry_run:
             _make_folder(self.folder)
         self._records = read_records(self.folder)
-        self._left: dict[Path, Mapping[str, list[Leftover]]] = {}
+        self._left: dict[str, Mapping[str, list[Leftover]]] = {}
         self._taken = TakenNames(self._naming())
 
     def reserve(self, name: str, path: str) -> None:
@@ -117,8 +117,7 @@ class Planner:
         refused: list[AssetResult] = []
         for key, asset in assets.items():
             try:
-                job = self._job(item, key, asset, path=path_of(key))
-                jobs.append(replace(job, item_name=item_name))
+                jobs.append(self._job(item, key, asset, path=path_of(key), item_name=item_name))
             except DownloadError as error:
                 href = self.locator.shown_url(asset.href)
                 refused.append(AssetResult(key, href, status="failed", error=error))
@@ -128,7 +127,9 @@ class Planner:
             return [], refused + [_refused(job, clash) for job in jobs]
         return jobs, refused
 
-    def _job(self, item: HasAssets, key: str, asset: pystac.Asset, *, path: str) -> Job:
+    def _job(
+        self, item: HasAssets, key: str, asset: pystac.Asset, *, path: str, item_name: str
+    ) -> Job:
         relative_path(key, portable=self._portable)
         path = relative_path(path, portable=self._portable)
         source, origin = self.locator.locate(item, key, asset)
@@ -144,13 +145,16 @@ class Planner:
             version=dialect.item_version(getattr(item, "properties", {})),
             overwrite=self._options.overwrite,
             verify=self._options.verify,
+            item_name=item_name,
         )
 
     def _leftovers(self, path: str) -> tuple[Leftover, ...]:
-        target = self.folder.joinpath(*path.split("/"))
-        if target.parent not in self._left:
-            self._left[target.parent] = leftovers_in(target.parent)
-        return tuple(leftovers_for(target, self._left[target.parent]))
+        target = os.path.join(self.folder, *path.split("/"))
+        folder = os.path.dirname(target)
+        if folder not in self._left:
+            self._left[folder] = leftovers_in(folder)
+        found = self._left[folder]
+        return tuple(leftovers_for(target, found)) if found else ()
 
     def _naming(self) -> FileNaming:
         if self._options.portable_names:

@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from stac_gitlab.part import OWN_PREFIX
@@ -109,7 +109,7 @@ def append_record(folder: Path, record: Record) -> None:
     Raises:
         OSError: If the folder cannot be written to.
     """
-    line = json.dumps({k: v for k, v in asdict(record).items() if v is not None}) + "\n"
+    line = json.dumps({k: v for k, v in vars(record).items() if v is not None}) + "\n"
     # Not through a link: that could lead out of the folder.
     flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
     handle = os.open(folder / FILE_NAME, flags, 0o666)

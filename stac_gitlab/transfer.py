@@ -22,6 +22,7 @@ import tenacity
 
 from stac_gitlab.adapter import current_watch
 from stac_gitlab.answers import error_for_page, is_html
+from stac_gitlab.attempts import with_first_try
 from stac_gitlab.auth import scrub
 from stac_gitlab.body import (
     Body,
@@ -251,16 +252,19 @@ class _Reception:
         self._part.restart()
         self._response = response
         self._continue_one_of(leftovers)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(BrokenBodyError),
-            stop=lambda _: self._in_vain >= policy.max_attempts,
-            wait=lambda _: policy.backoff(max(1, self._in_vain)),
-            sleep=lambda seconds: current_watch().sleep(seconds, policy.sleep),
-            before_sleep=self._log,
-            reraise=True,
-        )
         try:
-            framed = retrying(self._attempt)
+            framed = with_first_try(
+                self._attempt,
+                BrokenBodyError,
+                lambda: tenacity.Retrying(
+                    retry=tenacity.retry_if_exception_type(BrokenBodyError),
+                    stop=lambda _: self._in_vain >= policy.max_attempts,
+                    wait=lambda _: policy.backoff(max(1, self._in_vain)),
+                    sleep=lambda seconds: current_watch().sleep(seconds, policy.sleep),
+                    before_sleep=self._log,
+                    reraise=True,
+                ),
+            )
             digest = None if self._hashing is None else self._hashing.digest()
             return self._checked(digest, framed=framed)
         except BrokenBodyError as broken:

@@ -15,7 +15,6 @@ from typing import Any
 
 import fault_server as faulty
 import pytest
-from conftest import Clock
 from fault_server import FAULTS_TO_FAIL_OF, FAULTS_TO_SURVIVE, Gate
 from sample_items import BODY, SHA256, TOKEN, files_in, item_of, served
 
@@ -54,42 +53,67 @@ def pickling() -> Iterator[Pickling]:
 # -- how many -------------------------------------------------------------------------------------
 
 
-def a_round(width: _Width, clock: Clock, *, seconds: float, size: int = 1000) -> int:
+def a_round(
+    width: _Width, *, seconds: float, size: int = 1000, busy: float = 0.0, jobs: int | None = None
+) -> int:
     """Let a round of jobs end after some seconds, and return how many are done at a time then."""
-    clock.now += seconds
-    for _ in range(2 * width.now):
-        width.note(AssetResult("a", "", size=size))
+    count = 2 * width.now if jobs is None else jobs
+    result = AssetResult("a", "", size=size, seconds=seconds)
+    at = width._began + seconds
+    for _ in range(count):
+        width.note(result, busy=busy, at=at)
     return width.now
 
 
-def test_more_jobs_are_done_at_a_time_while_that_pays(clock: Clock) -> None:
-    width = _Width(8, 64, clock=clock.time)
-    assert a_round(width, clock, seconds=1) == 16
-    assert a_round(width, clock, seconds=1) == 32
-    assert a_round(width, clock, seconds=1) == 64
-    assert a_round(width, clock, seconds=0.1) == 64
+def test_more_jobs_are_done_at_a_time_while_that_pays() -> None:
+    width = _Width(8, 64)
+    assert a_round(width, seconds=1) == 16
+    assert a_round(width, seconds=1) == 32
+    assert a_round(width, seconds=1) == 64
+    assert a_round(width, seconds=0.1) == 64
 
 
-def test_the_number_stays_after_a_round_that_was_not_faster(clock: Clock) -> None:
-    width = _Width(8, 64, clock=clock.time)
-    assert a_round(width, clock, seconds=1) == 16
-    assert a_round(width, clock, seconds=2) == 16
-    assert a_round(width, clock, seconds=0.01) == 16
+def test_the_number_stays_after_a_round_that_was_not_faster() -> None:
+    width = _Width(8, 64)
+    assert a_round(width, seconds=1) == 16
+    assert a_round(width, seconds=2) == 16
+    assert a_round(width, seconds=0.01) == 16
 
 
-def test_for_large_files_bytes_count_and_not_files(clock: Clock) -> None:
-    width = _Width(8, 64, clock=clock.time)
-    assert a_round(width, clock, seconds=1, size=100_000_000) == 16
-    assert a_round(width, clock, seconds=1, size=10_000_000) == 16
+def test_for_large_files_bytes_count_and_not_files() -> None:
+    width = _Width(8, 64)
+    assert a_round(width, seconds=1, size=100_000_000) == 16
+    assert a_round(width, seconds=1, size=10_000_000) == 16
 
 
-def test_what_was_there_already_does_not_count_as_speed(clock: Clock) -> None:
-    width = _Width(8, 64, clock=clock.time)
-    assert a_round(width, clock, seconds=1, size=100_000_000) == 16
-    clock.now += 1
+def test_what_was_there_already_does_not_count_as_speed() -> None:
+    width = _Width(8, 64)
+    assert a_round(width, seconds=1, size=100_000_000) == 16
+    skipped = AssetResult("a", "", size=10**9, status="skipped")
     for _ in range(32):
-        width.note(AssetResult("a", "", size=10**9, status="skipped"))
+        width.note(skipped, busy=0.0, at=width._began + 1)
     assert width.now == 16
+
+
+def test_a_thread_that_is_busy_stays_alone() -> None:
+    width = _Width(1, 64)
+    for _ in range(10):
+        assert a_round(width, seconds=0.001, busy=0.0009, jobs=4) == 1
+    assert a_round(width, seconds=0.001, busy=0.0001, jobs=4) == START_WORKERS
+
+
+def test_a_thread_that_lets_everyone_wait_does_not_stay_alone() -> None:
+    width = _Width(1, 64)
+    width.note_silence()
+    assert width.now == START_WORKERS
+    width.note_silence()
+    assert width.now == START_WORKERS
+
+
+def test_a_number_that_was_asked_for_stays() -> None:
+    width = _Width(3, 3)
+    width.note_silence()
+    assert a_round(width, seconds=0.001, jobs=4) == 3
 
 
 def test_a_fixed_number_is_never_exceeded(
