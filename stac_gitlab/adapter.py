@@ -279,7 +279,7 @@ class DeadlineAdapter(HTTPAdapter):
         cert: str | tuple[str, str] | None = None,
     ) -> urllib3.HTTPConnectionPool:
         """Return the pool of connections to the server of a request, as requests calls it."""
-        scheme, _, host, *_ = (request.url or "").split("/", 3) + ["", ""]
+        scheme, _, host, *_ = [*(request.url or "").split("/", 3), "", ""]
         key = (scheme, host.rpartition("@")[2], verify, cert, *(proxies or {}).items())
         pool = self._pools.get(key)
         # One that was closed meanwhile has no connections to give any more.

@@ -107,6 +107,8 @@ def shown(key: str) -> str:
 
 
 def _is_deceptive(key: str) -> bool:
+    if key.isascii() and key.isprintable():
+        return False
     return any(unicodedata.category(c) in _INVISIBLE and c not in _JOINERS for c in key)
 
 

@@ -115,9 +115,12 @@ class Planner:
         """
         jobs: list[Job] = []
         refused: list[AssetResult] = []
+        dialect = self._session.dialect_of(self_href(item))
+        version = dialect.item_version(getattr(item, "properties", {}))
         for key, asset in assets.items():
             try:
-                jobs.append(self._job(item, key, asset, path=path_of(key), item_name=item_name))
+                job = self._job(item, key, asset, path_of(key), version=version, name=item_name)
+                jobs.append(job)
             except DownloadError as error:
                 href = self.locator.shown_url(asset.href)
                 refused.append(AssetResult(key, href, status="failed", error=error))
@@ -128,12 +131,18 @@ class Planner:
         return jobs, refused
 
     def _job(
-        self, item: HasAssets, key: str, asset: pystac.Asset, *, path: str, item_name: str
+        self,
+        item: HasAssets,
+        key: str,
+        asset: pystac.Asset,
+        path: str,
+        *,
+        version: str | None,
+        name: str,
     ) -> Job:
         relative_path(key, portable=self._portable)
         path = relative_path(path, portable=self._portable)
         source, origin = self.locator.locate(item, key, asset)
-        dialect = self._session.dialect_of(self_href(item))
         return Job(
             source=source,
             href=self.locator.shown_url(source.url),
@@ -142,10 +151,10 @@ class Planner:
             origin=origin,
             record=self._records.get(path),
             leftovers=self._leftovers(path),
-            version=dialect.item_version(getattr(item, "properties", {})),
+            version=version,
             overwrite=self._options.overwrite,
             verify=self._options.verify,
-            item_name=item_name,
+            item_name=name,
         )
 
     def _leftovers(self, path: str) -> tuple[Leftover, ...]:
@@ -185,7 +194,9 @@ def check_space(jobs: Sequence[Job]) -> None:
 
 
 def _bytes_to_come(job: Job) -> int:
-    size = job.source.size or 0
+    size = job.source.size
+    if not size:
+        return 0
     old = job.target.stat().st_size if job.target.is_file() else None
     stays = job.overwrite in ("never", "error") or (job.overwrite == "if-changed" and old == size)
     if old is not None and stays:
