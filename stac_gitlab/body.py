@@ -11,10 +11,11 @@ import urllib3
 from stac_gitlab.adapter import READ_AHEAD, Watch, WatchedResponse, current_watch, watching
 from stac_gitlab.answers import detached, error_for_failure
 from stac_gitlab.errors import IncompleteDownloadError
+from stac_gitlab.ranges import is_encoded
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
 
-__all__ = ["Body", "BrokenBodyError", "content_length", "is_decodable", "is_encoded"]
+__all__ = ["Body", "BrokenBodyError", "content_length", "is_decodable"]
 
 
 class BrokenBodyError(IncompleteDownloadError):
@@ -106,11 +107,6 @@ def content_length(response: requests.Response) -> int | None:
 
 def _is_chunked(response: requests.Response) -> bool:
     return "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-
-
-def is_encoded(response: requests.Response) -> bool:
-    """Tell whether the body has to be decoded, although identity was asked for."""
-    return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
 
 
 def is_decodable(response: requests.Response) -> bool:

@@ -62,6 +62,7 @@ class DownloadOptions(TypedDict, total=False):
     alternates: Sequence[str]
     overwrite: Overwrite
     verify: bool
+    segments: int
     fail_fast: bool
     dry_run: bool
     portable_names: bool
@@ -162,6 +163,7 @@ class STACDownloader:
         alternates: Sequence[str] = (),
         overwrite: Overwrite = "if-changed",
         verify: bool = True,
+        segments: int = 1,
         fail_fast: bool = False,
         dry_run: bool = False,
         portable_names: bool = False,
@@ -186,6 +188,9 @@ class STACDownloader:
                 it again if it has changed on either side, ``"always"``, ``"never"``, or
                 ``"error"``.
             verify: Whether to compare checksums.
+            segments: How many connections to use for each large file, up to 16. More than one pays
+                where a server limits the speed of each connection, and needs one that can serve
+                parts of a file; from any other the file comes over one connection.
             fail_fast: Whether to stop at the first failure.
             dry_run: Whether to only tell what would be downloaded, without a request.
             portable_names: Whether to refuse names that some other system could not hold.
@@ -210,6 +215,7 @@ class STACDownloader:
             alternates=alternates,
             overwrite=overwrite,
             verify=verify,
+            segments=segments,
             fail_fast=fail_fast,
             dry_run=dry_run,
             portable_names=portable_names,

@@ -52,6 +52,7 @@ class Job:
         version: The version of the item, where its server tells one.
         overwrite: What to do about a file that stands there.
         verify: Whether to compare checksums.
+        segments: How many connections to use for the file.
         item_name: What the item is called, where there are several.
     """
 
@@ -65,6 +66,7 @@ class Job:
     version: str | None = None
     overwrite: Overwrite = "if-changed"
     verify: bool = True
+    segments: int = 1
     item_name: str = ""
 
     @property
@@ -203,6 +205,7 @@ def _bring(job: Job, stac_io: GitLabStacIO, on_bytes: OnBytes | None) -> AssetRe
                 verify=job.verify,
                 known=known,
                 leftovers=job.leftovers,
+                segments=job.segments,
                 on_bytes=None if on_bytes is None else lambda n, total: on_bytes(name, n, total),
                 on_finish=note,
             )

@@ -64,6 +64,11 @@ class Part:
             self.size += written
             view = view[written:]
 
+    def open_path(self) -> str:
+        """Return the path of the file, which exists then, for several to write into."""
+        self._open()
+        return self._path
+
     def restart(self) -> None:
         """Forget everything written so far."""
         if self.size:
@@ -86,9 +91,14 @@ class Part:
         os.lseek(handle, self.size, os.SEEK_SET)
         return start
 
-    def read_back(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
-        """Read what was written into one buffer after the other; yield how much each holds."""
+    def read_back(self, buffer: Callable[[], memoryview], start: int = 0) -> Iterator[int]:
+        """Read what was written, from a byte on, into one buffer after the other.
+
+        Yields:
+            How much each holds.
+        """
         with open(self._path, "rb", buffering=0) as file:
+            file.seek(start)
             while count := file.readinto(buffer()):
                 yield count
 

@@ -24,6 +24,7 @@ from stac_gitlab.session import GitLabSession
 
 __all__ = ["Options", "Planner", "check_space"]
 
+MAX_SEGMENTS = 16
 _OVERWRITE = ("if-changed", "always", "never", "error")
 
 
@@ -39,6 +40,7 @@ class Options:
     alternates: Sequence[str] = ()
     overwrite: Overwrite = "if-changed"
     verify: bool = True
+    segments: int = 1
     fail_fast: bool = False
     dry_run: bool = False
     portable_names: bool = False
@@ -49,6 +51,10 @@ class Options:
         if self.overwrite not in _OVERWRITE:
             choices = ", ".join(map(repr, _OVERWRITE))
             raise ConfigurationError(f"overwrite={self.overwrite!r}: choose from {choices}.")
+        if type(self.segments) is not int or not 1 <= self.segments <= MAX_SEGMENTS:
+            raise ConfigurationError(
+                f"segments={self.segments!r}: choose a number from 1 to {MAX_SEGMENTS}."
+            )
         if isinstance(self.alternates, str):
             object.__setattr__(self, "alternates", (self.alternates,))
 
@@ -154,6 +160,7 @@ class Planner:
             version=version,
             overwrite=self._options.overwrite,
             verify=self._options.verify,
+            segments=self._options.segments,
             item_name=name,
         )
 

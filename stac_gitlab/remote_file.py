@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import io
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,6 +22,7 @@ from stac_gitlab.adapter import Watch, watching
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError
 from stac_gitlab.names import shown
+from stac_gitlab.ranges import span_of, total_of
 from stac_gitlab.session import GitLabSession
 from stac_gitlab.transfer import Source, receive
 
@@ -33,8 +33,6 @@ BLOCK_SIZE = 1024 * 1024
 
 # Smaller than this, it may be a pointer to the file and not the file.
 _POINTER_SIZE = 1024
-
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
 
 
 def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
@@ -54,8 +52,8 @@ def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
         # that, and the file stands ready.
         return _spooled(session, source, response)
     with response:
-        span = _span(response)
-        if span is None or span.start != 0 or len(span) > BLOCK_SIZE or _size(response) is None:
+        span = span_of(response)
+        if span is None or span.start != 0 or len(span) > BLOCK_SIZE or total_of(response) is None:
             return _spooled(session, source)
         ranges = _Ranges(session, source, response)
         ranges.keep(response, span)
@@ -88,7 +86,7 @@ class _Ranges(io.RawIOBase):
     def __init__(self, session: GitLabSession, source: Source, response: requests.Response) -> None:
         self._session = session
         self._source = source
-        self._size = _size(response) or 0
+        self._size = total_of(response) or 0
         self._etag = response.headers.get("ETag")
         self._modified = response.headers.get("Last-Modified")
         self._first = b""
@@ -175,7 +173,7 @@ class _Ranges(io.RawIOBase):
             self._source.url, headers=headers, statuses=frozenset({412, 416})
         )
         with response:
-            span = _span(response)
+            span = span_of(response)
             if span is None or span.start != start or not self._is_of_same_version(response):
                 raise DownloadError(
                     f"{shown(self._source.key)}: the file has changed while it was read. Open it "
@@ -196,7 +194,7 @@ class _Ranges(io.RawIOBase):
         return (
             etag == self._etag
             and (etag is not None or modified == self._modified)
-            and _size(response) in (None, self._size)
+            and total_of(response) in (None, self._size)
         )
 
     def _take(self, response: requests.Response, view: memoryview) -> int:
@@ -219,20 +217,3 @@ class _Ranges(io.RawIOBase):
 
 class _BrokenRangeError(IncompleteDownloadError):
     """A range broke off before its first byte: worth another attempt."""
-
-
-def _span(response: requests.Response) -> range | None:
-    """Return which bytes of the file an answer holds, or None if it is no plain part of it."""
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    encoded = response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
-    if response.status_code != 206 or match is None or encoded:
-        return None
-    span = range(int(match[1]), int(match[2]) + 1)
-    is_sound = span and response.headers.get("Content-Length", str(len(span))) == str(len(span))
-    return span if is_sound else None
-
-
-def _size(response: requests.Response) -> int | None:
-    """Return the size that the whole file has, where an answer tells."""
-    size = response.headers.get("Content-Range", "").strip().rpartition("/")[2]
-    return int(size) if size.isascii() and size.isdigit() and len(size) < 19 else None

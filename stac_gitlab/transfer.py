@@ -29,7 +29,6 @@ from stac_gitlab.body import (
     BrokenBodyError,
     content_length,
     is_decodable,
-    is_encoded,
 )
 from stac_gitlab.errors import (
     ChecksumMismatchError,
@@ -42,7 +41,9 @@ from stac_gitlab.hashing import Hashing
 from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import shown
 from stac_gitlab.part import Leftover, Part, part_beside
+from stac_gitlab.ranges import Version, is_encoded, span_of, total_of
 from stac_gitlab.records import digest_of
+from stac_gitlab.segments import FIRST_STRETCH, Segments
 from stac_gitlab.session import GitLabSession
 
 __all__ = ["Finishing", "NotModified", "Received", "Source", "copy_file", "receive"]
@@ -52,7 +53,6 @@ logger = logging.getLogger(__name__)
 # What is left of a smaller file is not worth keeping for a later run.
 KEEP_FROM = 1024 * 1024
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
 _POINTER_SIZE = 1024
 _LFS_POINTER = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
@@ -122,6 +122,7 @@ def receive(
     verify: bool = True,
     known: str | None = None,
     leftovers: Sequence[Leftover] = (),
+    segments: int = 1,
     on_bytes: Callable[[int, int | None], None] | None = None,
     on_finish: Finishing | None = None,
     response: requests.Response | None = None,
@@ -135,6 +136,7 @@ def receive(
         verify: Whether to compute and compare checksums.
         known: The validator of what stands at `target`; the same content is not sent again.
         leftovers: What earlier runs left of this file; it is continued if it is the same content.
+        segments: How many connections to use, where the server can serve parts of the file.
         on_bytes: Called with the bytes that are there and those announced, as they come.
         on_finish: Called before the finished file is moved into place.
         response: A response that holds the whole body, where it was asked for already.
@@ -148,7 +150,13 @@ def receive(
     """
     with part_beside(target) as part:
         reception = partial(
-            _Reception, session, part, verify=verify, known=known, on_bytes=on_bytes
+            _Reception,
+            session,
+            part,
+            verify=verify,
+            known=known,
+            segments=segments,
+            on_bytes=on_bytes,
         )
         first = reception(source)
         try:
@@ -215,6 +223,7 @@ class _Reception:
         *,
         verify: bool,
         known: str | None,
+        segments: int,
         on_bytes: Callable[[int, int | None], None] | None,
     ) -> None:
         self._session = session
@@ -222,6 +231,7 @@ class _Reception:
         self._part = part
         self._verify = verify
         self._known = known
+        self._segments = segments
         self._on_bytes = on_bytes or (lambda _received, _total: None)
         self._url = source.url
         self._hashing: Hashing | None = None
@@ -331,11 +341,9 @@ class _Reception:
         """Ask for the body from `offset` on, or from the start where that cannot be trusted."""
         if offset == 0 or (self._validator is None and self._checksum is None):
             return self._ask_for_all()
-        headers = {"Range": f"bytes={offset}-"}
-        if self._validator is not None:
-            headers["If-Range"] = self._validator
+        headers = {"Range": self._range_from(offset), **Version(self._validator).if_unchanged()}
         response = self._session.open(self._url, headers=headers, statuses=frozenset({416}))
-        if response.status_code == 206 and self._continues(response, offset):
+        if self._continues(response, offset):
             self._resumed = True
             return response
         if response.status_code == 200:
@@ -346,36 +354,56 @@ class _Reception:
         return self._ask_for_all()
 
     def _continues(self, response: requests.Response, offset: int) -> bool:
-        """Tell whether a part is what follows on the first `offset` bytes of the same content.
-
-        A server that passes over If-Range names other content here, and so gives itself away.
-        """
-        named = "ETag" if (self._validator or "").startswith('"') else "Last-Modified"
+        """Tell whether a part is what follows on the first `offset` bytes of the same content."""
+        span, total = span_of(response), total_of(response)
         if (
-            is_encoded(response)
-            or not _starts_at(response, offset, self._total)
-            or (self._validator and response.headers.get(named, self._validator) != self._validator)
+            span is None
+            or span.start != offset
+            or not Version(self._validator).is_that_of(response)
         ):
             return False
-        whole = response.headers["Content-Range"].rpartition("/")[2]
-        self._total = int(whole) if whole.isdigit() else self._total
-        return True
+        if self._total is None:
+            self._total = total
+        return total in (None, self._total)
+
+    def _range_from(self, offset: int) -> str:
+        end = offset + FIRST_STRETCH - 1 if self._segments > 1 else ""
+        return f"bytes={offset}-{end}"
 
     def _ask_for_all(self) -> requests.Response:
         response, self._response = self._response, None
         if response is not None:
             self._begin(response)
             return response
+        headers = _if_changed(self._known)
+        if self._segments > 1:
+            headers["Range"] = self._range_from(0)
         response = self._session.open(
-            self._url, headers=_if_changed(self._known), statuses=frozenset({304})
+            self._url,
+            headers=headers,
+            statuses=frozenset({304, 416} if self._segments > 1 else {304}),
         )
         if response.status_code == 304:
             # There is no body, but only reading it gives the connection back.
             response.raw.drain_conn()
             response.close()
             raise NotModified
+        if self._segments > 1 and response.status_code in (206, 416):
+            return self._begin_with_part(response)
         self._begin(response)
         return response
+
+    def _begin_with_part(self, response: requests.Response) -> requests.Response:
+        """Start anew with the first part of the body, or with all of it where that will not do."""
+        span, total = span_of(response), total_of(response)
+        if span is not None and span.start == 0 and total is not None:
+            self._set_up(response, total)
+            if span.stop == total or self._validator is not None or self._checksum is not None:
+                return response
+        # Nothing would prove that the parts belong together.
+        response.close()
+        self._segments = 1
+        return self._ask_for_all()
 
     def _begin(self, response: requests.Response) -> None:
         """Start anew with a response that holds the whole body."""
@@ -385,10 +413,13 @@ class _Reception:
                 f"{shown(self._source.key)}: the server answers {response.status_code}, which is "
                 "not the whole file. It may be in the making; try again later."
             )
+        self._set_up(response, None if is_encoded(response) else content_length(response))
+
+    def _set_up(self, response: requests.Response, total: int | None) -> None:
         self._part.restart()
         self._resumed = False
         encoded = is_encoded(response)
-        self._total = None if encoded else content_length(response)
+        self._total = total
         called = response.headers.get("ETag") or response.headers.get("Last-Modified")
         secrets = self._session.credentials.secrets()
         # It is written to the disk, and a server may have put there whatever it was sent.
@@ -442,6 +473,10 @@ class _Reception:
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")
         total = self._total
+        span = span_of(response)
+        if self._segments > 1 and total is not None and span is not None and span.stop < total:
+            self._take_in_segments(response, span, total)
+            return True
         body = Body(response, url=self._url, session=self._session)
         for count in body.into(lambda: hashing.buffer):
             self._part.write(hashing.buffer[:count])
@@ -460,17 +495,54 @@ class _Reception:
             )
         return body.is_framed
 
-    def _check_beginning(self, response: requests.Response) -> None:
-        """Refuse as early as possible what is not the file; the first packet may hold a byte."""
-        self._refuse_page(response, self._part.beginning(8192))
+    def _take_in_segments(self, response: requests.Response, span: range, total: int) -> None:
+        """Write the rest of the body to the part, over several connections."""
+        self._check_promise()
+        # A kill would leave a part with gaps, which nobody must continue.
+        self._part.describe(None)
+        segments = Segments(
+            self._session,
+            self._url,
+            path=self._part.open_path(),
+            total=total,
+            version=Version(self._validator),
+            on_bytes=self._on_bytes,
+        )
+        try:
+            segments.run(response, span, self._segments)
+        finally:
+            self._part.cut(segments.without_gap())
+            self._part.describe(self._notes())
+        hashing = self._hashing
+        if hashing is not None and self._checksum is not None:
+            for count in self._part.read_back(lambda: hashing.buffer, span.start):
+                current_watch().time_left()
+                hashing.feed(count)
+        self._check_beginning(response)
+        if self._part.size < total:
+            # One connection for the rest: what went wrong may have been the others.
+            self._segments = 1
+            raise BrokenBodyError(
+                f"{shown(self._source.key)}: of {total} bytes, {self._part.size} came over several "
+                "connections before one of them failed. Try again."
+            )
+
+    def _check_promise(self) -> None:
+        """Refuse a file of another size than the metadata promise, before all of it has come."""
         promised = self._source.size
-        # What is small may be a pointer, which is known only when all of it is there.
-        if promised not in (None, self._total) and self._part.size >= _POINTER_SIZE and self._total:
+        if promised not in (None, self._total) and self._total:
             raise IncompleteDownloadError(
                 f"{shown(self._source.key)}: the server announces {self._total} bytes, the "
                 f"metadata promise {promised}. The file has changed since the metadata were "
                 "written, or something else is served in its place."
             )
+
+    def _check_beginning(self, response: requests.Response) -> None:
+        """Refuse as early as possible what is not the file; the first packet may hold a byte."""
+        self._refuse_page(response, self._part.beginning(8192))
+        # What is small may be a pointer, which is known only when all of it is there.
+        if self._part.size >= _POINTER_SIZE:
+            self._check_promise()
 
     def _refuse_page(self, response: requests.Response, start: bytes) -> None:
         if self._source.may_be_html or not is_html(response, start):
@@ -522,13 +594,6 @@ def _if_changed(known: str | None) -> dict[str, str]:
         return {}
     is_etag = known.startswith(('"', "W/"))
     return {"If-None-Match" if is_etag else "If-Modified-Since": known}
-
-
-def _starts_at(response: requests.Response, offset: int, total: int | None) -> bool:
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if match is None or int(match[1]) != offset:
-        return False
-    return match[3] == "*" or total is None or int(match[3]) == total
 
 
 def _check_size(source: Source, size: int) -> None:

@@ -16,20 +16,20 @@ from stac_gitlab.part import OWN_PREFIX
 from stac_gitlab.testing import Fault, LoopbackServer
 
 FILES = 200
-KILLS = 50
 
 CHILD = """
 import datetime, sys
 import pystac
-from stac_gitlab import STACDownloader
+from stac_gitlab import STACDownloader, segments, transfer
 
-url, folder, files = sys.argv[1], sys.argv[2], int(sys.argv[3])
+url, folder, files, connections = *sys.argv[1:3], *map(int, sys.argv[3:])
+transfer.FIRST_STRETCH, segments._SMALLEST = 100_000, 50_000
 item = pystac.Item("killed", None, None, datetime.datetime(2024, 1, 1), {})
 for number in range(files):
     key = f"part-{number % 7}/{number:03}.bin"
     item.add_asset(key, pystac.Asset(f"{url}/{key}", roles=["data"]))
 print("ready", flush=True)
-report = STACDownloader(base_url=url).download_assets(item, folder)
+report = STACDownloader(base_url=url).download_assets(item, folder, segments=connections)
 print(len(report.downloaded), len(report.skipped), flush=True)
 """
 
@@ -63,8 +63,8 @@ def finished_files(folder: Path) -> list[str]:
     ]
 
 
-def start(server: LoopbackServer, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, server.url, str(folder), str(FILES)]
+def start(server: LoopbackServer, folder: Path, segments: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD, server.url, str(folder), str(FILES), str(segments)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
@@ -74,14 +74,15 @@ def start(server: LoopbackServer, folder: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a matter of POSIX systems")
+@pytest.mark.parametrize(("segments", "kills"), [(1, 50), (4, 20)])
 def test_no_kill_leaves_a_wrong_file_and_the_rerun_fetches_nothing_twice(
-    file_server: LoopbackServer, tmp_path: Path
+    file_server: LoopbackServer, tmp_path: Path, segments: int, kills: int
 ) -> None:
     chance = random.Random(20)
     folder = tmp_path / "0"
     caught_under_way = 0
-    for kill in range(KILLS):
-        child = start(file_server, folder)
+    for kill in range(kills):
+        child = start(file_server, folder, segments)
         time.sleep(chance.uniform(0.0, 0.35))
         child.kill()
         child.communicate()
@@ -91,11 +92,11 @@ def test_no_kill_leaves_a_wrong_file_and_the_rerun_fetches_nothing_twice(
         caught_under_way += 0 < len(done) < FILES
         if len(done) == FILES:
             folder = tmp_path / str(kill + 1)
-    assert caught_under_way >= KILLS // 4, "the kills came too early or too late to tell anything"
+    assert caught_under_way >= kills // 4, "the kills came too early or too late to tell anything"
 
     finished = set(finished_files(folder))
     before = len(file_server.requests)
-    child = start(file_server, folder)
+    child = start(file_server, folder, segments)
     output, _ = child.communicate(timeout=60)
     assert child.returncode == 0
     assert output == f"{FILES - len(finished)} {len(finished)}\n"

@@ -19,10 +19,8 @@ import fault_server as faulty
 import pytest
 import requests
 from fault_server import ServedFile
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from stac_gitlab import hashing, transfer
+from stac_gitlab import hashing
 from stac_gitlab.auth import Credentials
 from stac_gitlab.errors import (
     AuthenticationError,
@@ -1108,42 +1106,6 @@ def test_memory_does_not_grow_with_the_file(
     )
     assert (tmp_path / "large.bin").stat().st_size == size
     assert float(done.stdout) < 32, "MB; the file has 64"
-
-
-# -- what a Content-Range says --------------------------------------------------------------------
-
-
-def starts_at(content_range: str, offset: int, total: int | None) -> bool:
-    response = requests.Response()
-    response.headers["Content-Range"] = content_range
-    return transfer._starts_at(response, offset, total)
-
-
-@given(
-    st.text() | st.from_regex(r"bytes \d+-\d+/(\d+|\*)"), st.integers(0), st.none() | st.integers(0)
-)
-@example("bytes 5-9/10", 5, 10)
-@example("bytes \u0665-9/10", 5, 10)
-@example("bytes 00000000000000000000000000005-9/10", 5, 10)
-def test_any_content_range_is_read_without_a_crash(
-    text: str, offset: int, total: int | None
-) -> None:
-    if starts_at(text, offset, total):
-        unit, _, rest = text.strip().partition(" ")
-        assert unit.lower() == "bytes"
-        assert int(rest.partition("-")[0]) == offset
-
-
-@given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12))
-def test_a_part_fits_where_start_and_length_do(first: int, more: int, wrong: int) -> None:
-    last, total = first + more, first + more + 1
-    assert starts_at(f"bytes {first}-{last}/{total}", first, total)
-    assert starts_at(f"Bytes {first}-{last}/*", first, total)
-    assert starts_at(f"bytes {first}-{last}/{total}", first, None)
-    if wrong != first:
-        assert not starts_at(f"bytes {first}-{last}/{total}", wrong, total)
-    if wrong != total:
-        assert not starts_at(f"bytes {first}-{last}/{total}", first, wrong)
 
 
 @pytest.mark.parametrize("encoding", ["compress", "x-foo", "gzip, x-foo"])

@@ -1,4 +1,4 @@
-"""What the contenders read from: nginx on loopback, plain, with TLS, and as if from afar."""
+"""What the contenders read from: nginx on loopback, plain, with TLS, capped, as if from afar."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from tests.benchmarks.harness import ROOT
 __all__ = ["Site", "Sizes", "opened_site"]
 
 HOST = "127.0.0.1"
+CAP = 20 * 10**6
+"""Bytes per second of one connection to the capped listener."""
+
 _BLOCK = 2**20
 # Files repeat after so many blocks. Not more: whatever this process holds at its worst, the system
 # counts as held by the contenders that it starts.
@@ -64,6 +67,11 @@ http {{
       try_files /$api/landing.json =404;
     }}
   }}
+  server {{
+    listen {host}:{capped};
+    root {root};
+    limit_rate {cap};
+  }}
 }}
 """
 
@@ -75,6 +83,7 @@ class Sizes:
     Attributes:
         large_file: Bytes of the one large file.
         tls_file: Bytes of the one that is read over TLS.
+        capped_file: Bytes of the one whose server limits the speed of each connection.
         files: How many small files there are.
         small_file: Bytes of each.
         items: How many items are paged through.
@@ -85,6 +94,7 @@ class Sizes:
 
     large_file: int = 2000 * 2**20
     tls_file: int = 512 * 2**20
+    capped_file: int = 200 * 2**20
     files: int = 1000
     small_file: int = 10_000
     items: int = 10_000
@@ -98,6 +108,7 @@ class Sizes:
         return cls(
             large_file=100 * 2**20,
             tls_file=50 * 2**20,
+            capped_file=20 * 2**20,
             files=200,
             items=1000,
             static_items=100,
@@ -123,7 +134,7 @@ class Site:
         self._served = (0, 0, 0)
 
     def origin(self, listener: str) -> str:
-        """Return the origin of ``near``, ``far`` (through the slow proxy) or ``tls``."""
+        """Return the origin of ``near``, ``tls``, ``capped``, or ``far`` through the slow proxy."""
         return f"{'https' if listener == 'tls' else 'http'}://{HOST}:{self._ports[listener]}"
 
     def served(self) -> tuple[int, int]:
@@ -231,7 +242,7 @@ def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
     """
     nginx = _program("nginx", "On Debian and Ubuntu: apt install nginx-light.")
     _program("openssl", "It makes the certificate of the TLS listener.")
-    ports = dict(zip(("near", "tls", "far"), _free_ports(3), strict=True))
+    ports = dict(zip(("near", "tls", "far", "capped"), _free_ports(4), strict=True))
     (folder / "root").mkdir()
     (folder / "served.log").touch()
     _make_certificate(folder)
@@ -242,6 +253,8 @@ def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
             host=HOST,
             plain=ports["near"],
             tls=ports["tls"],
+            capped=ports["capped"],
+            cap=CAP,
             root=folder / "root",
             api=API,
         )

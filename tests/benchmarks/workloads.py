@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.benchmarks.documents import COLLECTION
 from tests.benchmarks.harness import FOLDER, Aim, Contender, FailedError, Measure, Workload
-from tests.benchmarks.site import Site
+from tests.benchmarks.site import CAP, Site
 
 __all__ = ["WORKLOADS"]
 
@@ -215,6 +215,26 @@ def _second_run(site: Site) -> Workload:
     )
 
 
+def _capped(site: Site) -> Workload:
+    size, name = site.sizes.capped_file, "capped.bin"
+    item_url = site.file_item(name, size, "capped")
+    url, path = f"{site.origin('capped')}/{name}", f"{FOLDER}/{name}"
+    four, one = f"{OURS}, 4 segments", OURS
+    return Workload(
+        "W10",
+        f"one file of {size // MB} MiB, {CAP // 10**6} MB/s for each connection",
+        [
+            _curl("curl", "-o", path, url),
+            _ours(one, "download", item_url, FOLDER),
+            _ours(four, "in_segments", item_url, FOLDER, "4"),
+        ],
+        _files(1, size),
+        [
+            _ratio(four, one, 1 / 3.5),
+        ],
+    )
+
+
 # -- paging -------------------------------------------------------------------------------------
 
 
@@ -335,5 +355,6 @@ WORKLOADS: dict[str, Callable[[Site], Workload]] = {
     "W7": _memory,
     "W8": _imports,
     "W9": _second_run,
+    "W10": _capped,
 }
 """What makes each workload, once there is a site to read from."""

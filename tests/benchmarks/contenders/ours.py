@@ -26,6 +26,15 @@ def download(item_url: str, folder: str, workers: str = "") -> int:
         return len(downloader.download_assets(item, folder, roles=None).paths)
 
 
+def in_segments(item_url: str, folder: str, segments: str) -> int:
+    """Bring home the one large asset of an item, over several connections."""
+    with _reader(item_url) as stac_io:
+        item = pystac.Item.from_file(item_url, stac_io=stac_io)
+        downloader = STACDownloader(stac_io=stac_io)
+        report = downloader.download_assets(item, folder, roles=None, segments=int(segments))
+        return len(report.paths)
+
+
 def objects(collection_url: str) -> int:
     """Walk through the items of a collection."""
     with _reader(collection_url) as stac_io:

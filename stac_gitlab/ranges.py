@@ -1,0 +1,59 @@
+"""Parts of a file: which bytes an answer holds, and whether they are of the content that is known.
+
+Source: RFC 9110, "Range Requests" and "Conditional Requests".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import requests
+
+__all__ = ["Version", "is_encoded", "span_of", "total_of"]
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a server calls a content.
+
+    Attributes:
+        validator: A strong entity tag, or a date; None where the server does not tell.
+    """
+
+    validator: str | None
+
+    def if_unchanged(self) -> dict[str, str]:
+        """Return the header that asks for a part of this content, or else for all of another."""
+        return {} if self.validator is None else {"If-Range": self.validator}
+
+    def is_that_of(self, response: requests.Response) -> bool:
+        """Tell whether an answer is of the same content.
+
+        A server that passes over If-Range names other content here, and so gives itself away.
+        """
+        named = "ETag" if (self.validator or "").startswith('"') else "Last-Modified"
+        return not self.validator or response.headers.get(named, self.validator) == self.validator
+
+
+def span_of(response: requests.Response) -> range | None:
+    """Return which bytes of the file an answer holds, or None if it is no plain part of it."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if response.status_code != 206 or match is None or is_encoded(response):
+        return None
+    span = range(int(match[1]), int(match[2]) + 1)
+    is_sound = span and response.headers.get("Content-Length", str(len(span))) == str(len(span))
+    return span if is_sound else None
+
+
+def total_of(response: requests.Response) -> int | None:
+    """Return the size that the whole file has, where a part of it tells."""
+    size = response.headers.get("Content-Range", "").strip().rpartition("/")[2]
+    return int(size) if size.isascii() and size.isdigit() and len(size) < 19 else None
+
+
+def is_encoded(response: requests.Response) -> bool:
+    """Tell whether the body has to be decoded, although identity was asked for."""
+    return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
