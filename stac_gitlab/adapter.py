@@ -24,6 +24,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import wait_for_read
 
 __all__ = [
     "READ_AHEAD",
@@ -41,6 +42,9 @@ READ_AHEAD = 32 * 1024
 
 # Servers whose connections are remembered; beyond, all are looked up anew.
 _KNOWN_POOLS = 64
+
+# What TLS holds together, in bytes.
+_RECORD = 16 * 1024
 
 # How long a waiting thread may take to notice that it is to stop, in seconds.
 _STOP_LATENCY = 0.25
@@ -154,6 +158,11 @@ class _WatchedReader(io.RawIOBase):
                 if give_up is not None and time.monotonic() >= give_up:
                     raise
 
+    def has_more(self) -> bool:
+        """Tell whether a read would return at once."""
+        pending = getattr(self._sock, "pending", None)
+        return bool(pending and pending()) or wait_for_read(self._sock, timeout=0)
+
     def close(self) -> None:
         if not self.closed:
             self._raw.close()
@@ -180,10 +189,10 @@ class WatchedResponse(http.client.HTTPResponse):
         super().__init__(_Watched(sock), *args, **kwargs)  # type: ignore[arg-type]  # see _Watched
 
     def take(self, buffer: memoryview) -> int:
-        """Read what one packet brings straight into `buffer`; return how much, 0 at the end.
+        """Read what is there straight into `buffer`; return how much, 0 at the end.
 
         ``readinto`` waits until the buffer is full, and loses what it has when the body breaks off
-        before that.
+        before that. TLS comes in records of 16 KiB: as many are taken together as have arrived.
 
         Raises:
             http.client.HTTPException: If chunked framing breaks off.
@@ -197,6 +206,14 @@ class WatchedResponse(http.client.HTTPResponse):
         if self.length is not None:
             buffer = buffer[: self.length]
         count: int = self.fp.readinto1(buffer) if buffer else 0
+        piece = count
+        while 0 < piece <= _RECORD and count < len(buffer) and self.fp.raw.has_more():
+            try:
+                piece = self.fp.readinto1(buffer[count:])
+            except OSError:
+                # The next read will say so again; what has come before is good.
+                break
+            count += piece
         if self.length is not None:
             self.length -= count
         if not count or self.length == 0:

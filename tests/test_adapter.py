@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -235,6 +236,28 @@ def test_a_deadline_and_a_stop_end_a_read_under_tls(
     with watching(Watch(stop=stop)), pytest.raises(Stopped):
         session.get(f"{tls_server.url}/x", timeout=20)
     assert time.monotonic() - began < 1.2
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(), Fault(cut_after=150_000), Fault(reset=True, cut_after=150_000)]
+)
+def test_records_of_tls_that_have_arrived_are_taken_together(
+    tls_server: TLSServer, session: requests.Session, fault: Fault
+) -> None:
+    content = bytes(range(256)) * 600
+    tls_server.route("/x", content)
+    tls_server.inject(fault)
+    with session.get(f"{tls_server.url}/x", stream=True, timeout=5) as response:
+        # Long enough for all of it to stand in the buffers of the system.
+        time.sleep(0.2)
+        buffer = memoryview(bytearray(len(content)))
+        counts = []
+        with contextlib.suppress(OSError):
+            while count := response.raw._fp.take(buffer[sum(counts) :]):
+                counts.append(count)
+    assert max(counts) > 4 * 16 * 1024
+    assert buffer[: sum(counts)] == content[: sum(counts)]
+    assert sum(counts) == len(content) or fault.cut_after
 
 
 def tunnel_to(port: int) -> Callable[[RawServer, socket.socket], None]:
