@@ -141,7 +141,8 @@ def _is_straight(folder: Path, relative: str) -> bool:
     """Tell, quickly, whether all folders of a path are there already and none is a link."""
     place = os.fspath(folder)
     *folders, _ = relative.split("/")
-    if os.name == "nt" or not os.path.isdir(place):
+    # A folder of Windows may be a junction; one without folders in it may not be there.
+    if os.name == "nt" or not (folders or os.path.isdir(place)):
         return False
     for name in folders:
         place = os.path.join(place, name)

@@ -53,6 +53,7 @@ class Part:
         self._folder, self._name = os.path.split(target)
         self._path = self._named(f"{_machine()}.{os.getpid()}")
         self._handle = -1
+        self._exists = False
         self._described = False
         self.size = 0
 
@@ -129,6 +130,7 @@ class Part:
             return False
         _remove(_description_of(leftover.path))
         self._close()
+        self._exists = True
         self._handle = os.open(self._path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         self.size = os.lseek(self._handle, 0, os.SEEK_END)
         return True
@@ -141,6 +143,7 @@ class Part:
             # Not more than the permissions: a set-user-id bit vouches for the bytes that go.
             os.chmod(self._path, os.stat(self._target).st_mode & 0o777)
         os.replace(self._path, self._target)
+        self._exists = False
         self.describe(None)
 
     def discard(self) -> None:
@@ -152,7 +155,8 @@ class Part:
                 os.replace(_description_of(self._path), _description_of(kept))
                 os.replace(self._path, kept)
         else:
-            _remove(self._path)
+            if self._exists:
+                _remove(self._path)
             self.describe(None)
 
     def _open(self) -> int:
@@ -160,6 +164,7 @@ class Part:
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
             # Created as any other file would be: the user's umask decides who may read it.
             self._handle = os.open(self._path, flags, 0o666)
+            self._exists = True
         return self._handle
 
     def _named(self, owner: str) -> str:

@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 KEEP_FROM = 1024 * 1024
 
 _POINTER_SIZE = 1024
+# What shows whether something is a page, in bytes.
+_PAGE_START = 8192
 _LFS_POINTER = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
 )
@@ -479,9 +481,12 @@ class _Reception:
             return True
         body = Body(response, url=self._url, session=self._session)
         for count in body.into(lambda: hashing.buffer):
+            before = self._part.size
             self._part.write(hashing.buffer[:count])
-            if self._part.size - count < _POINTER_SIZE:
-                self._check_beginning(response)
+            if not before:
+                self._check_beginning(response, bytes(hashing.buffer[: min(count, _PAGE_START)]))
+            elif before < _POINTER_SIZE:
+                self._check_beginning(response, self._part.beginning(_PAGE_START))
             hashing.feed(count)
             self._on_bytes(self._part.size, total)
         if total is not None and self._part.size < total:
@@ -518,7 +523,7 @@ class _Reception:
             for count in self._part.read_back(lambda: hashing.buffer, span.start):
                 current_watch().time_left()
                 hashing.feed(count)
-        self._check_beginning(response)
+        self._check_beginning(response, self._part.beginning(_PAGE_START))
         if self._part.size < total:
             # One connection for the rest: what went wrong may have been the others.
             self._segments = 1
@@ -537,9 +542,9 @@ class _Reception:
                 "written, or something else is served in its place."
             )
 
-    def _check_beginning(self, response: requests.Response) -> None:
+    def _check_beginning(self, response: requests.Response, start: bytes) -> None:
         """Refuse as early as possible what is not the file; the first packet may hold a byte."""
-        self._refuse_page(response, self._part.beginning(8192))
+        self._refuse_page(response, start)
         # What is small may be a pointer, which is known only when all of it is there.
         if self._part.size >= _POINTER_SIZE:
             self._check_promise()
