@@ -81,8 +81,8 @@ class STACDownloader:
         stac_io: The reader whose token, servers and connections to use, in place of `auth_token`
             and `base_url`. With none of the three, that is pystac's default reader if it is a
             GitLabStacIO.
-        max_workers: How many files to download at a time. By default 8 to begin with, and up to 64
-            while more of them make it faster.
+        max_workers: How many files to download at a time. By default as many as pay: one where
+            that keeps the processor busy, else 16 to begin with, and up to 64 while it gets faster.
         retry: When requests are tried again.
         progress: What to tell how far downloads are; see :meth:`download_assets`.
 

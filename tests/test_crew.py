@@ -66,33 +66,33 @@ def a_round(
 
 
 def test_more_jobs_are_done_at_a_time_while_that_pays() -> None:
-    width = _Width(8, 64)
-    assert a_round(width, seconds=1) == 16
+    width = _Width(16, 128)
     assert a_round(width, seconds=1) == 32
     assert a_round(width, seconds=1) == 64
-    assert a_round(width, seconds=0.1) == 64
+    assert a_round(width, seconds=1) == 128
+    assert a_round(width, seconds=0.1) == 128
 
 
 def test_the_number_stays_after_a_round_that_was_not_faster() -> None:
-    width = _Width(8, 64)
-    assert a_round(width, seconds=1) == 16
-    assert a_round(width, seconds=2) == 16
-    assert a_round(width, seconds=0.01) == 16
+    width = _Width(16, 128)
+    assert a_round(width, seconds=1) == 32
+    assert a_round(width, seconds=2) == 32
+    assert a_round(width, seconds=0.01) == 32
 
 
 def test_for_large_files_bytes_count_and_not_files() -> None:
-    width = _Width(8, 64)
-    assert a_round(width, seconds=1, size=100_000_000) == 16
-    assert a_round(width, seconds=1, size=10_000_000) == 16
+    width = _Width(16, 128)
+    assert a_round(width, seconds=1, size=100_000_000) == 32
+    assert a_round(width, seconds=1, size=10_000_000) == 32
 
 
 def test_what_was_there_already_does_not_count_as_speed() -> None:
-    width = _Width(8, 64)
-    assert a_round(width, seconds=1, size=100_000_000) == 16
+    width = _Width(16, 128)
+    assert a_round(width, seconds=1, size=100_000_000) == 32
     skipped = AssetResult("a", "", size=10**9, status="skipped")
-    for _ in range(32):
+    for _ in range(64):
         width.note(skipped, busy=0.0, at=width._began + 1)
-    assert width.now == 16
+    assert width.now == 32
 
 
 def test_a_thread_that_is_busy_stays_alone() -> None:
@@ -137,7 +137,7 @@ def test_a_fixed_number_is_never_exceeded(
     assert under_way[1] == 3
 
 
-def test_eight_to_begin_with(
+def test_a_few_to_begin_with(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     gate = Gate(BODY)
