@@ -56,6 +56,7 @@ from stac_gitlab.errors import (
     UnsafePathError,
     UnverifiedDownloadWarning,
 )
+from stac_gitlab.limits import Limits
 from stac_gitlab.pystac_hooks import materialize
 from stac_gitlab.query import ItemQuery
 from stac_gitlab.report import AssetResult, BatchReport, DownloadReport
@@ -85,6 +86,7 @@ __all__ = [
     "InvalidResponseError",
     "ItemQuery",
     "LFSPointerError",
+    "Limits",
     "NetworkError",
     "NotFoundError",
     "NotSTACError",

@@ -142,7 +142,14 @@ def error_for_failure(
     reason = scrub(_reason(failure), secrets)
     if isinstance(failure, requests.TooManyRedirects):
         return InvalidResponseError(
-            f"{line}: too many redirects ({reason}). The server sends its callers in circles.",
+            f"{line}: too many redirects ({reason}). The server sends its callers in circles; if "
+            "you expect so many, raise Limits(redirects=).",
+            url=shown,
+        )
+    if _HEAD_TOO_LARGE.match(reason):
+        return InvalidResponseError(
+            f"{line}: the head of the answer is too large ({reason}). Python's http.client takes "
+            "100 headers of 64 KiB each; whoever runs the server has to send less.",
             url=shown,
         )
     if isinstance(failure, _BAD_REQUESTS):
@@ -196,6 +203,11 @@ _BROKEN_BODIES = (
     urllib3.exceptions.InvalidChunkLength,
     # requests has names of its own for this one, except where a body is read below it.
     urllib3.exceptions.ProtocolError,
+)
+
+# How http.client says it: one line too long, too many lines.
+_HEAD_TOO_LARGE = re.compile(
+    r"got more than \d+ (?:bytes when reading (?:header|status) line|headers)"
 )
 
 # A handshake that breaks off may work the next time; one that is refused will not.

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pystac
 
 from stac_gitlab import filters
+from stac_gitlab.arguments import whole_number
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import (
     ConfigurationError,
@@ -240,7 +241,7 @@ class STACAPI:
         if filter is not None or filter_lang is not None:
             parameters |= filters.filter_parameters(filter, filter_lang)
         if limit is not None:
-            parameters["limit"] = str(_count("limit", limit, least=1))
+            parameters["limit"] = str(whole_number("limit", limit, least=1))
         for name, value in params.items():
             if name in ("intersects", "collections"):
                 raise ConfigurationError(
@@ -258,7 +259,7 @@ class STACAPI:
             partial(self._endpoint, collection, tuple(parameters)),
             parameters,
             ids=None if ids is None else filters.ids_parameter(ids),
-            max_items=None if max_items is None else _count("max_items", max_items, least=0),
+            max_items=None if max_items is None else whole_number("max_items", max_items, least=0),
         )
 
     def item(self, collection: CollectionLike, item_id: str) -> pystac.Item:
@@ -544,12 +545,6 @@ def _id(kind: str, value: Any) -> str:
     if not isinstance(found, str) or not found or found in (".", ".."):
         raise ConfigurationError(f"{kind}: {value!r} is no id.")
     return found
-
-
-def _count(name: str, value: Any, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name}={value!r}: give a whole number, {least} or greater.")
-    return value
 
 
 def _patch_of(patch: Any) -> tuple[Any, str]:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from stac_gitlab.auth import MASK, scrub
 from stac_gitlab.errors import InvalidResponseError
+from stac_gitlab.limits import Limits
 from stac_gitlab.sharinghub import strip_token
 
 try:
@@ -25,16 +26,11 @@ __all__ = ["check_stac", "parse_json", "text_without_tokens", "without_tokens"]
 
 _BOM = b"\xef\xbb\xbf"
 
-MAX_DEPTH = 128
-"""How deeply the objects and lists of a document may be nested.
-
-STAC needs about ten levels. pystac copies and writes documents with functions that call themselves,
-several times for each level, and Python stops them at a thousand calls.
-"""
-
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _TOO_DEEP = "JSON that is nested too deeply to be read."
+
+_USUAL = Limits()
 
 # The parameter, quoted or not, in lower case; or an escape of JSON that may hide it.
 _TOKEN_TRACES = (b"gitlab_token", b"gitlab%5ftoken", b"\\u00", b"\\/")
@@ -43,13 +39,16 @@ _TOKEN_TRACES = (b"gitlab_token", b"gitlab%5ftoken", b"\\u00", b"\\/")
 _FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
 
 
-def parse_json(body: bytes, *, url: str, secrets: Iterable[str] = ()) -> dict[str, Any]:
+def parse_json(
+    body: bytes, *, url: str, secrets: Iterable[str] = (), limits: Limits = _USUAL
+) -> dict[str, Any]:
     """Return the JSON object that `body` holds.
 
     Args:
         body: What was read.
         url: Where it came from, for errors.
         secrets: What errors must not show of it.
+        limits: How deeply it may be nested.
 
     Raises:
         InvalidResponseError: If it holds anything else.
@@ -65,10 +64,19 @@ def parse_json(body: bytes, *, url: str, secrets: Iterable[str] = ()) -> dict[st
         raise InvalidResponseError(
             f"{url}: JSON, but {_named(document)} where an object was expected.", url=url
         )
-    if _is_too_deep(document, body):
-        raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url)
+    if _is_too_deep(document, body, limits.nesting):
+        raise InvalidResponseError(
+            f"{url}: {_TOO_DEEP} It has more than {limits.nesting} levels; if you expect that, "
+            "raise Limits(nesting=).",
+            url=url,
+        )
+    if not _SURROGATE.search(body):
+        return document
     # Half a character can be neither written nor asked for; U+FFFD, which stands for it, can.
-    return cast("dict[str, Any]", _whole(document)) if _SURROGATE.search(body) else document
+    try:
+        return cast("dict[str, Any]", _whole(document))
+    except RecursionError:
+        raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
 
 
 def _whole(value: Any) -> Any:
@@ -81,11 +89,11 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _is_too_deep(document: dict[str, Any], body: bytes) -> bool:
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+def _is_too_deep(document: dict[str, Any], body: bytes, allowed: int) -> bool:
+    if body.count(b"{") + body.count(b"[") <= allowed:
         return False
     level: list[Any] = [document]
-    for _ in range(MAX_DEPTH):
+    for _ in range(allowed):
         level = [
             value
             for holder in level

@@ -22,11 +22,11 @@ from urllib.parse import parse_qsl, quote, urljoin, urlsplit, urlunsplit
 from stac_gitlab.adapter import Watch, watching
 from stac_gitlab.auth import CREDENTIAL_HEADERS, scrub
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
+from stac_gitlab.limits import Limits
 
 __all__ = ["Page", "PageRequest", "Pages", "number_matched", "with_limit"]
 
-# A server may well have empty pages, but not endlessly many without an item or an end.
-MAX_EMPTY_PAGES = 1000
+_USUAL = Limits()
 
 # What a server may not set through a `next` link: framing, routing and credentials are ours.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
@@ -157,6 +157,7 @@ class Pages:
         read: Reads one page.
         first: The request for the first page.
         field_name: Under which name a page lists what it holds.
+        limits: How many pages in a row may be empty.
     """
 
     def __init__(
@@ -165,8 +166,10 @@ class Pages:
         first: PageRequest,
         *,
         field_name: str = "features",
+        limits: Limits = _USUAL,
     ) -> None:
         self._read = read
+        self._limits = limits
         self._upcoming: PageRequest | None = first
         self._field_name = field_name
         self._ahead: Future[Page] | None = None
@@ -260,9 +263,11 @@ class Pages:
             self._matched = number_matched(page.document)
         self._count += len(listed)
         self._empty = 0 if listed else self._empty + 1
-        if self._empty > MAX_EMPTY_PAGES:
+        if self._empty > self._limits.empty_pages:
             raise InvalidResponseError(
-                f"{page.shown}: {MAX_EMPTY_PAGES} empty pages in a row, and no end.", url=page.shown
+                f"{page.shown}: more than {self._limits.empty_pages} empty pages in a row, and no "
+                "end. If you expect that, raise Limits(empty_pages=).",
+                url=page.shown,
             )
 
     def _check_completeness(self, last: Page) -> None:

@@ -230,7 +230,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             def read(asked: PageRequest) -> Page:
                 return read_already.pop() if read_already else self.read_page(asked)
 
-            pages = Pages(read, request, field_name=name)
+            pages = Pages(read, request, field_name=name, limits=self.session.limits)
         with contextlib.closing(pages):
             while True:
                 with _api_errors():

@@ -48,6 +48,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
 )
 from stac_gitlab.gitlab import GitLab
+from stac_gitlab.limits import Limits
 from stac_gitlab.retry import RateGate, RetryPolicy, wait_hint
 from stac_gitlab.sharinghub import SharingHub, strip_token
 
@@ -57,7 +58,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_REDIRECTS = 10
 POOL_SIZE = 64
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
@@ -118,6 +118,7 @@ class GitLabSession(requests.Session):
         credentials: The secrets and the origins that may see them.
         timeout: Seconds to wait for a connection, and between two packets of an answer.
         retry: When :meth:`fetch` and :meth:`open` try again.
+        limits: How much of what servers send is taken.
         transport: A session of the caller's own. Its adapters (so also what is mounted or mocked
             on it later), proxies, certificates and harmless headers are used.
     """
@@ -128,14 +129,16 @@ class GitLabSession(requests.Session):
         *,
         timeout: float | tuple[float, float] = (10, 60),
         retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
         transport: requests.Session | None = None,
     ) -> None:
         super().__init__()
         self.credentials = credentials
         self.timeout = timeout_pair(timeout)
         self.retry = retry or RetryPolicy()
+        self.limits = limits or Limits()
         self.dialects: tuple[Dialect, ...] = (GitLab(), SharingHub(), Dialect())
-        self.max_redirects = MAX_REDIRECTS
+        self.max_redirects = self.limits.redirects
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
         self._known_surroundings: dict[tuple[Any, ...], _Surroundings] = {}

@@ -42,6 +42,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
     UnreadableItemWarning,
 )
+from stac_gitlab.limits import Limits
 from stac_gitlab.paging import Page, PageRequest, Pages, with_limit
 from stac_gitlab.part import part_beside
 from stac_gitlab.retry import RetryPolicy
@@ -79,6 +80,7 @@ class GitLabStacIO(pystac.StacIO):
         headers: More headers. Those that may hold a secret go where the token goes.
         timeout: Seconds to wait for a connection, and between two packets of an answer.
         retry: When requests are tried again, and how long they may take.
+        limits: How much of what servers send is taken, besides `max_document_bytes`.
         session: A ``requests.Session`` whose adapters, proxies and certificates to use.
         page_size: How many items to ask for at a time.
         on_bad_item: ``"warn"`` to leave an item that cannot be read out of a listing, with an
@@ -110,6 +112,7 @@ class GitLabStacIO(pystac.StacIO):
         headers: Mapping[str, str] | None = None,
         timeout: float | tuple[float, float] = (10, 60),
         retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
         session: requests.Session | None = None,
         page_size: int = 100,
         on_bad_item: str = "warn",
@@ -124,7 +127,7 @@ class GitLabStacIO(pystac.StacIO):
             raise ConfigurationError(f"max_document_bytes={max_document_bytes}: give bytes.")
         self.credentials = Credentials(token, base_url=base_url, hosts=hosts, header=header)
         self.session = GitLabSession(
-            self.credentials, timeout=timeout, retry=retry, transport=session
+            self.credentials, timeout=timeout, retry=retry, limits=limits, transport=session
         )
         self.page_size = page_size
         self.on_bad_item = on_bad_item
@@ -173,6 +176,7 @@ class GitLabStacIO(pystac.StacIO):
             "credentials": self.credentials.state(with_secrets=self.allow_pickle_token),
             "timeout": self.session.timeout,
             "retry": self.session.retry,
+            "limits": self.session.limits,
             "page_size": self.page_size,
             "on_bad_item": self.on_bad_item,
             "max_document_bytes": self.max_document_bytes,
@@ -182,7 +186,10 @@ class GitLabStacIO(pystac.StacIO):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.credentials = Credentials.from_state(state.pop("credentials"))
         self.session = GitLabSession(
-            self.credentials, timeout=state.pop("timeout"), retry=state.pop("retry")
+            self.credentials,
+            timeout=state.pop("timeout"),
+            retry=state.pop("retry"),
+            limits=state.pop("limits"),
         )
         self.__dict__.update(state)
 
@@ -223,8 +230,9 @@ class GitLabStacIO(pystac.StacIO):
         request = _request_for(source)
         if is_local(request.href):
             body = _read_local(request.href)
-            document = parse_json(body, url=request.href, secrets=self.credentials.secrets())
-            return without_tokens(document, body, self.credentials.secrets(), url=request.href)
+            secrets, limits = self.credentials.secrets(), self.session.limits
+            document = parse_json(body, url=request.href, secrets=secrets, limits=limits)
+            return without_tokens(document, body, secrets, url=request.href)
         self.credentials.bind(request.href)
         return dict(self.read_page(request).document)
 
@@ -234,7 +242,8 @@ class GitLabStacIO(pystac.StacIO):
         def page(answer: Document) -> Page:
             secrets = self.credentials.secrets()
             shown = scrub(answer.url, secrets)
-            document = parse_json(answer.body, url=shown, secrets=secrets)
+            limits = self.session.limits
+            document = parse_json(answer.body, url=shown, secrets=secrets, limits=limits)
             document = without_tokens(document, answer.body, secrets, url=shown)
             self.session.dialect_of(request.href).correct(document, request.href)
             there = _web_url(request.href, answer.url)
@@ -304,7 +313,7 @@ class GitLabStacIO(pystac.StacIO):
         What they list has yet to pass :meth:`is_readable`.
         """
         first = PageRequest(with_limit(items_url, self.page_size))
-        return Pages(self._read_items_page, first)
+        return Pages(self._read_items_page, first, limits=self.session.limits)
 
     def is_readable(
         self, feature: Any, *, url: str, check: Callable[..., None] | None = None
@@ -333,7 +342,9 @@ class GitLabStacIO(pystac.StacIO):
             STACGitLabError: If a page cannot be read.
             InvalidResponseError: If the server pages in circles, or a collection is broken.
         """
-        pages = Pages(self.read_page, PageRequest(collections_url), field_name="collections")
+        first = PageRequest(collections_url)
+        limits = self.session.limits
+        pages = Pages(self.read_page, first, field_name="collections", limits=limits)
         with contextlib.closing(pages.listed()) as listed:
             for collection, page in listed:
                 if not isinstance(collection, dict):

@@ -193,7 +193,7 @@ class Writer:
         shown = scrub(answer.url, secrets)
         # The change is made: an answer that says nothing, or nothing that can be read, is no error.
         with contextlib.suppress(STACGitLabError):
-            document = parse_json(answer.body, url=shown)
+            document = parse_json(answer.body, url=shown, limits=self._io.session.limits)
             if "id" in document and document.get("type") in ("Feature", "Collection"):
                 document = without_tokens(document, answer.body, secrets, url=shown)
                 confine(document, url=answer.url)

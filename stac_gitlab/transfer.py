@@ -475,6 +475,7 @@ class _Reception:
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")
         total = self._total
+        self._check_limit(total or 0)
         span = span_of(response)
         if self._segments > 1 and total is not None and span is not None and span.stop < total:
             self._take_in_segments(response, span, total)
@@ -482,6 +483,7 @@ class _Reception:
         body = Body(response, url=self._url, session=self._session)
         for count in body.into(lambda: hashing.buffer):
             before = self._part.size
+            self._check_limit(before + count)
             self._part.write(hashing.buffer[:count])
             if not before:
                 self._check_beginning(response, bytes(hashing.buffer[: min(count, _PAGE_START)]))
@@ -530,6 +532,14 @@ class _Reception:
             raise BrokenBodyError(
                 f"{shown(self._source.key)}: of {total} bytes, {self._part.size} came over several "
                 "connections before one of them failed. Try again."
+            )
+
+    def _check_limit(self, size: int) -> None:
+        allowed = self._session.limits.file_bytes
+        if allowed is not None and size > allowed:
+            raise DownloadError(
+                f"{shown(self._source.key)}: the file is larger than {allowed} bytes. If you "
+                "expect that, raise Limits(file_bytes=)."
             )
 
     def _check_promise(self) -> None:

@@ -24,6 +24,7 @@ from stac_gitlab import (
     STACAPI,
     GitLabStacIO,
     InvalidResponseError,
+    Limits,
     NetworkError,
     RetryPolicy,
     STACDownloader,
@@ -141,7 +142,7 @@ def test_a_document_as_deep_as_allowed_can_be_copied_and_written(
     server: LoopbackServer, stac_io: GitLabStacIO, tmp_path: Path
 ) -> None:
     # One level is the document itself.
-    item = pystac.Item.from_file(answering(server, nested(documents.MAX_DEPTH - 1, "[", "]")))
+    item = pystac.Item.from_file(answering(server, nested(Limits().nesting - 1, "[", "]")))
     copy.deepcopy(item.full_copy().clone().to_dict())
     item.save_object(dest_href=str(tmp_path / "item.json"))
     assert (
@@ -150,11 +151,23 @@ def test_a_document_as_deep_as_allowed_can_be_copied_and_written(
     )
 
 
-def test_the_depth_can_be_raised(
-    server: LoopbackServer, stac_io: GitLabStacIO, monkeypatch: pytest.MonkeyPatch
+def test_the_depth_can_be_raised(server: LoopbackServer) -> None:
+    url = answering(server, nested(200, "[", "]"))
+    with GitLabStacIO(limits=Limits(nesting=300)) as deep:
+        assert pystac.Item.from_file(url, stac_io=deep).id == "lakes"
+    with GitLabStacIO() as usual, pytest.raises(InvalidResponseError, match=r"Limits\(nesting=\)"):
+        pystac.Item.from_file(url, stac_io=usual)
+
+
+def test_beyond_what_python_bears_depth_is_an_error_all_the_same(
+    server: LoopbackServer, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(documents, "MAX_DEPTH", 300)
-    pystac.Item.from_file(answering(server, nested(200, "[", "]")))
+    with GitLabStacIO(limits=Limits(nesting=10**6)) as stac_io:
+        for inside in ("1", '"\\ud800"'):
+            for depth in (600, 900, 5_000, 100_000):
+                url = answering(server, nested(depth, "[", "]", inside))
+                with contextlib.suppress(InvalidResponseError):
+                    use(pystac.Item.from_file(url, stac_io=stac_io), stac_io, tmp_path)
 
 
 def test_brackets_in_texts_are_not_nesting(server: LoopbackServer, stac_io: GitLabStacIO) -> None:

@@ -16,11 +16,11 @@ from stac_gitlab import (
     HTTPStatusError,
     IncompleteListingWarning,
     InvalidResponseError,
+    Limits,
     RateLimitError,
     RetryPolicy,
     ServerError,
     UnreadableItemWarning,
-    paging,
 )
 from stac_gitlab.paging import Page, PageRequest, Pages, with_limit
 from stac_gitlab.testing import (
@@ -248,15 +248,13 @@ def test_the_same_page_under_another_name_is_an_error() -> None:
         ids(Pages(read, PageRequest(ITEMS)))
 
 
-def test_empty_pages_without_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paging, "MAX_EMPTY_PAGES", 5)
-
+def test_empty_pages_without_end_are_an_error() -> None:
     def read(request: PageRequest) -> Page:
         count = int(request.href.rpartition("=")[2])
         return Page(request.href, page(href=f"?p={count + 1}"))
 
-    with pytest.raises(InvalidResponseError, match="5 empty pages in a row"):
-        ids(Pages(read, PageRequest(f"{ITEMS}?p=1")))
+    with pytest.raises(InvalidResponseError, match=r"5 empty pages.*Limits\(empty_pages=\)"):
+        ids(Pages(read, PageRequest(f"{ITEMS}?p=1"), limits=Limits(empty_pages=5)))
 
 
 @pytest.mark.parametrize("listed", [..., None, {}, "x"])
