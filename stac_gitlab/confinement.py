@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin
 
+from pystac.serialization import identify_stac_object, migrate_to_latest
 from pystac.utils import safe_urlparse
 
 from stac_gitlab.errors import InvalidResponseError
@@ -28,14 +29,17 @@ REMOTE_FILE = "remote-file://refused/"
 # What may list documents inside a document.
 _LISTS = ("features", "collections")
 
-# The first STAC versions called extensions by a bare word; pystac knows which schema that is.
-_SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9:-]*")
+# The first STAC versions called extensions by a bare word; pystac knows which schemas those are.
+_SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 
 # A drive, or a scheme with a single slash, which pystac takes for one; and GDAL's file systems.
 _DRIVE_OR_VSI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]|/vsi")
 
-# Where JSON Schema looks up other schemas.
-_SCHEMA_REFERENCES = frozenset({"$id", "id", "$ref", "$dynamicRef", "$recursiveRef", "$schema"})
+# What a JSON Schema calls itself, and where it looks up others.
+_SCHEMA_NAMES = frozenset({"$id", "id"})
+_SCHEMA_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$schema"})
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def is_local_path(href: str) -> bool:
@@ -72,19 +76,37 @@ def confine(document: dict[str, Any], *, url: str) -> None:
                 _confine(one, url, listed=True)
 
 
-def confined_schema(text: str) -> str:
-    """Return a JSON Schema that refers to no file; any other text as it is."""
+def confined_schema(text: str, *, url: str) -> str:
+    """Return a JSON Schema that refers to no file; any other text as it is.
+
+    Args:
+        text: What came over the network.
+        url: Where it came from, for errors.
+
+    Raises:
+        InvalidResponseError: If it is nested too deeply to tell.
+    """
     if not text.lstrip("\ufeff \t\r\n").startswith("{"):
         return text
     try:
         schema = json.loads(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         return text
-    found = [
+    except RecursionError:
+        # Whoever reads it next may have some levels more to spend.
+        raise InvalidResponseError(
+            f"{url}: JSON that is nested too deeply to be read.", url=url
+        ) from None
+    named = list(_texts_under(_SCHEMA_NAMES, schema))
+    references = list(_texts_under(_SCHEMA_REFERENCES, schema))
+    # urllib joins nothing to a base of a scheme that it does not know: what is relative to urn:x
+    # stays a path, and would be one on this machine.
+    bases_are_web = all(_is_web(value) or not _SCHEME.match(value) for _, _, value in named)
+    found = [(holder, name) for holder, name, value in named if _names_file(value)]
+    found += [
         (holder, name)
-        for holder in _objects_in(schema)
-        for name in _SCHEMA_REFERENCES.intersection(holder)
-        if isinstance(holder[name], str) and _names_file(holder[name])
+        for holder, name, value in references
+        if _names_file(value) or not (bases_are_web or value[:1] == "#" or _SCHEME.match(value))
     ]
     for holder, name in found:
         holder[name] = f"{REMOTE_FILE}{holder[name]}"
@@ -104,9 +126,30 @@ def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
             link["href"] = _confined(href, url, keep_relative=keep)
     named = holder.get("stac_extensions")
     extensions: list[Any] = named if isinstance(named, list) else []
+    if all(_is_web(name) for name in extensions):
+        return
+    known = _names_known_to_pystac(holder)
     for index, name in enumerate(extensions):
-        if isinstance(name, str) and not _is_web(name) and not _SHORT_NAME.fullmatch(name):
+        if isinstance(name, str) and not _is_web(name) and name not in known:
             extensions[index] = _confined(name, url, keep_relative=False)
+
+
+def _names_known_to_pystac(holder: dict[str, Any]) -> set[str]:
+    """Return the bare names of extensions in whose place pystac is going to put a schema's URL.
+
+    Any other stays as it is, and is then a path: relative to where the object stands, or to the
+    working folder.
+    """
+    names = {name for name in holder["stac_extensions"] if isinstance(name, str)}
+    bare = {name for name in names if _SHORT_NAME.fullmatch(name)}
+    if not bare:
+        return bare
+    try:
+        # Of a copy, which costs time, but only documents as old as the names have any.
+        migrated = migrate_to_latest(holder, identify_stac_object(holder))
+        return bare.difference(migrated["stac_extensions"])
+    except Exception:  # noqa: BLE001  # what cannot be migrated now will not be later
+        return set()
 
 
 def _links_of(holder: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -153,6 +196,14 @@ def _names_file(href: str) -> bool:
 
 def _is_web(href: object) -> bool:
     return isinstance(href, str) and href.startswith(("http://", "https://"))
+
+
+def _texts_under(names: frozenset[str], schema: Any) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Yield each text under one of `names`, at any depth, with its object and its name."""
+    for holder in _objects_in(schema):
+        for name in names.intersection(holder):
+            if isinstance(holder[name], str):
+                yield holder, name, holder[name]
 
 
 def _objects_in(value: Any) -> Iterator[dict[str, Any]]:

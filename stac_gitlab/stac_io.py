@@ -210,7 +210,8 @@ class GitLabStacIO(pystac.StacIO):
             text = _read_local(request.href).decode("utf-8")
         else:
             self.credentials.bind(request.href)
-            text = confined_schema(self._fetch(request, text_of))
+            shown = scrub(request.href, self.credentials.secrets())
+            text = confined_schema(self._fetch(request, text_of), url=shown)
         return text_without_tokens(text, self.credentials.secrets())
 
     def read_json(self, source: HREF, *_: Any, **__: Any) -> dict[str, Any]:

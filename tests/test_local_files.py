@@ -321,6 +321,60 @@ def test_no_extension_of_a_remote_document_is_a_schema_on_this_machine(
         found.to_dict()
 
 
+NAMES_WITHOUT_A_PATH = ("eo", "item-assets", "label", "forbidden", "file:forbidden", "file:", "C:x")
+
+
+@POSIX
+@pytest.mark.parametrize("version", ["0.8.1", "0.9.0", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("names", [[name] for name in NAMES_WITHOUT_A_PATH] + [["eo", "eo"]])
+def test_a_bare_name_of_an_extension_is_no_file_in_the_working_folder(
+    names: list[str],
+    version: str,
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(forbidden)
+    item = a("item", stac_version=version, stac_extensions=names)
+    collection = a("collection", stac_version=version, stac_extensions=names, type="Collection")
+    collection["links"] = [{"rel": "items", "href": f"{server.url}/items"}]
+    server.route("/item.json", item)
+    server.route("/collection.json", collection)
+    server.route("/items", {"type": "FeatureCollection", "features": [item], "links": []})
+    server.route("/", a("catalog", links=[{"rel": "data", "href": f"{server.url}/all"}]))
+    server.route("/all", {"collections": [collection], "links": []})
+    made: list[pystac.STACObject] = []
+    with suppress(STACGitLabError):
+        made.append(pystac.Item.from_file(f"{server.url}/item.json"))
+        made += ItemCollection.from_file(f"{server.url}/items").items
+        # As pystac-client makes them.
+        made += [pystac.Item.from_dict(one) for one in stac_io.list_items(f"{server.url}/items")]
+    with suppress(STACGitLabError):
+        found = pystac.Collection.from_file(f"{server.url}/collection.json")
+        made += [found, *found.get_items()]
+        made += pystac.Catalog.from_file(f"{server.url}/").get_children()
+    assert made
+    for one in made:
+        for place in (None, str(forbidden / "moved.json")):
+            if place is not None:
+                one.set_self_href(place)
+            with suppress(*REFUSALS):
+                one.validate()
+
+
+def test_a_name_that_pystac_knows_is_migrated_as_ever(
+    server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    old = a("item", stac_version="0.9.0", stac_extensions=["eo", "checksum", "mine"])
+    server.route("/item.json", old)
+    extensions = pystac.Item.from_file(f"{server.url}/item.json").stac_extensions
+    assert [name for name in extensions if "/eo/v" in name]
+    assert "checksum" not in extensions
+    assert f"{server.url}/mine" in extensions
+
+
 @pytest.mark.parametrize("name", ["$ref", "$id"])
 def test_a_remote_schema_does_not_refer_to_a_file(
     name: str, server: LoopbackServer, stac_io: GitLabStacIO, forbidden: Path
@@ -339,6 +393,60 @@ def test_a_remote_schema_does_not_refer_to_a_file(
     assert [request.path for request in server.requests] == ["/item.json", "/schema.json"]
 
 
+@POSIX
+@pytest.mark.parametrize("base", ["urn:x", "file:///x", "httpx:y", "s3://b/x", "x:"])
+@pytest.mark.parametrize("keyword", ["$id", "id"])
+@pytest.mark.parametrize(
+    "reference", ["{folder}/schema.json", "forbidden", "/{folder}/x", "./forbidden"]
+)
+def test_what_a_remote_schema_calls_itself_makes_no_reference_a_file(
+    reference: str,
+    keyword: str,
+    base: str,
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # urllib joins nothing to a base of a scheme that it does not know.
+    monkeypatch.chdir(forbidden)
+    reference = reference.format(folder=forbidden)
+    for dialect in ("draft-04", "draft-07"):
+        inner = {"properties": {"id": {"$ref": reference}}}
+        schema = {
+            "$schema": f"http://json-schema.org/{dialect}/schema#",
+            "$id": f"{server.url}/schema.json",
+            "id": f"{server.url}/schema.json",
+            "allOf": [{keyword: base, **inner}, {keyword: base, "allOf": [inner]}],
+        }
+        server.route("/schema.json", schema)
+        server.route("/item.json", a("item", stac_extensions=[f"{server.url}/schema.json"]))
+        monkeypatch.setattr(RegisteredValidator, "_validator", None)
+        item = pystac.Item.from_file(f"{server.url}/item.json")
+        with suppress(Exception):  # the validator's own, whatever it is
+            item.validate()
+        server.route("/schema.json", {**schema, keyword: base})
+        monkeypatch.setattr(RegisteredValidator, "_validator", None)
+        with suppress(Exception):
+            item.validate()
+
+
+def test_a_schema_may_be_bundled_with_others_under_any_name() -> None:
+    text = json.dumps(
+        {
+            "$id": "https://schemas.example.org/x.json",
+            "$defs": {"a": {"$id": "urn:a", "type": "object"}},
+            "allOf": [{"$ref": "urn:a"}, {"$ref": "#/$defs/a"}, {"$ref": "https://h/other.json"}],
+        }
+    )
+    assert confined_schema(text, url="u") == text
+
+
+def test_a_schema_that_is_nested_too_deeply_to_look_into_is_refused() -> None:
+    with pytest.raises(InvalidResponseError, match="nested too deeply"):
+        confined_schema('{"a":' * 100_000, url="u")
+
+
 def test_a_schema_without_files_and_other_texts_stay_as_they_are() -> None:
     for text in (
         '{"$ref": "#/definitions/a",  "$id": "https://schemas.example.org/x.json"}',
@@ -347,7 +455,7 @@ def test_a_schema_without_files_and_other_texts_stay_as_they_are() -> None:
         "[" * 10_000,
         "# A readme about file:///etc/passwd",
     ):
-        assert confined_schema(text) == text
+        assert confined_schema(text, url="u") == text
 
 
 # -- assets ---------------------------------------------------------------------------------
