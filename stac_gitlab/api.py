@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pystac
 
 from stac_gitlab import filters
-from stac_gitlab.arguments import whole_number
+from stac_gitlab.arguments import expect, expect_text, whole_number
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import (
     ConfigurationError,
@@ -91,7 +91,7 @@ class STACAPI:
             raise ConfigurationError(
                 f"stac_io={stac_io!r}: a GitLabStacIO is needed, whose session knows the token."
             )
-        self.url = url
+        self.url = expect_text("url", url, wanted="the URL of a landing page")
         self.stac_io = stac_io
         self._writer = Writer(stac_io)
         self._root: pystac.Catalog | None = None
@@ -101,6 +101,8 @@ class STACAPI:
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
+        if "stac_io" not in self.__dict__:
+            return "<STACAPI in the making>"
         return f"<STACAPI at {scrub(self.url, self.stac_io.credentials.secrets())}>"
 
     # -- landing page, conformance, collections -----------------------------------------------
@@ -401,6 +403,8 @@ class STACAPI:
             AuthenticationError: If the server wants another credential.
             PermissionDeniedError: If the token may only read.
         """
+        expect("items", items, Iterable, wanted="items, one after the other")
+        whole_number("max_workers", max_workers, least=1)
         if on_conflict not in _ON_CONFLICT:
             raise ConfigurationError(f"on_conflict={on_conflict!r}: choose from {_ON_CONFLICT}.")
         url = self._items_url(collection)

@@ -41,7 +41,7 @@ def asset_roles(obj: HasAssets | pystac.Asset) -> list[str]:
         >>> asset_roles(pystac.Asset("lakes.csv", roles=["data"]))
         ['data']
     """
-    assets = [obj] if isinstance(obj, pystac.Asset) else obj.assets.values()
+    assets = [obj] if isinstance(obj, pystac.Asset) else _assets_of(obj).values()
     return list(dict.fromkeys(role for asset in assets for role in _roles(asset)))
 
 
@@ -106,7 +106,7 @@ def filter_assets(
             and not _is_named(key, unwanted_globs or ())
         )
 
-    return {key: asset for key, asset in obj.assets.items() if fits(key, asset)}
+    return {key: asset for key, asset in _assets_of(obj).items() if fits(key, asset)}
 
 
 def assets_with_role(obj: HasAssets, role: str) -> dict[str, pystac.Asset]:
@@ -122,6 +122,15 @@ def data_assets(obj: HasAssets) -> dict[str, pystac.Asset]:
 def group_by_role(obj: HasAssets) -> dict[str, dict[str, pystac.Asset]]:
     """Return the assets of each role. One with several roles is in several groups."""
     return {role: assets_with_role(obj, role) for role in asset_roles(obj)}
+
+
+def _assets_of(obj: HasAssets) -> Mapping[str, pystac.Asset]:
+    assets = getattr(obj, "assets", None)
+    if not isinstance(assets, Mapping):
+        raise ConfigurationError(
+            f"An item or collection is needed, which has assets, not {type(obj).__name__}."
+        )
+    return assets
 
 
 def _names(names: Names, argument: str) -> tuple[str, ...] | None:

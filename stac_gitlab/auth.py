@@ -20,7 +20,12 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning
+from stac_gitlab.arguments import expect, expect_text
+from stac_gitlab.errors import (
+    ConfigurationError,
+    InsecureTransportWarning,
+    STACGitLabError,
+)
 
 __all__ = ["Credentials", "Origin", "Token", "TokenSource", "scrub"]
 
@@ -208,23 +213,11 @@ class Token:
     __slots__ = ("value",)
 
     def __init__(self, value: str) -> None:
-        if not isinstance(value, str):
-            raise ConfigurationError(
-                f"A token has to be a string, not {type(value).__name__}. Pass the token, a "
-                "function that returns it, or None for the one in the environment."
-            )
-        value = value.strip()
-        if not value:
-            raise ConfigurationError(
-                "The token is empty. Pass None to use the one in the environment, or to stay "
-                "anonymous where there is none."
-            )
-        if not (value.isascii() and value.isprintable()) or " " in value:
-            raise ConfigurationError(
-                "The token holds spaces, line breaks or letters that no HTTP header can carry. "
-                "Was a whole file pasted in?"
-            )
-        self.value = value
+        problem = _problem_of(value)
+        self.value = "" if problem else value.strip()
+        del value
+        if problem:
+            raise ConfigurationError(problem)
 
     @property
     def is_job_token(self) -> bool:
@@ -239,6 +232,44 @@ class Token:
 
     def __hash__(self) -> int:
         return hash(self.value)
+
+
+def _problem_of(token: object) -> str:
+    """Return what is wrong with a token, or an empty text."""
+    if not isinstance(token, str):
+        return (
+            f"A token has to be a string, not {type(token).__name__}. Pass the token, a function "
+            "that returns it, or None for the one in the environment."
+        )
+    token = token.strip()
+    if not token:
+        return (
+            "The token is empty. Pass None to use the one in the environment, or to stay anonymous "
+            "where there is none."
+        )
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        return (
+            "The token holds spaces, line breaks or letters that no HTTP header can carry. Was a "
+            "whole file pasted in?"
+        )
+    return ""
+
+
+def hidden(token: TokenSource | Token) -> Token | Callable[[], str | None] | None:
+    """Return a token that does not show itself; a function, or None, as it is.
+
+    Whoever takes a token from the caller deletes its own variable: else an error about another
+    argument would show it, in a traceback with locals.
+
+    Raises:
+        ConfigurationError: If it is not one.
+    """
+    try:
+        if token is None or isinstance(token, Token) or callable(token):
+            return token
+        return Token(token)
+    finally:
+        del token
 
 
 class _Secrets:
@@ -270,23 +301,32 @@ class Credentials:
 
     def __init__(
         self,
-        token: TokenSource = None,
+        token: TokenSource | Token = None,
         *,
         base_url: str | None = None,
         hosts: Iterable[str] | None = None,
         header: str = "auto",
     ) -> None:
         self._lock = threading.Lock()
-        self._ask = token if callable(token) else None
         self._asked: Token | None = None
-        self._fixed = None if token is None or callable(token) else Token(token)
         self._left_behind = False
-        self._header_name, self._header_scheme = _parse_header(header)
         self.headers: dict[str, str] = {}
-        self._named = _origins(base_url, hosts)
+        self._named: frozenset[Origin] = frozenset()
         self._bound: Origin | None = None
         self._looked_at: set[Origin] = set()
         self._seen = _Secrets()
+        self._ask: Callable[[], str | None] | None = None
+        self._fixed: Token | None = None
+        try:
+            known = hidden(token)
+        finally:
+            del token
+        if isinstance(known, Token):
+            self._fixed = known
+        else:
+            self._ask = known
+        self._header_name, self._header_scheme = _parse_header(header)
+        self._named = _origins(base_url, hosts)
 
     # -- which origins ----------------------------------------------------------------------
 
@@ -324,9 +364,11 @@ class Credentials:
     @property
     def available(self) -> bool:
         """Whether there is any secret to send."""
-        return bool(
-            self._fixed or self._ask or self._own_credentials() or self._environment() is not None
-        )
+        try:
+            return bool(self._fixed or self._ask or self._own_credentials() or self._environment())
+        except ConfigurationError:
+            # There is one, although it cannot be sent.
+            return True
 
     def token(self) -> Token | None:
         """Return the token to use now, or None to stay anonymous."""
@@ -393,7 +435,7 @@ class Credentials:
         if self._ask is not None:
             with self._lock:
                 if self._asked is None:
-                    value = self._ask()
+                    value = self._answer(self._ask)
                     self._asked = None if value is None else Token(value)
                 return self._asked
         guide = self._guide_token()
@@ -410,18 +452,35 @@ class Credentials:
             )
         return token
 
+    def _answer(self, ask: Callable[[], str | None]) -> str | None:
+        """Return what the caller's function says."""
+        cause: Exception | None
+        try:
+            return ask()
+        except STACGitLabError:
+            raise
+        except Exception as error:  # noqa: BLE001  # of the caller's, whatever it is
+            cause = error
+        kind, shown = type(cause).__name__, scrub(str(cause), self._seen.values)
+        if shown != str(cause):
+            # It says the token itself.
+            cause = None
+        raise ConfigurationError(
+            f"The function that was passed as token= failed ({kind}: {shown}). Without a token "
+            "nothing was asked for."
+        ) from cause
+
     def _guide_token(self) -> Token | None:
         """Return what a script wrote as ``io.headers = {"X-Gitlab-Token": …}``."""
-        for name, value in self.headers.items():
+        for name in self.headers:
             if name.lower() == "x-gitlab-token":
-                return Token(value)
+                return Token(self.headers[name])
         return None
 
     def _environment(self) -> Token | None:
         for name in TOKEN_VARIABLES:
-            value = os.environ.get(name, "").strip()
-            if value:
-                return Token(value)
+            if os.environ.get(name, "").strip():
+                return Token(os.environ[name])
         return None
 
     def _own_credentials(self) -> dict[str, str]:
@@ -430,16 +489,14 @@ class Credentials:
 
     def _scoped_headers(self) -> dict[str, str]:
         """Return the user's headers that go where the token goes, and nowhere else."""
-        scoped = {n: v for n, v in self.headers.items() if n.lower() not in HARMLESS_HEADERS}
-        for name, value in scoped.items():
-            if not isinstance(value, str) or not (
-                value.strip().isascii() and value.strip().isprintable()
-            ):
+        scoped = [name for name in self.headers if name.lower() not in HARMLESS_HEADERS]
+        for name in scoped:
+            if not _is_sendable(self.headers[name]):
                 raise ConfigurationError(
                     f"The header {name!r} is no text, or holds line breaks or letters that no HTTP "
                     "header can carry. Was a whole file pasted in?"
                 )
-        return {name: value.strip() for name, value in scoped.items()}
+        return {name: self.headers[name].strip() for name in scoped}
 
     def _warn_if_exposed(self, url: str) -> None:
         origin = Origin.of(url)
@@ -496,22 +553,34 @@ class Credentials:
         return credentials
 
 
+def _is_sendable(value: object) -> bool:
+    """Tell whether a header can carry a value."""
+    return isinstance(value, str) and value.strip().isascii() and value.strip().isprintable()
+
+
 def _is_credential(name: str, value: str) -> bool:
     """Tell whether a header stands in for a token, by its name or by how its value begins."""
     return _CREDENTIAL_NAME.search(name) is not None or _BEARER.match(value) is not None
 
 
+_HOSTS = "a list of URLs or host names"
+
+
 def _origins(base_url: str | None, hosts: Iterable[str] | None) -> frozenset[Origin]:
     base_url = base_url or os.environ.get(URL_VARIABLE) or None
-    named = set(parse_host(base_url)) if base_url else set()
-    if isinstance(hosts, str):
-        hosts = [hosts]
-    for host in hosts or ():
+    named: frozenset[Origin] = frozenset()
+    if base_url:
+        named |= parse_host(expect_text("base_url", base_url, wanted="a URL"))
+    hosts = [hosts] if isinstance(hosts, str) else hosts or ()
+    expect("hosts", hosts, Iterable, wanted=_HOSTS)
+    for host in hosts:
+        expect("hosts", host, str, wanted=_HOSTS)
         named |= parse_host(host)
-    return frozenset(named)
+    return named
 
 
 def _parse_header(header: str) -> tuple[str | None, str]:
+    expect("header", header, str, wanted="'auto', or the name of a header")
     if header == "auto":
         return None, ""
     name, _, scheme = header.partition(":")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pystac
 
+from stac_gitlab.arguments import expect
 from stac_gitlab.auth import scrub
 from stac_gitlab.crew import Crew
 from stac_gitlab.errors import (
@@ -208,6 +209,7 @@ def _start_of(item: pystac.Item) -> datetime | None:
 
 
 def _checked(template: str) -> str:
+    expect("template", template, str, wanted="a text such as '{id}/{key}'")
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
         if fields <= _FIELDS:

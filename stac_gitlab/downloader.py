@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypedDict
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 from urllib.parse import quote
 
 import pystac
 
+from stac_gitlab.arguments import expect, expect_text, path_of, whole_number
 from stac_gitlab.assets import HasAssets, Names
-from stac_gitlab.auth import URL_VARIABLE, TokenSource
+from stac_gitlab.auth import URL_VARIABLE, TokenSource, hidden
 from stac_gitlab.batch import DEFAULT_TEMPLATE, Batch
 from stac_gitlab.crew import Crew
 from stac_gitlab.documents import text_without_tokens
@@ -100,21 +101,32 @@ class STACDownloader:
         retry: RetryPolicy | None = None,
         progress: ProgressOption = None,
     ) -> None:
-        if max_workers is not None and max_workers < 1:
-            raise ConfigurationError(f"max_workers={max_workers}: at least one has to work.")
-        if stac_io is not None and (auth_token is not None or retry is not None):
+        try:
+            # The type that GitLabStacIO declares is for users.
+            token: Any = hidden(auth_token)
+        finally:
+            del auth_token
+        if max_workers is not None:
+            whole_number("max_workers", max_workers, least=1)
+        if stac_io is not None:
+            expect("stac_io", stac_io, GitLabStacIO, wanted="a GitLabStacIO")
+        if stac_io is not None and (token is not None or retry is not None):
             raise ConfigurationError(
                 "stac_io= brings its own token and retry policy: pass either it or the others."
             )
-        if stac_io is None and auth_token is None and base_url is None and retry is None:
+        if stac_io is None and token is None and base_url is None and retry is None:
             default = pystac.StacIO.default()
             stac_io = default if isinstance(default, GitLabStacIO) else None
-        self.stac_io = stac_io or GitLabStacIO(auth_token, base_url=base_url, retry=retry)
+        self.stac_io = stac_io or GitLabStacIO(token, base_url=base_url, retry=retry)
         self.base_url = base_url or os.environ.get(URL_VARIABLE) or None
+        if self.base_url is not None:
+            expect_text("base_url", self.base_url, wanted="a URL")
         self.max_workers = max_workers
         self.progress = progress
 
     def __repr__(self) -> str:
+        if "base_url" not in self.__dict__:
+            return "<STACDownloader in the making>"
         return f"<STACDownloader from {self.base_url or 'anywhere'} with {self.stac_io!r}>"
 
     def __enter__(self) -> Self:
@@ -138,7 +150,7 @@ class STACDownloader:
             project: The project.
 
         Raises:
-            ConfigurationError: If no `base_url` is known.
+            ConfigurationError: If no `base_url` is known, or an argument is no text.
             HTTPStatusError: If the server refuses; the subclass says why.
         """
         if not self.base_url:
@@ -146,6 +158,9 @@ class STACDownloader:
                 "load_item needs to know the server: pass base_url='https://hub.example.org', or "
                 f"set {URL_VARIABLE}."
             )
+        expect_text("collection", collection, wanted="the id of a collection")
+        expect_text("namespace", namespace, wanted="the path of a group")
+        expect_text("project", project, wanted="the name of a project")
         path = "/".join(quote(part.strip("/")) for part in (namespace, project))
         url = f"{api_url(self.base_url)}/collections/{quote(collection, safe='')}/items/{path}"
         return pystac.Item.from_file(url, stac_io=self.stac_io)
@@ -223,7 +238,7 @@ class STACDownloader:
             executor=executor,
         )
         chosen = _chosen(item, wishes)
-        planner = Planner(self.stac_io.session, Path(output_dir), wishes)
+        planner = Planner(self.stac_io.session, _folder(output_dir), wishes)
         return self._download(item, chosen, planner, wishes)
 
     def download_item(
@@ -250,12 +265,13 @@ class STACDownloader:
             DownloadError: As for :meth:`download_assets`; the item is not written then.
         """
         wishes = self._wishes(**options)
+        expect("item", item, pystac.Item, wanted="an item")
         chosen = _chosen(item, wishes)
         name = relative_path(item.id, portable=wishes.portable_names)
         relative = relative_path(f"{name}.json", portable=wishes.portable_names)
         if output_dir is None:
             output_dir = f"{name.rpartition('/')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
-        planner = Planner(self.stac_io.session, Path(output_dir), wishes)
+        planner = Planner(self.stac_io.session, _folder(output_dir), wishes)
         planner.reserve("the item itself", relative)
         if wishes.dry_run:
             return self._download(item, chosen, planner, wishes)
@@ -291,6 +307,7 @@ class STACDownloader:
             with downloader.open(item.assets["data/table.csv"]) as file:
                 table = pandas.read_csv(file)
         """
+        expect("asset", asset, pystac.Asset, wanted="an asset")
         owner = item or asset.owner
         if owner is None or not hasattr(owner, "assets"):
             raise ConfigurationError("This asset belongs to no item: pass item= as well.")
@@ -337,7 +354,8 @@ class STACDownloader:
             ConfigurationError: If the template or an option makes no sense.
         """
         wishes = self._wishes(**options)
-        batch = Batch(self.stac_io, Path(output_dir), template, wishes)
+        expect("items", items, Iterable, wanted="items, one after the other")
+        batch = Batch(self.stac_io, _folder(output_dir), template, wishes)
         return batch.run(items, workers=self.max_workers)
 
     def download_collection(
@@ -349,6 +367,7 @@ class STACDownloader:
         **options: Unpack[DownloadOptions],
     ) -> BatchReport:
         """Download the assets of all items of a collection; see :meth:`download_items`."""
+        expect("collection", collection, pystac.Catalog, wanted="a collection")
         return self.download_items(
             collection.get_items(recursive=True), output_dir, template=template, **options
         )
@@ -422,6 +441,10 @@ class STACDownloader:
                 f"{error.strerror or error}.",
                 report=report,
             ) from error
+
+
+def _folder(output_dir: object) -> Path:
+    return Path(path_of("output_dir", output_dir, wanted="the path of a folder"))
 
 
 def _chosen(item: HasAssets, options: Options) -> dict[str, pystac.Asset]:

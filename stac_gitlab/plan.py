@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pystac
 
+from stac_gitlab.arguments import expect
 from stac_gitlab.assets import HasAssets, Names, filter_assets
 from stac_gitlab.errors import ConfigurationError, DownloadError
 from stac_gitlab.hrefs import Locator, self_href
@@ -57,6 +58,15 @@ class Options:
             )
         if isinstance(self.alternates, str):
             object.__setattr__(self, "alternates", (self.alternates,))
+        expect("alternates", self.alternates, Iterable, wanted="names of alternate assets")
+        object.__setattr__(self, "alternates", tuple(self.alternates))
+        for name in self.alternates:
+            expect("alternates", name, str, wanted="names of alternate assets")
+        if self.executor is not None and not callable(getattr(self.executor, "submit", None)):
+            raise ConfigurationError(
+                f"executor has to be a concurrent.futures.Executor, not "
+                f"{type(self.executor).__name__}. Leave it out for threads of this process."
+            )
 
     def choose(self, item: HasAssets) -> dict[str, pystac.Asset]:
         """Return the assets of an item that are wanted."""

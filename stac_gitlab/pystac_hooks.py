@@ -31,6 +31,7 @@ from pystac.link import Link
 from pystac.stac_object import STACObject
 from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
 
+from stac_gitlab.arguments import expect, whole_number
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import InvalidRequestError, STACGitLabError
 from stac_gitlab.sharinghub import strip_token
@@ -103,6 +104,7 @@ def materialize(catalog: pystac.Catalog, max_items: int | None = None) -> pystac
         The same catalog.
 
     Raises:
+        ConfigurationError: If an argument makes no sense.
         STACGitLabError: If a page cannot be read.
 
     Example:
@@ -112,6 +114,9 @@ def materialize(catalog: pystac.Catalog, max_items: int | None = None) -> pystac
         >>> materialize(catalog) is catalog
         True
     """
+    expect("catalog", catalog, pystac.Catalog, wanted="a catalog or collection")
+    if max_items is not None:
+        whole_number("max_items", max_items, least=0)
     _materialize(catalog, max_items)
     parent = catalog.get_single_link(pystac.RelType.PARENT)
     if reader_of(catalog) is not None and (parent is None or not parent.is_resolved()):

@@ -12,13 +12,13 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from stac_gitlab.adapter import current_watch, pause
-from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.arguments import expect, number, whole_number
 
 __all__ = ["RateGate", "RetryPolicy", "wait_hint"]
 
@@ -69,17 +69,16 @@ class RetryPolicy:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "statuses", frozenset(self.statuses))
-        if self.max_attempts < 1:
-            raise ConfigurationError(
-                f"max_attempts={self.max_attempts}: a request is sent at least once. "
-                "Use 1 to switch retries off."
-            )
+        whole_number("max_attempts (1 switches retries off)", self.max_attempts, least=1)
         for name in ("deadline", "backoff_base", "backoff_cap", "max_wait", "stall_window"):
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(
-                    f"{name}={getattr(self, name)}: seconds are never negative."
-                )
+            number(name, getattr(self, name), unit="seconds")
+        number("min_rate", self.min_rate, unit="bytes per second")
+        for name in ("sleep", "clock"):
+            expect(name, getattr(self, name), Callable, wanted="a function")
+        expect("statuses", self.statuses, Iterable, wanted="several HTTP statuses")
+        object.__setattr__(self, "statuses", frozenset(self.statuses))
+        for status in self.statuses:
+            whole_number("statuses", status, least=100)
 
     def replace(self, **changes: object) -> RetryPolicy:
         """Return a copy with some attributes changed."""

@@ -25,7 +25,8 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from stac_gitlab import errors
-from stac_gitlab.auth import Origin, TokenSource
+from stac_gitlab.arguments import dict_of, expect, expect_text
+from stac_gitlab.auth import Origin, TokenSource, hidden
 from stac_gitlab.documents import text_without_tokens
 from stac_gitlab.errors import ConfigurationError, STACGitLabError
 from stac_gitlab.paging import Page, PageRequest, Pages
@@ -62,9 +63,14 @@ def open_client(
         ConfigurationError: If an option makes no sense.
         STACGitLabError: If the landing page cannot be read.
     """
-    if stac_io is not None and (token is not None or options):
+    try:
+        known: Any = hidden(token)
+    finally:
+        del token
+    if stac_io is not None and (known is not None or options):
         raise ConfigurationError("Pass either stac_io=, or a token and options for a new one.")
-    reader = GitLabStacIO(token, **options) if stac_io is None else stac_io
+    expect_text("url", url, wanted="the URL of a landing page")
+    reader = GitLabStacIO(known, **options) if stac_io is None else stac_io
     return Client.open(url, stac_io=GitLabStacApiIO(reader), modifier=modifier)
 
 
@@ -96,11 +102,15 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
     ) -> None:
         # Neither constructor of the base classes: one would make a second session, and the other a
         # session without tokens.
-        if not isinstance(stac_io, GitLabStacIO):
-            stac_io = GitLabStacIO(stac_io, **options)
+        try:
+            given: Any = stac_io if isinstance(stac_io, GitLabStacIO) else hidden(stac_io)
+        finally:
+            del stac_io
+        if not isinstance(given, GitLabStacIO):
+            given = GitLabStacIO(given, **options)
         elif options:
             raise ConfigurationError("Pass either a reader, or options for a new one.")
-        self.__dict__.update(stac_io.__dict__)
+        self.__dict__.update(given.__dict__)
         self._parameters: dict[str, Any] = {}
         self._req_modifier: RequestModifier | None = None
         self._home: Origin | None = None
@@ -135,9 +145,10 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             request_modifier: Called with every ``requests.Request`` before it is sent.
             timeout: Seconds.
         """
-        self.headers.update(headers or {})
-        self._parameters.update(parameters or {})
+        self.headers.update(dict_of("headers", headers or {}))
+        self._parameters.update(dict_of("parameters", parameters or {}))
         if request_modifier is not None:
+            expect("request_modifier", request_modifier, Callable, wanted="a function")
             self._req_modifier = request_modifier
         if timeout is not None:
             self.timeout = timeout

@@ -20,6 +20,7 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab import __about__
 from stac_gitlab.adapter import DeadlineAdapter, Watch, current_watch, watching
@@ -29,6 +30,7 @@ from stac_gitlab.answers import (
     error_for_status,
     is_html,
 )
+from stac_gitlab.arguments import expect
 from stac_gitlab.attempts import Attempts
 from stac_gitlab.auth import (
     CREDENTIAL_HEADERS,
@@ -111,6 +113,20 @@ class Document:
         self.status = status
 
 
+class _Unshown(CaseInsensitiveDict[str]):
+    """Headers that show their names only.
+
+    What interrupts a request (Ctrl-C, too little memory) leads through frames of urllib3, and
+    whatever prints a traceback with its locals would print them.
+    """
+
+    def __repr__(self) -> str:
+        return f"<headers {', '.join(self)}>"
+
+    def copy(self) -> _Unshown:
+        return _Unshown(self)
+
+
 class GitLabSession(requests.Session):
     """A requests.Session that shows secrets only to the origins that may see them. Thread-safe.
 
@@ -135,8 +151,10 @@ class GitLabSession(requests.Session):
         super().__init__()
         self.credentials = credentials
         self.timeout = timeout_pair(timeout)
-        self.retry = retry or RetryPolicy()
-        self.limits = limits or Limits()
+        self.retry = RetryPolicy() if retry is None else retry
+        expect("retry", self.retry, RetryPolicy, wanted="a RetryPolicy")
+        self.limits = Limits() if limits is None else limits
+        expect("limits", self.limits, Limits, wanted="Limits")
         self.dialects: tuple[Dialect, ...] = (GitLab(), SharingHub(), Dialect())
         self.max_redirects = self.limits.redirects
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -145,6 +163,8 @@ class GitLabSession(requests.Session):
         self._gates: dict[Origin | None, RateGate] = {}
         self._gates_lock = threading.Lock()
         self._transport = transport
+        if transport is not None:
+            expect("session", transport, requests.Session, wanted="a requests.Session")
         if transport is None:
             adapter = DeadlineAdapter(pool_maxsize=POOL_SIZE)
             self.mount("https://", adapter)
@@ -226,6 +246,7 @@ class GitLabSession(requests.Session):
         ours = self.credentials.headers_for(url, self.dialect_of(url).token_header)
         for name in self._rivals(request, ours):
             del request.headers[name]
+        request.headers = _Unshown(request.headers)
         request.headers.update(ours)
 
     def _rivals(self, request: requests.PreparedRequest, ours: Mapping[str, str]) -> list[str]:
@@ -498,7 +519,7 @@ def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests
 def timeout_pair(timeout: Any) -> tuple[float, float]:
     """Return the seconds to wait for a connection, and for each packet of an answer."""
     pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-    if len(pair) != 2 or not all(isinstance(s, (int, float)) and s > 0 for s in pair):
+    if len(pair) != 2 or not all(type(s) in (int, float) and s > 0 for s in pair):
         raise ConfigurationError(
             f"timeout={timeout!r}: give seconds, or (seconds to connect, seconds between packets). "
             "A request without a timeout can hang for ever."

@@ -21,7 +21,8 @@ import requests
 from pystac.utils import safe_urlparse
 
 from stac_gitlab.adapter import current_watch
-from stac_gitlab.auth import Credentials, TokenSource, scrub
+from stac_gitlab.arguments import dict_of, expect, path_of, whole_number
+from stac_gitlab.auth import Credentials, TokenSource, hidden, scrub
 from stac_gitlab.confinement import check_is_followable, confine, confined_schema
 from stac_gitlab.documents import (
     check_stac,
@@ -119,13 +120,15 @@ class GitLabStacIO(pystac.StacIO):
         max_document_bytes: int = 64 * 2**20,
         allow_pickle_token: bool = False,
     ) -> None:
+        try:
+            known = hidden(token)
+        finally:
+            del token
         if on_bad_item not in _ON_BAD_ITEM:
             raise ConfigurationError(f"on_bad_item={on_bad_item!r}: choose 'warn' or 'raise'.")
-        if page_size < 1:
-            raise ConfigurationError(f"page_size={page_size}: a page has at least one item.")
-        if max_document_bytes < 1:
-            raise ConfigurationError(f"max_document_bytes={max_document_bytes}: give bytes.")
-        self.credentials = Credentials(token, base_url=base_url, hosts=hosts, header=header)
+        whole_number("page_size", page_size, least=1)
+        whole_number("max_document_bytes", max_document_bytes, least=1)
+        self.credentials = Credentials(known, base_url=base_url, hosts=hosts, header=header)
         self.session = GitLabSession(
             self.credentials, timeout=timeout, retry=retry, limits=limits, transport=session
         )
@@ -133,12 +136,14 @@ class GitLabStacIO(pystac.StacIO):
         self.on_bad_item = on_bad_item
         self.max_document_bytes = max_document_bytes
         self.allow_pickle_token = allow_pickle_token
-        super().__init__(dict(headers or {}))
+        super().__init__(dict_of("headers", headers or {}))
 
     def __call__(self) -> GitLabStacIO:
         return self
 
     def __repr__(self) -> str:
+        if "credentials" not in self.__dict__:
+            return "<GitLabStacIO in the making>"
         origins = ", ".join(sorted(map(str, self.credentials.origins))) or "the first server read"
         token = "a token" if self.credentials.available else "no token"
         return f"<GitLabStacIO with {token} for {origins}>"
@@ -152,7 +157,7 @@ class GitLabStacIO(pystac.StacIO):
 
     @headers.setter
     def headers(self, headers: Mapping[str, str] | None) -> None:
-        self.credentials.headers = dict(headers or {})
+        self.credentials.headers = dict_of("headers", headers or {})
 
     def close(self) -> None:
         """Close all connections. A later request opens new ones."""
@@ -263,7 +268,7 @@ class GitLabStacIO(pystac.StacIO):
             NotSTACError: If it is none of them.
             STACGitLabError: As for :meth:`read_json`.
         """
-        href = strip_token(os.fspath(source))
+        href = _href(source)
         document = self.read_json(source)
         with refusals_explained(href, document):
             found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
@@ -479,7 +484,8 @@ class GitLabStacIO(pystac.StacIO):
             RemoteWriteError: If `dest` is a URL.
             OSError: If the file cannot be written; what stood there before is still there.
         """
-        href = os.fspath(dest)
+        href = _href(dest, name="dest", wanted="a path")
+        expect("txt", txt, str, wanted="a text")
         if not is_local(href):
             raise RemoteWriteError(
                 f"{scrub(href)}: this reader writes local files only. Save to a local folder, for "
@@ -563,8 +569,15 @@ def _kind_of(document: Mapping[str, Any]) -> str:
     return f"a {kind}" + (f" (id {name!r})" if isinstance(name, str) else "")
 
 
+def _href(source: object, *, name: str = "source", wanted: str = "a URL or a path") -> str:
+    href = path_of(name, source, wanted=wanted)
+    if not href:
+        raise ConfigurationError(f"{name} is empty; it has to be {wanted}.")
+    return strip_token(href)
+
+
 def _request_for(source: HREF) -> PageRequest:
-    href = strip_token(os.fspath(source))
+    href = _href(source)
     if not isinstance(source, pystac.Link):
         return PageRequest(href)
     link = {**source.extra_fields, "href": href}
@@ -627,10 +640,10 @@ def _read_local(href: str) -> bytes:
         return file.read()
 
 
-def _write_whole(path: str, content: bytes) -> None:
+def _write_whole(name: str, content: bytes) -> None:
     # A link is written through, not replaced: its owner put it there on purpose.
-    path = os.path.realpath(path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with part_beside(path) as part:
+    target = os.path.realpath(name)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with part_beside(target) as part:
         part.write(content)
         part.finish()

@@ -595,14 +595,15 @@ def test_a_401_elsewhere_does_not_renew_the_token_or_even_ask_for_it(
     assert len(other_server.requests) == 1
 
 
-def test_what_a_token_function_raises_reaches_the_caller(
+def test_what_a_token_function_raises_is_the_cause_of_an_error_that_says_so(
     server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
 ) -> None:
     def locked() -> str:
         raise PermissionError("the vault is locked")
 
-    with pytest.raises(PermissionError, match="the vault is locked"):
+    with pytest.raises(ConfigurationError, match=r"token= failed .*the vault is locked") as caught:
         fetch(session_for(server.url, token=locked), f"{server.url}/x")
+    assert isinstance(caught.value.__cause__, PermissionError)
     assert clock.slept == []
 
 
