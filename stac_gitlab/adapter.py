@@ -258,6 +258,13 @@ class _Connection(HTTPConnection):
     def connect(self) -> None:
         _connect(self, super().connect)
 
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        # What is to be sent is put together only then: an interrupt of a slow connection would
+        # lead through frames that hold the bytes. With TLS urllib3 does so itself.
+        if self.sock is None:
+            self.connect()
+        super().request(*args, **kwargs)
+
 
 class _SecureConnection(HTTPSConnection):
     response_class = WatchedResponse

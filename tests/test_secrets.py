@@ -32,13 +32,17 @@ from urllib3.util import parse_url
 import stac_gitlab
 from stac_gitlab import (
     STACAPI,
+    ConfigurationError,
     GitLabStacIO,
+    NetworkError,
     RetryPolicy,
     STACDownloader,
     STACGitLabError,
+    adapter,
     materialize,
 )
 from stac_gitlab.cli import main
+from stac_gitlab.search import GitLabStacApiIO, open_client
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 
 CANARY = "glpat-Canary+Bird/0123456789=="
@@ -587,6 +591,117 @@ def test_a_proxy_gets_the_request_but_an_error_of_it_does_not_show_its_password(
     heard = "".join(text for _, text in listener.heard)
     assert "glpat-quite-another" not in heard
     assert quote(CANARY, safe="") not in heard
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, MemoryError, SystemExit, ZeroDivisionError])
+@pytest.mark.parametrize("where", ["connect", "readinto"])
+def test_what_interrupts_a_request_does_not_show_the_token_in_its_frames(
+    raised: type[BaseException],
+    where: str,
+    listener: Listener,
+    server: LoopbackServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise raised
+
+    server.route("/x", BARE_ITEM)
+    item = pystac.Item.from_dict({**BARE_ITEM, "assets": {}})
+    item.add_asset("a", pystac.Asset(f"{server.url}/x", roles=["data"]))
+    owner = adapter._Connection if where == "connect" else adapter._WatchedReader
+    with GitLabStacIO(CANARY, base_url=server.url, retry=IMPATIENT) as stac_io:
+        actions: list[Callable[[], Any]] = [
+            lambda: stac_io.read_json(f"{server.url}/x"),
+            lambda: STACDownloader(stac_io=stac_io).download_assets(item, tmp_path),
+            lambda: STACDownloader(stac_io=stac_io).open(item.assets["a"], item=item),
+        ]
+        for action in actions:
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, where, interrupt)
+                try:
+                    action()
+                except BaseException as error:  # noqa: BLE001  # any of them
+                    listener.hear_error(where, error)
+            stac_io.close()
+    assert listener.heard
+    listener.assert_nothing_leaked()
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "a page of nothing": {"page_size": 0},
+    "no host": {"base_url": "*"},
+    "no hosts": {"hosts": 5},
+    "no header": {"header": ":"},
+    "no policy": {"retry": "often"},
+    "no timeout": {"timeout": 0},
+    "a token with a line break": {"token": f"{CANARY}\nand more"},
+    "a token in a list": {"token": [CANARY]},
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED.keys())
+def test_an_error_about_an_argument_does_not_show_the_token_in_its_frames(
+    arguments: dict[str, Any], listener: Listener
+) -> None:
+    wished = {"token": CANARY, **arguments}
+    makers: list[Callable[[], Any]] = [
+        lambda: GitLabStacIO(**wished),
+        lambda: open_client("https://hub.example.org", **wished),
+        lambda: GitLabStacApiIO(
+            wished["token"], **{name: value for name, value in wished.items() if name != "token"}
+        ),
+    ]
+    if set(arguments) <= {"base_url", "token", "retry"}:
+        downloads = {"auth_token" if n == "token" else n: v for n, v in wished.items()}
+        makers.append(lambda: STACDownloader(**downloads))
+    for maker in makers:
+        with pytest.raises(ConfigurationError) as caught:
+            maker()
+        listener.hear_error("constructor", caught.value)
+    assert listener.heard
+    listener.assert_nothing_leaked()
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Gitlab-Token": f"{CANARY}\nx"}, {"Authorization": f"Bearer {CANARY}\x7f"}]
+)
+def test_an_error_about_a_header_does_not_show_it_in_its_frames(
+    headers: dict[str, str], listener: Listener, server: LoopbackServer
+) -> None:
+    with GitLabStacIO(headers=headers, base_url=server.url) as stac_io:
+        repr(stac_io)
+        with pytest.raises(ConfigurationError) as caught:
+            stac_io.read_json(f"{server.url}/x")
+        listener.hear_error("header", caught.value)
+    listener.assert_nothing_leaked()
+
+
+@pytest.mark.parametrize("what", ["the vault is closed", f"https://vault/?token={CANARY}"])
+def test_a_token_function_that_fails_is_an_error_of_ours_without_the_token(
+    what: str, listener: Listener, server: LoopbackServer
+) -> None:
+    def fetched() -> str:
+        raise LookupError(what)
+
+    with GitLabStacIO(fetched, base_url=server.url) as stac_io:
+        with pytest.raises(ConfigurationError, match=r"token= failed \(LookupError: ") as caught:
+            stac_io.read_json(f"{server.url}/x")
+        listener.hear_error("function", caught.value)
+    assert (caught.value.__cause__ is None) == (CANARY in what)
+    assert server.requests == []
+    listener.assert_nothing_leaked()
+
+
+def test_an_error_of_ours_in_a_token_function_stays_what_it_is(server: LoopbackServer) -> None:
+    def fetched() -> str:
+        raise NetworkError("the vault is out of reach")
+
+    with (
+        GitLabStacIO(fetched, base_url=server.url, retry=IMPATIENT) as stac_io,
+        pytest.raises(NetworkError, match="vault"),
+    ):
+        stac_io.read_json(f"{server.url}/x")
 
 
 def test_nothing_public_shows_the_token_when_it_is_printed_or_formatted(listener: Listener) -> None:
