@@ -6,6 +6,7 @@ import gc
 import hashlib
 import os
 import random
+import shutil
 import socket
 import tempfile
 import threading
@@ -38,6 +39,10 @@ ITEMS = 24
 FILES = 6
 SIZE = 40_000
 SHARE_OF_FAULTS = 0.2
+
+# How long the longest of these tests goes on; at least three rounds, which take a few seconds.
+SECONDS = float(os.environ.get("STAC_GITLAB_SOAK_SECONDS", "0"))
+GROWTH_ALLOWED = 32 * 2**20
 
 STUBBORN = RetryPolicy(max_attempts=12, backoff_base=0.01, backoff_cap=0.2, deadline=60)
 
@@ -187,6 +192,7 @@ def download(stac_io: GitLabStacIO, url: str, folder: Path, number: int) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what is left is seen in /proc")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_thirty_two_threads_get_all_that_can_be_had_from_a_server_that_fails_every_fifth_time(
@@ -203,19 +209,22 @@ def test_thirty_two_threads_get_all_that_can_be_had_from_a_server_that_fails_eve
             collection = pystac.Collection.from_file(f"{unwell.url}/collection", stac_io)
             listed = [item.id for item in collection.get_items()]
             assert listed == [f"item-{n}" for n in range(ITEMS)]
-        download(stac_io, unwell.url, tmp_path / f"{which}-{number}", number)
+        download(stac_io, unwell.url, tmp_path / f"{which}/{number}", number)
 
     def round_of(which: int) -> None:
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(work, [(which, number) for number in range(ITEMS)]))
         unwell.clear_requests()
+        assert leftovers_in(tmp_path) == []
+        shutil.rmtree(tmp_path / f"{which}")
 
     threads = settled(threading.active_count, 0, patience=0)
     descriptors = file_descriptors()
-    sizes = []
+    sizes: list[int] = []
+    end = time.monotonic() + SECONDS
     with stac_io:
-        for which in range(3):
-            round_of(which)
+        while len(sizes) < 3 or time.monotonic() < end:
+            round_of(len(sizes))
             gc.collect()
             sizes.append(resident_bytes())
     assert unwell.faults_made > 100
@@ -224,9 +233,14 @@ def test_thirty_two_threads_get_all_that_can_be_had_from_a_server_that_fails_eve
     unwell.close()
     assert settled(threading.active_count, threads) <= threads
     assert settled(file_descriptors, descriptors) <= descriptors
-    assert leftovers_in(tmp_path) == []
     assert list(temporaries.iterdir()) == []
-    assert sizes[2] - sizes[1] < 32 * 2**20
+    # The first round fills pools and caches.
+    growth = max(sizes[1:]) - sizes[1]
+    print(
+        f"{len(sizes)} rounds, {len(sizes) * ITEMS * FILES} files, {unwell.faults_made} faults, "
+        f"{unwell.renewals} tokens, {sizes[1] >> 20} MiB and {growth >> 10} KiB more"
+    )
+    assert growth < GROWTH_ALLOWED
 
 
 @pytest.mark.slow
