@@ -172,8 +172,8 @@ def receive(
             if not first.is_continued:
                 raise
             # What an earlier run left may have been damaged since, or what broke off may have been
-            # something else: once more, from the start.
-            received = reception(source).run()
+            # something else: once more, from the start, and without trust in what has no name.
+            received = reception(source, trusts_checksum=False).run()
         if on_finish is not None:
             on_finish(received, part)
         part.finish()
@@ -227,7 +227,9 @@ class _Reception:
         known: str | None,
         segments: int,
         on_bytes: Callable[[int, int | None], None] | None,
+        trusts_checksum: bool = True,
     ) -> None:
+        self._trusts_checksum = trusts_checksum
         self._session = session
         self._source = source
         self._part = part
@@ -341,7 +343,8 @@ class _Reception:
 
     def _ask(self, offset: int) -> requests.Response:
         """Ask for the body from `offset` on, or from the start where that cannot be trusted."""
-        if offset == 0 or (self._validator is None and self._checksum is None):
+        proof = self._validator or (self._checksum if self._trusts_checksum else None)
+        if offset == 0 or proof is None:
             return self._ask_for_all()
         headers = {"Range": self._range_from(offset), **Version(self._validator).if_unchanged()}
         response = self._session.open(self._url, headers=headers, statuses=frozenset({416}))

@@ -12,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,16 @@ def test_a_checksum_proves_a_continued_body_without_a_validator(home: Home) -> N
     assert home.bring(checksum=SHA256).resumed
     assert home.ranges == [None, "bytes=100-"]
     assert "If-Range" not in home.server.requests[1].headers
+    home.assert_there()
+
+
+def test_what_the_checksum_has_disproved_once_is_not_stitched_on_again(home: Home) -> None:
+    garbled = faulty.FAULTS_TO_SURVIVE["chunks garbled"]
+    home.file.etag = None
+    home.server.inject(replace(garbled, times=1))
+    home.server.inject(replace(garbled, times=1, after=1))
+    assert not home.bring(checksum=SHA256).resumed
+    assert home.ranges == [None, "bytes=5-", None, None]
     home.assert_there()
 
 
