@@ -203,6 +203,18 @@ def parse_host(text: str) -> frozenset[Origin]:
     )
 
 
+def parse_hosts(name: str, hosts: Iterable[str] | None) -> frozenset[Origin]:
+    """Read an argument that names servers, one or several of them, as :func:`parse_host` does."""
+    wanted = "a list of URLs or host names"
+    named: frozenset[Origin] = frozenset()
+    hosts = [hosts] if isinstance(hosts, str) else hosts or ()
+    expect(name, hosts, Iterable, wanted=wanted)
+    for host in hosts:
+        expect(name, host, str, wanted=wanted)
+        named |= parse_host(host)
+    return named
+
+
 class Token:
     """A token. Its repr does not show it.
 
@@ -563,20 +575,12 @@ def _is_credential(name: str, value: str) -> bool:
     return _CREDENTIAL_NAME.search(name) is not None or _BEARER.match(value) is not None
 
 
-_HOSTS = "a list of URLs or host names"
-
-
 def _origins(base_url: str | None, hosts: Iterable[str] | None) -> frozenset[Origin]:
     base_url = base_url or os.environ.get(URL_VARIABLE) or None
-    named: frozenset[Origin] = frozenset()
-    if base_url:
-        named |= parse_host(expect_text("base_url", base_url, wanted="a URL"))
-    hosts = [hosts] if isinstance(hosts, str) else hosts or ()
-    expect("hosts", hosts, Iterable, wanted=_HOSTS)
-    for host in hosts:
-        expect("hosts", host, str, wanted=_HOSTS)
-        named |= parse_host(host)
-    return named
+    named = parse_hosts("hosts", hosts)
+    return (
+        named | parse_host(expect_text("base_url", base_url, wanted="a URL")) if base_url else named
+    )
 
 
 def _parse_header(header: str) -> tuple[str | None, str]:

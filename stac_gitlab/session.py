@@ -135,6 +135,7 @@ class GitLabSession(requests.Session):
         timeout: Seconds to wait for a connection, and between two packets of an answer.
         retry: When :meth:`fetch` and :meth:`open` try again.
         limits: How much of what servers send is taken.
+        only: The origins that may be asked besides those that get the token; None for all.
         transport: A session of the caller's own. Its adapters (so also what is mounted or mocked
             on it later), proxies, certificates and harmless headers are used.
     """
@@ -146,6 +147,7 @@ class GitLabSession(requests.Session):
         timeout: float | tuple[float, float] = (10, 60),
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        only: frozenset[Origin] | None = None,
         transport: requests.Session | None = None,
     ) -> None:
         super().__init__()
@@ -156,6 +158,7 @@ class GitLabSession(requests.Session):
         self.limits = Limits() if limits is None else limits
         expect("limits", self.limits, Limits, wanted="Limits")
         self.dialects: tuple[Dialect, ...] = (GitLab(), SharingHub(), Dialect())
+        self.only = only
         self.max_redirects = self.limits.redirects
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
@@ -191,6 +194,7 @@ class GitLabSession(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send one request, or one hop of it, with the secrets that its URL may see."""
+        self._check_origin(request)
         left = current_watch().time_left()
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self.timeout
@@ -210,7 +214,7 @@ class GitLabSession(requests.Session):
             req.prepare_cookies({})
         try:
             yield from super().resolve_redirects(resp, req, *args, **kwargs)
-        except requests.RequestException:
+        except (requests.RequestException, STACGitLabError):
             raise
         except ValueError as error:
             # requests takes the Location apart without a guard.
@@ -240,6 +244,16 @@ class GitLabSession(requests.Session):
             raise requests.exceptions.InvalidSchema(
                 f"a redirect ({response.status_code}) of a {method} would make a GET of it"
             )
+
+    def _check_origin(self, request: requests.PreparedRequest) -> None:
+        origin = Origin.of(request.url or "")
+        if self.only is None or origin in self.only | self.credentials.origins:
+            return
+        url = scrub(request.url or "", self.credentials.secrets())
+        raise ConfigurationError(
+            f"{request.method} {url}: not asked for, because only_hosts= does not name {origin}. "
+            "If a link, an asset or a redirect may lead there, name it."
+        )
 
     def _authorize(self, request: requests.PreparedRequest) -> None:
         url = request.url or ""

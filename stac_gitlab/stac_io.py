@@ -22,7 +22,7 @@ from pystac.utils import safe_urlparse
 
 from stac_gitlab.adapter import current_watch
 from stac_gitlab.arguments import dict_of, expect, path_of, whole_number
-from stac_gitlab.auth import Credentials, TokenSource, hidden, scrub
+from stac_gitlab.auth import Credentials, TokenSource, hidden, parse_hosts, scrub
 from stac_gitlab.confinement import check_is_followable, confine, confined_schema
 from stac_gitlab.documents import (
     check_stac,
@@ -76,6 +76,8 @@ class GitLabStacIO(pystac.StacIO):
         base_url: URL of the server that gets the token; ``STAC_GITLAB_URL`` where it is None.
             Without `base_url` and `hosts`, that is the first server read.
         hosts: More servers that get the token, as URLs or bare host names.
+        only_hosts: The servers that may be asked at all, besides those that get the token; None for
+            whatever links, assets and redirects lead to.
         header: ``"auto"`` for the header that the server behind the URL expects, a header name
             (``"x-api-key"``), or a name and a scheme (``"Authorization: Bearer"``).
         headers: More headers. Those that may hold a secret go where the token goes.
@@ -109,6 +111,7 @@ class GitLabStacIO(pystac.StacIO):
         *,
         base_url: str | None = None,
         hosts: Iterable[str] | None = None,
+        only_hosts: Iterable[str] | None = None,
         header: str = "auto",
         headers: Mapping[str, str] | None = None,
         timeout: float | tuple[float, float] = (10, 60),
@@ -130,7 +133,12 @@ class GitLabStacIO(pystac.StacIO):
         whole_number("max_document_bytes", max_document_bytes, least=1)
         self.credentials = Credentials(known, base_url=base_url, hosts=hosts, header=header)
         self.session = GitLabSession(
-            self.credentials, timeout=timeout, retry=retry, limits=limits, transport=session
+            self.credentials,
+            timeout=timeout,
+            retry=retry,
+            limits=limits,
+            only=None if only_hosts is None else parse_hosts("only_hosts", only_hosts),
+            transport=session,
         )
         self.page_size = page_size
         self.on_bad_item = on_bad_item
@@ -182,6 +190,7 @@ class GitLabStacIO(pystac.StacIO):
             "timeout": self.session.timeout,
             "retry": self.session.retry,
             "limits": self.session.limits,
+            "only": self.session.only,
             "page_size": self.page_size,
             "on_bad_item": self.on_bad_item,
             "max_document_bytes": self.max_document_bytes,
@@ -195,6 +204,7 @@ class GitLabStacIO(pystac.StacIO):
             timeout=state.pop("timeout"),
             retry=state.pop("retry"),
             limits=state.pop("limits"),
+            only=state.pop("only"),
         )
         self.__dict__.update(state)
 

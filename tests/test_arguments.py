@@ -87,8 +87,8 @@ def test_what_makes_a_reader_is_checked(hub: SharingHubServer) -> None:
 
     sweep(
         make,
-        "token base_url hosts header headers timeout retry limits session page_size on_bad_item "
-        "max_document_bytes allow_pickle_token",
+        "token base_url hosts only_hosts header headers timeout retry limits session page_size "
+        "on_bad_item max_document_bytes allow_pickle_token",
         token=hub.token,
         base_url=hub.url,
         retry=ONCE,
