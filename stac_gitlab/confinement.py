@@ -100,12 +100,11 @@ def confined_schema(text: str, *, url: str) -> str:
     named = list(_texts_under(_SCHEMA_NAMES, schema))
     references = list(_texts_under(_SCHEMA_REFERENCES, schema))
     # urllib joins nothing to a base of a scheme that it does not know: what is relative to urn:x
-    # stays a path, and would be one on this machine.
+    # stays a path, be it a name or a reference, and would be one on this machine.
     bases_are_web = all(_is_web(value) or not _SCHEME.match(value) for _, _, value in named)
-    found = [(holder, name) for holder, name, value in named if _names_file(value)]
-    found += [
+    found = [
         (holder, name)
-        for holder, name, value in references
+        for holder, name, value in (*named, *references)
         if _names_file(value) or not (bases_are_web or value[:1] == "#" or _SCHEME.match(value))
     ]
     for holder, name in found:

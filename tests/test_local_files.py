@@ -431,11 +431,30 @@ def test_what_a_remote_schema_calls_itself_makes_no_reference_a_file(
             item.validate()
 
 
+@POSIX
+def test_a_path_that_a_part_of_a_schema_calls_itself_is_not_looked_up_by_a_fragment(
+    server: LoopbackServer, stac_io: GitLabStacIO, forbidden: Path
+) -> None:
+    hidden = {"$id": f"{forbidden}/schema.json", "allOf": [{"$ref": "#/definitions/z"}]}
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": f"{server.url}/schema.json",
+        "allOf": [{"$ref": "#/unknown"}],
+        # What stands under a word that means nothing is not known by its name beforehand.
+        "unknown": {"allOf": [{"$id": "urn:x", "allOf": [hidden]}]},
+    }
+    server.route("/schema.json", schema)
+    server.route("/item.json", a("item", stac_extensions=[f"{server.url}/schema.json"]))
+    item = pystac.Item.from_file(f"{server.url}/item.json")
+    with suppress(Exception):  # the validator's own, whatever it is
+        item.validate()
+
+
 def test_a_schema_may_be_bundled_with_others_under_any_name() -> None:
     text = json.dumps(
         {
             "$id": "https://schemas.example.org/x.json",
-            "$defs": {"a": {"$id": "urn:a", "type": "object"}},
+            "$defs": {"a": {"$id": "urn:a", "$anchor": "b", "type": "object"}},
             "allOf": [{"$ref": "urn:a"}, {"$ref": "#/$defs/a"}, {"$ref": "https://h/other.json"}],
         }
     )

@@ -8,21 +8,89 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urldefrag, urljoin
 
 import pystac
 
 from stac_gitlab.auth import Origin, scrub
 from stac_gitlab.confinement import REMOTE_FILE, confine, confined_schema, is_local_path
 from stac_gitlab.documents import check_stac, parse_json, without_tokens
-from stac_gitlab.errors import InvalidResponseError, UnsafePathError
+from stac_gitlab.errors import InvalidResponseError, STACGitLabError, UnsafePathError
 from stac_gitlab.gitlab import GitLab
 from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import relative_path, shown
 from stac_gitlab.retry import wait_hint
 from stac_gitlab.sharinghub import SharingHub, strip_token
+from stac_gitlab.stac_io import refusals_explained
 
-__all__ = ["TARGETS"]
+__all__ = ["PIECES", "SEEDS", "TARGETS"]
+
+PIECES = [
+    *(b"file:", b"FILE://", b"/", b"\\", b"//", b"..", b"C:", b"http:", b"https://h", b"/vsi"),
+    *(b"gitlab_token=", b"gitlab%5Ftoken%3D", b"&", b"?", b"#", b"%2F", b"%00", b"\x00", b"\t"),
+    *(
+        b" ",
+        b"[",
+        b"]",
+        b"@",
+        b":",
+        b'"',
+        b"{",
+        b"}",
+        b",",
+        b"\\u00",
+        b"\\ud800",
+        b"a-known-secret",
+    ),
+    *(b"Wed, 01 Jan 2020 00:00:00 GMT", b"9" * 30, b"-1", b"1e9", b"reset=", b"r=0;t=5", b"\n"),
+    *(b'"type": "Feature"', b'"stac_version": "1.0.0"', b'"links": []', b'"$ref": "file:///x"'),
+    *(b'"0.8.1"', b'"0.9.0"', b'"stac_extensions"', b'"$id": "urn:x"', b'"eo"', b"null", b"NaN"),
+]
+"""Of what inputs are made: words that mean something to one target or another."""
+
+_LINKS = [{"rel": "self", "href": "https://h/a"}, {"rel": "child", "href": "../b"}]
+_ITEM = {
+    "type": "Feature",
+    "stac_version": "1.0.0",
+    "stac_extensions": ["eo", "https://stac-extensions.github.io/file/v2.1.0/schema.json"],
+    "id": "a",
+    "geometry": {"type": "Point", "coordinates": [1, 2]},
+    "bbox": [1, 2, 1, 2],
+    "properties": {"datetime": "2020-01-01T00:00:00Z", "created": None},
+    "collection": "c",
+    "links": _LINKS,
+    "assets": {"k": {"href": "x?gitlab_token=y", "roles": ["data"], "file:size": 1}},
+}
+_COLLECTION = {
+    "type": "Collection",
+    "stac_version": "1.0.0",
+    "id": "c",
+    "description": "",
+    "license": "MIT",
+    "extent": {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [[None, None]]}},
+    "summaries": {"gsd": {"minimum": 1, "maximum": 2}},
+    "providers": [{"name": "p", "roles": ["host"]}],
+    "links": _LINKS,
+}
+_OTHERS = [
+    {**_ITEM, "stac_version": "0.8.1"},
+    {"type": "Catalog", "stac_version": "1.1.0", "id": "t", "description": "", "links": _LINKS},
+    {"type": "FeatureCollection", "features": [_ITEM], "links": [{"rel": "next", "href": "?b"}]},
+    {"$id": "urn:x", "allOf": [{"$ref": "/x"}, {"id": "file:///y", "$ref": "#/z"}]},
+]
+SEEDS = [
+    *(json.dumps(document).encode() for document in (_ITEM, _COLLECTION, *_OTHERS)),
+    b'{"$id": "urn:x", "allOf": [{"id": "fi/: y", "$ref": "#/z"}]}',
+    b"https://user:pw@hub.example.org:8443/api/download/g/p?ref=main&gitlab_token=glpat-x#y",
+    b"https://h/g/p/-/raw/main/a%20b/c.json?inline=false",
+    b'120\n1700000000\n"api";r=0;t=55\n60\nWed, 01 Jan 2020 00:00:00 GMT',
+    bytes.fromhex("1220" + "00" * 32),
+    "data/\N{LATIN SMALL LETTER E WITH ACUTE}\N{RIGHT-TO-LEFT OVERRIDE}/CON.csv".encode(),
+]
+"""Whole inputs to begin with; what was found goes here as well."""
 
 URL = "https://hub.example.org/api/stac/collections/all/items"
 
@@ -47,7 +115,9 @@ def hrefs(data: bytes) -> None:
     """Hrefs, in links and of assets."""
     href = data.decode("utf-8", "surrogateescape")
     Origin.of(href)
-    assert "gitlab_token=x" not in strip_token(f"https://h/?gitlab_token=x&{href}").split("&")[0]
+    assert (
+        "=a-known-secret" not in strip_token(f"https://h/?gitlab_token=a-known-secret&{href}")[:40]
+    )
     document = {"links": [{"rel": "child", "href": href}], "features": [{"links": []}]}
     document["features"][0]["links"] = [{"rel": "self", "href": href}]  # type: ignore[index]
     confine(document, url=URL)
@@ -85,6 +155,54 @@ def documents(data: bytes) -> None:
         assert "a-known-secret" not in json.dumps(document)
 
 
+def objects(data: bytes) -> None:
+    """Documents of which pystac makes objects."""
+    # A ValueError is what urllib says of an address that it cannot take apart.
+    with contextlib.suppress(STACGitLabError, ValueError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        document = parse_json(data, url=URL)
+        confine(document, url=URL)
+        check_stac(document, url=URL)
+        with refusals_explained(URL, document):
+            found = pystac.read_dict(document, href=URL)
+        json.dumps(found.to_dict())
+        for link in found.links:
+            assert not is_local_path(link.get_absolute_href() or URL), link
+        for name in found.stac_extensions:
+            assert not is_local_path(pystac.utils.make_absolute_href(name, None)), name
+
+
+def schemas(data: bytes) -> None:
+    """JSON Schemas, which may refer to others."""
+    with contextlib.suppress(InvalidResponseError, ValueError):
+        text = confined_schema(data.decode(), url=URL)
+        if not text.lstrip("\ufeff \t\r\n").startswith("{"):
+            return
+        for resource, base in _resources(json.loads(text), URL):
+            for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
+                reference = resource.get(keyword)
+                if isinstance(reference, str):
+                    target = urldefrag(urljoin(base, reference))[0]
+                    assert not target or not is_local_path(target), (base, reference)
+
+
+def _resources(schema: Any, base: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every object in a schema, with every base that a validator may take for its own."""
+    if isinstance(schema, dict):
+        bases = {base}
+        for keyword in ("$id", "id"):
+            if isinstance(schema.get(keyword), str):
+                bases.add(urldefrag(urljoin(base, schema[keyword]))[0])
+        for one in bases:
+            yield schema, one
+        for value in schema.values():
+            for one in bases:
+                yield from _resources(value, one)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _resources(value, base)
+
+
 def texts(data: bytes) -> None:
     """Whatever is shown to people."""
     text = data.decode("utf-8", "replace")
@@ -94,5 +212,6 @@ def texts(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (wait_headers, checksums, hrefs, keys, documents, texts)
+    target.__name__: target
+    for target in (wait_headers, checksums, hrefs, keys, documents, objects, schemas, texts)
 }
