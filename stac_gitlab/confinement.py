@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from pystac.serialization import identify_stac_object, migrate_to_latest
 from pystac.utils import safe_urlparse
@@ -38,8 +38,6 @@ _DRIVE_OR_VSI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]|/vsi")
 # What a JSON Schema calls itself, and where it looks up others.
 _SCHEMA_NAMES = frozenset({"$id", "id"})
 _SCHEMA_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$schema"})
-
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def is_local_path(href: str) -> bool:
@@ -101,11 +99,11 @@ def confined_schema(text: str, *, url: str) -> str:
     references = list(_texts_under(_SCHEMA_REFERENCES, schema))
     # urllib joins nothing to a base of a scheme that it does not know: what is relative to urn:x
     # stays a path, be it a name or a reference, and would be one on this machine.
-    bases_are_web = all(_is_web(value) or not _SCHEME.match(value) for _, _, value in named)
+    bases_are_web = all(_scheme_of(value) in ("", "http", "https") for _, _, value in named)
     found = [
         (holder, name)
         for holder, name, value in (*named, *references)
-        if _names_file(value) or not (bases_are_web or value[:1] == "#" or _SCHEME.match(value))
+        if _names_file(value) or not (bases_are_web or value[:1] == "#" or _scheme_of(value))
     ]
     for holder, name in found:
         holder[name] = f"{REMOTE_FILE}{holder[name]}"
@@ -191,6 +189,14 @@ def _names_file(href: str) -> bool:
     return parts.scheme == "file" or (
         parts.scheme == "" and _DRIVE_OR_VSI.match(parts.path) is not None
     )
+
+
+def _scheme_of(href: str) -> str:
+    """Return the scheme as urllib sees it, which passes over spaces and line breaks."""
+    try:
+        return urlsplit(href).scheme
+    except ValueError:
+        return "none"
 
 
 def _is_web(href: object) -> bool:

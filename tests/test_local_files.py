@@ -394,7 +394,9 @@ def test_a_remote_schema_does_not_refer_to_a_file(
 
 
 @POSIX
-@pytest.mark.parametrize("base", ["urn:x", "file:///x", "httpx:y", "s3://b/x", "x:"])
+@pytest.mark.parametrize(
+    "base", ["urn:x", " urn:x", "u\nrn:x", "file:///x", "httpx:y", "s3://b/x", "x:"]
+)
 @pytest.mark.parametrize("keyword", ["$id", "id"])
 @pytest.mark.parametrize(
     "reference", ["{folder}/schema.json", "forbidden", "/{folder}/x", "./forbidden"]
