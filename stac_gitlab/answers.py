@@ -350,4 +350,4 @@ def _reason(failure: BaseException) -> str:
     root = _root(failure)
     text = " ".join(str(root).split()) or type(root).__name__
     # urllib3 puts the connection object, with its address in memory, before some reasons.
-    return re.sub(r"^<[^>]*>:\s*|^\w*Connection(?:Pool)?\([^)]*\):\s*", "", text)
+    return re.sub(r"^<[^>]*>:\s*|^\w*(?:Connection|Pool)\([^)]*\):\s*", "", text)

@@ -10,6 +10,7 @@ import urllib3
 
 from stac_gitlab.adapter import READ_AHEAD, Watch, WatchedResponse, current_watch, watching
 from stac_gitlab.answers import detached, error_for_failure
+from stac_gitlab.auth import scrub
 from stac_gitlab.errors import IncompleteDownloadError
 from stac_gitlab.ranges import is_encoded
 from stac_gitlab.retry import RetryPolicy
@@ -47,7 +48,8 @@ class Body:
                 with watching(Watch(pace.limit(), clock=policy.clock, stop=current_watch().stop)):
                     count = self._read_into(buffer())
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
-                raise self._broken(failure) from detached(failure, self._secrets)
+                broken = pace.stall() if isinstance(failure, TimeoutError) else ""
+                raise self._broken(failure, broken) from detached(failure, self._secrets)
             except http.client.HTTPException as failure:
                 garbled = urllib3.exceptions.ProtocolError(str(failure))
                 raise self._broken(garbled) from detached(garbled, self._secrets)
@@ -72,7 +74,9 @@ class Body:
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
-    def _broken(self, failure: Exception) -> BrokenBodyError:
+    def _broken(self, failure: Exception, stall: str = "") -> BrokenBodyError:
+        if stall:
+            return BrokenBodyError(f"GET {scrub(self._url, self._secrets)}: {stall}")
         error = error_for_failure(failure, method="GET", url=self._url, secrets=self._secrets)
         return BrokenBodyError(str(error))
 
@@ -88,6 +92,17 @@ class _Pace:
     def limit(self) -> float:
         """Return when, on the policy's clock, the body counts as stalled."""
         return self._since + self._policy.stall_window
+
+    def stall(self) -> str:
+        """Return what to say of a body that is too slow; nothing of one that is not."""
+        policy = self._policy
+        if policy.clock() < self.limit():
+            return ""
+        return (
+            f"no whole body in time: {self._bytes} bytes came in {policy.stall_window:g} s, fewer "
+            f"than {policy.min_rate:g} a second. Try again, or change min_rate and stall_window of "
+            "the RetryPolicy."
+        )
 
     def note(self, count: int) -> None:
         """Note bytes that came; enough of them begin a new window."""

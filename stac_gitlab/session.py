@@ -416,6 +416,10 @@ class GitLabSession(requests.Session):
             advice=self.dialect_of(response.url).advice(status),
             retry_after=wait_hint(response.headers, rate_limited=status == 429),
         )
+        longest = self.retry.max_wait
+        if error.retry_after is not None and error.retry_after > longest:
+            note = f"That is longer than {longest:g} s; to wait, raise RetryPolicy(max_wait=)."
+            error.args = (f"{error.args[0]} {note}",)
         if isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError)):
             self._explain_missing_token(error, response.url)
         return error

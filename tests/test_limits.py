@@ -20,6 +20,7 @@ from stac_gitlab import (
     GitLabStacIO,
     InvalidResponseError,
     Limits,
+    RequestTimeoutError,
     RetryPolicy,
     STACDownloader,
 )
@@ -117,6 +118,16 @@ def test_a_head_that_is_too_large_is_an_error_that_says_so_and_not_tried_again(h
     ):
         stac_io.read_json(f"{server.url}/x")
     assert len(server.requests) == 1
+
+
+def test_a_server_that_says_nothing_is_an_error_that_names_no_object_of_ours() -> None:
+    with (
+        RawServer(lambda server, connection: server.send(connection, iter([b""]), 5)) as server,
+        GitLabStacIO(retry=RetryPolicy(max_attempts=1), timeout=0.2) as stac_io,
+        pytest.raises(RequestTimeoutError, match=r"in time \(Read timed out.*timeout=") as caught,
+    ):
+        stac_io.read_json(f"{server.url}/x")
+    assert "_Pool" not in str(caught.value)
 
 
 # -- files ----------------------------------------------------------------------------------

@@ -116,9 +116,8 @@ def hrefs(data: bytes) -> None:
     """Hrefs, in links and of assets."""
     href = data.decode("utf-8", "surrogateescape")
     Origin.of(href)
-    assert (
-        "=a-known-secret" not in strip_token(f"https://h/?gitlab_token=a-known-secret&{href}")[:40]
-    )
+    stripped = strip_token(f"https://h/?gitlab_token=a-known-secret&{href}")
+    assert "a-known-secret" not in stripped or "a-known-secret" in href
     document = {"links": [{"rel": "child", "href": href}], "features": [{"links": []}]}
     document["features"][0]["links"] = [{"rel": "self", "href": href}]  # type: ignore[index]
     confine(document, url=URL)
