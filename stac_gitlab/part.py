@@ -18,19 +18,30 @@ import json
 import os
 import re
 import socket
+import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["OWN_PREFIX", "Leftover", "Part", "leftovers_for", "leftovers_in", "part_beside"]
+__all__ = [
+    "OWN_PREFIX",
+    "Leftover",
+    "Part",
+    "leftovers_for",
+    "leftovers_in",
+    "open_own",
+    "part_beside",
+]
 
 OWN_PREFIX = ".stac-gitlab"
 """How the names of our own files begin."""
 
 # Of a process on another machine nobody can tell whether it still runs; after a day it does not.
 _ABANDONED_AFTER = 24 * 3600.0
+
+_MAX_DESCRIPTION = 64 * 1024
 
 _NAME = re.compile(
     rf"{re.escape(OWN_PREFIX)}-(?P<target>[0-9a-f]{{16}})-(?P<owner>kept|[0-9a-f]{{8}}\.\d+)"
@@ -105,8 +116,8 @@ class Part:
 
     def stamp(self) -> tuple[int, int]:
         """Return size in bytes and time of the last change in ns, as the finished file has them."""
-        stat = os.fstat(self._open())
-        return stat.st_size, stat.st_mtime_ns
+        status = os.fstat(self._open())
+        return status.st_size, status.st_mtime_ns
 
     def describe(self, description: Mapping[str, Any] | None) -> None:
         """Write down what a later run has to know to continue; None if it cannot.
@@ -197,9 +208,9 @@ class Leftover:
     def description(self) -> dict[str, Any] | None:
         """Return what its writer wrote down, or None if nothing can be made of it."""
         try:
-            with open(_description_of(self.path), encoding="utf-8") as file:
-                description = json.load(file)
-        except (OSError, ValueError):
+            with open_own(_description_of(self.path)) as file:
+                description = json.loads(file.read(_MAX_DESCRIPTION))
+        except (OSError, ValueError, RecursionError):
             return None
         return description if isinstance(description, dict) else None
 
@@ -219,13 +230,32 @@ def leftovers_in(folder: str | os.PathLike[str]) -> dict[str, list[Leftover]]:
                 if match is None:
                     continue
                 with contextlib.suppress(FileNotFoundError):
-                    stat = entry.stat(follow_symlinks=False)
-                    if _is_given_up(match["owner"], stat.st_mtime):
-                        found[match["target"]].append(Leftover(entry.path, stat.st_size))
+                    status = entry.stat(follow_symlinks=False)
+                    # Written through a link, or as another name of a file that is elsewhere, a part
+                    # would change what is not ours.
+                    is_ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+                    if is_ours and _is_given_up(match["owner"], status.st_mtime):
+                        found[match["target"]].append(Leftover(entry.path, status.st_size))
     except OSError:
         # No folder, or none that can be read: then nothing can be taken over from it either.
         pass
     return found
+
+
+def open_own(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open for reading what should be a file of ours, but may have been put there by anyone.
+
+    Raises:
+        OSError: If it cannot be opened, or is no plain file: a link leads elsewhere, and a pipe
+            would have to be waited for.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(f"{os.fspath(path)!r} is no plain file")
+    return os.fdopen(handle, "rb")
 
 
 def leftovers_for(

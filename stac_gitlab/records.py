@@ -18,11 +18,14 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from stac_gitlab.part import OWN_PREFIX
+from stac_gitlab.part import OWN_PREFIX, open_own
 
 __all__ = ["Record", "append_record", "digest_of", "read_records"]
 
 FILE_NAME = f"{OWN_PREFIX}-records.jsonl"
+
+# Longer than any line of ours: what stands in our file's place then is something else.
+_MAX_LINE = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ def digest_of(url: str) -> str:
 def read_records(folder: Path) -> dict[str, Record]:
     """Return the latest record of each path."""
     records: dict[str, Record] = {}
-    with contextlib.suppress(OSError), (folder / FILE_NAME).open("rb") as file:
-        for line in file:
+    with contextlib.suppress(OSError), open_own(folder / FILE_NAME) as file:
+        while (line := file.readline(_MAX_LINE)) and len(line) < _MAX_LINE:
             record = _record_of(line)
             if record is not None:
                 records[record.path] = record
@@ -110,8 +113,9 @@ def append_record(folder: Path, record: Record) -> None:
         OSError: If the folder cannot be written to.
     """
     line = json.dumps({k: v for k, v in vars(record).items() if v is not None}) + "\n"
-    # Not through a link: that could lead out of the folder.
-    flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    # Not through a link, which could lead out of the folder; nor into a pipe that nobody reads.
+    unusual = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | unusual
     handle = os.open(folder / FILE_NAME, flags, 0o666)
     try:
         os.write(handle, line.encode("ascii"))

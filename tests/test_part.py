@@ -272,7 +272,7 @@ def test_an_empty_part_and_one_that_cannot_be_continued_are_not_kept(tmp_path: P
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "\x00", "[" * 60_000])
 def test_a_damaged_description_is_none(tmp_path: Path, text: str) -> None:
     target = tmp_path / "lakes.csv"
     left_behind(target, b"first ", total=12)
@@ -290,6 +290,39 @@ def test_a_part_can_be_cut_and_read_back(tmp_path: Path) -> None:
         assert b"".join(bytes(buffer[:n]) for n in part.read_back(lambda: buffer)) == b"0123456"
         part.write(b"x")
         assert part.beginning(20) == b"0123456x"
+
+
+def test_only_a_plain_file_is_taken_for_what_was_left(tmp_path: Path) -> None:
+    target, precious = tmp_path / "lakes.csv", tmp_path / "precious"
+    precious.write_text("precious")
+    left_behind(target, b"first ")
+    (kept,) = tmp_path.glob("*.part")
+    for put_there in (
+        lambda: kept.symlink_to(precious),
+        lambda: kept.hardlink_to(precious),
+        lambda: os.mkfifo(kept),
+        kept.mkdir,
+    ):
+        kept.unlink()
+        put_there()
+        assert leftovers_for(target, leftovers_in(tmp_path)) == []
+    assert precious.read_text() == "precious"
+
+
+def test_a_description_is_read_from_a_plain_file_only(tmp_path: Path) -> None:
+    target = tmp_path / "lakes.csv"
+    left_behind(target, b"first ")
+    (leftover,) = leftovers_for(target, leftovers_in(tmp_path))
+    (description,) = tmp_path.glob("*.json")
+    description.rename(tmp_path / "elsewhere")
+    description.symlink_to(tmp_path / "elsewhere")
+    assert leftover.description() is None
+    description.unlink()
+    os.mkfifo(description)  # to open it would be to wait for ever
+    assert leftover.description() is None
+    description.unlink()
+    description.mkdir()
+    assert leftover.description() is None
 
 
 def test_what_is_left_in_no_folder_is_nothing(tmp_path: Path) -> None:

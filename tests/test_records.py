@@ -45,6 +45,33 @@ def test_without_records_there_are_none(tmp_path: Path) -> None:
     assert read_records(tmp_path) == {}
 
 
+def test_what_stands_in_the_place_of_the_records_is_neither_read_nor_written(
+    tmp_path: Path,
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    append_record(tmp_path, RECORD)
+    (tmp_path / FILE_NAME).rename(elsewhere)
+    before = elsewhere.read_bytes()
+
+    (tmp_path / FILE_NAME).symlink_to(elsewhere)
+    assert read_records(tmp_path) == {}
+    with pytest.raises(OSError, match="symbolic"):
+        append_record(tmp_path, RECORD)
+    assert elsewhere.read_bytes() == before
+
+    (tmp_path / FILE_NAME).unlink()
+    os.mkfifo(tmp_path / FILE_NAME)  # to open it would be to wait for ever
+    assert read_records(tmp_path) == {}
+    with pytest.raises(OSError, match="No such device"):
+        append_record(tmp_path, RECORD)
+
+
+def test_a_line_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    append_record(tmp_path, RECORD)
+    os.truncate(tmp_path / FILE_NAME, 2**40)
+    assert read_records(tmp_path) == {"data/a.csv": RECORD}
+
+
 def test_a_file_is_described_as_long_as_size_and_time_are_its_own(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"content")
