@@ -209,7 +209,7 @@ def _move_to_collection(item: dict[str, Any], asked: str) -> None:
     wrong, right = f"/collections/{quote(named)}", f"/collections/{quote(asked)}"
     links = item.get("links")
     for link in links if isinstance(links, list) else ():
-        if isinstance(link, dict) and link.get("rel") in _LINKS_OF_A_COLLECTION:
+        if isinstance(link, dict) and _has_rel(link, _LINKS_OF_A_COLLECTION):
             href = link.get("href")
             if isinstance(href, str):
                 link["href"] = re.sub(rf"{re.escape(wrong)}(?=/|$)", lambda _: right, href, count=1)
@@ -219,16 +219,25 @@ def _move_to_server(item: dict[str, Any], base: str) -> None:
     """Let the links by which an item knows its relatives lead to the server that was asked."""
     links = item.get("links")
     for link in links if isinstance(links, list) else ():
-        if isinstance(link, dict) and link.get("rel") in _LINKS_TO_THE_API:
+        if isinstance(link, dict) and _has_rel(link, _LINKS_TO_THE_API):
             href = str(link.get("href"))
             named = _base(href)
             if named is not None and named != base:
                 link["href"] = f"{base}{href[len(named) :]}"
 
 
+def _has_rel(link: Mapping[str, Any], rels: frozenset[str]) -> bool:
+    rel = link.get("rel")
+    return isinstance(rel, str) and rel in rels
+
+
 def _base(url: str) -> str | None:
     """Return what stands before ``/api/stac`` in the URL of an item."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # No URL: that is told when the shape of the document is checked.
+        return None
     match = _API_PATH.search(parts.path)
     if not parts.netloc or match is None:
         return None

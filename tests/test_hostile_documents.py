@@ -442,6 +442,24 @@ def use(found: pystac.STACObject, stac_io: GitLabStacIO, tmp_path: Path) -> None
             downloader.download_assets(found, tmp_path / "x", roles=None, dry_run=True)
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        {"rel": ["parent"], "href": "https://hub.example.org/"},
+        {"rel": {"parent": 1}, "href": "https://hub.example.org/"},
+        {"rel": "parent", "href": "http://[::1"},
+        {"rel": "parent", "href": ["https://hub.example.org/"]},
+    ],
+)
+def test_a_broken_link_of_a_hub_is_an_error_that_names_it(
+    link: dict[str, Any], server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    path = "/api/stac/collections/all/items/lakes"
+    server.route(path, {**ITEM, "links": [*ITEM["links"], link]})
+    with pytest.raises(InvalidResponseError, match=r"links\[2\]"):
+        pystac.Item.from_file(server.url + path)
+
+
 @pytest.mark.filterwarnings("ignore")
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
