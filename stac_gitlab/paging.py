@@ -10,6 +10,7 @@ Source: STAC API specification, "Paging" (item-search and ogcapi-features).
 from __future__ import annotations
 
 import json
+import re
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urljoin, urlsplit, urlunsplit
 
 from stac_gitlab.adapter import Watch, watching
-from stac_gitlab.auth import CREDENTIAL_HEADERS, scrub
+from stac_gitlab.auth import CREDENTIAL_HEADERS, Origin, scrub
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
 from stac_gitlab.limits import Limits
 
@@ -28,14 +29,27 @@ __all__ = ["Page", "PageRequest", "Pages", "number_matched", "with_limit"]
 
 _USUAL = Limits()
 
-# What a server may not set through a `next` link: framing, routing and credentials are ours.
+# What a server may not set through a `next` link: framing, routing, credentials and the method are
+# ours, and so is which encodings we can undo.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
+    "accept-encoding",
     "connection",
     "content-length",
+    "expect",
     "host",
     "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
     "transfer-encoding",
+    "upgrade",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
 }
+# RFC 9110: a token, and visible Latin-1.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"(?:[!-~\u00a0-\u00ff](?:[ -~\t\u00a0-\u00ff]*[!-~\u00a0-\u00ff])?)?")
 
 
 @dataclass(frozen=True)
@@ -84,18 +98,48 @@ class PageRequest:
             raise InvalidResponseError(
                 f"{shown}: a next link that is no URL ({error}).", url=shown
             ) from None
-        sent = {
-            str(name): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            for name, value in headers.items()
-            if str(name).lower() not in _RESERVED_HEADERS
-        }
+        sent = _sendable(headers, shown)
+        if method == "POST" and not self._may_lead_to_post(href, page_url):
+            raise InvalidResponseError(
+                f"{shown}: a next link with a POST to another address. It is not sent: with our "
+                "token it could change something there.",
+                url=shown,
+            )
         if link.get("merge"):
             sent = {**self.headers, **sent}
             body = {**(self.body or {}), **(body or {})} if method == "POST" else None
-        elif method == "POST" and body is None:
+        elif method == "GET":
+            body = None
+        elif body is None:
             # A next link with nothing but headers: they carry the position, the query stays.
             body = self.body
         return PageRequest(href, method, sent, body)
+
+    def _may_lead_to_post(self, href: str, page_url: str) -> bool:
+        """Tell whether a page may make us POST to `href`: where it came from, and nowhere else.
+
+        What was asked for with GET may be a file that anyone has written. After a POST it is the
+        API that speaks, which may have several addresses.
+        """
+        there, here = urlsplit(href), urlsplit(page_url)
+        is_same_server = Origin.of(href) is not None and Origin.of(href) == Origin.of(page_url)
+        return is_same_server and (self.method == "POST" or there.path == here.path)
+
+
+def _sendable(headers: Mapping[str, Any], shown: str) -> dict[str, str]:
+    """Return the headers of a ``next`` link that a server may set."""
+    sent = {
+        str(name): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in headers.items()
+        if str(name).lower() not in _RESERVED_HEADERS
+    }
+    for name, value in sent.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise InvalidResponseError(
+                f"{shown}: a next link with a header that cannot be sent ({name[:80]!r}).",
+                url=shown,
+            )
+    return sent
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,62 @@ def test_a_server_sets_neither_credentials_nor_framing(name: str) -> None:
     assert followed({"href": ITEMS, "headers": {name: "x"}}).headers == {}
 
 
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "Expect", "Upgrade", "Accept-Encoding"])
+def test_a_server_makes_no_other_request_of_it(name: str) -> None:
+    assert followed({"href": ITEMS, "headers": {name: "DELETE"}}).headers == {}
+
+
+def test_a_get_link_sends_no_body() -> None:
+    assert followed({"href": ITEMS, "body": {"token": "2"}}).body is None
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "https://hub.example.org/api/v4/user/keys",  # with the token for it, from a stranger's page
+        "http://api.example.org/collections/c/items",
+        "https://api.example.org/api/v4/user/keys",  # from a page that may be anyone's file
+        "/",
+    ],
+)
+def test_a_page_does_not_make_us_post_elsewhere(href: str) -> None:
+    link = {"href": href, "method": "POST", "body": {"key": "ssh-ed25519"}}
+    with pytest.raises(InvalidResponseError, match="a POST to another address"):
+        followed(link)
+
+
+def test_what_was_asked_with_post_may_lead_to_another_path_of_its_server_only() -> None:
+    link = {"href": "/search/next", "method": "POST", "body": {"token": "2"}}
+    assert followed(link, method="POST").href == "https://api.example.org/search/next"
+    with pytest.raises(InvalidResponseError, match="a POST to another address"):
+        followed({**link, "href": "https://hub.example.org/search/next"}, method="POST")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Päge": "2"},
+        {"X-Page": "\u20ac"},
+        {"X-Page": "\ufffd"},
+        {"X-Page": "2\r\nX-Evil: 1"},
+        {"X-Page\r\nX-Evil": "1"},
+        {"X-Gitlab-Token ": "x"},
+        {"X-Page": " 2"},
+        {"X-Page": "\0"},
+        {"": "2"},
+        {"X:Page": "2"},
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_an_error(headers: dict[str, str]) -> None:
+    with pytest.raises(InvalidResponseError, match="a header that cannot be sent"):
+        followed({"href": ITEMS, "headers": headers})
+
+
+@pytest.mark.parametrize("value", ["", "2", "a, b", "caf\u00e9"])
+def test_any_header_that_can_be_sent_is(value: str) -> None:
+    assert followed({"href": ITEMS, "headers": {"X-Page": value}}).headers == {"X-Page": value}
+
+
 @pytest.mark.parametrize(
     ("link", "said"),
     [
