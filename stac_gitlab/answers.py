@@ -98,8 +98,9 @@ def error_for_status(
         retry_after: Seconds that the server asks to wait.
     """
     status = response.status_code
+    secrets = tuple(secrets)
     clean = without_secrets(response, secrets)
-    said = _server_says(clean)
+    said = _server_says(clean, secrets)
     message = (
         f"{_request_line(clean)}: {status} {clean.reason or ''}".rstrip()
         + (f" (the server says: {said})" if said else "")
@@ -229,11 +230,12 @@ def without_secrets(response: requests.Response, secrets: Iterable[str] = ()) ->
     clean.status_code = response.status_code
     clean.reason = _printable(scrub(response.reason or "", secrets))
     clean.url = scrub(response.url or "", secrets)
-    clean.encoding = response.encoding
+    # What the server calls it does not count: in UTF-7 or UTF-16 no secret would be found.
+    clean.encoding = "utf-8"
     clean.elapsed = response.elapsed
     clean.headers = _clean_headers(response.headers, secrets)
     body = response._content if isinstance(response._content, bytes) else b""
-    text = body[:MAX_ERROR_BODY].decode("utf-8", "replace")
+    text = body[:MAX_ERROR_BODY].decode("utf-8", "replace").replace("\0", "")
     clean._content = scrub(text, secrets).encode()
     if response.request is not None:
         asked = requests.PreparedRequest()
@@ -299,7 +301,7 @@ def _advice_for_class(status: int) -> str:
     return "The server does not accept this request."
 
 
-def _server_says(response: requests.Response) -> str:
+def _server_says(response: requests.Response, secrets: Iterable[str]) -> str:
     """Return what the body of an error says, on one line and shortened."""
     body = response.content
     if not body or is_html(response, body):
@@ -307,7 +309,9 @@ def _server_says(response: requests.Response) -> str:
     text = body.decode("utf-8", "replace")
     with contextlib.suppress(ValueError, RecursionError):
         text = _message_in(json.loads(text)) or text
-    text = " ".join(_printable(text).split())
+    # Once more, because JSON may have hidden something; and before it is cut, because half a secret
+    # is still a secret.
+    text = scrub(" ".join(_printable(text).split()), secrets)
     return text if len(text) <= MAX_EXCERPT else f"{text[:MAX_EXCERPT]}…"
 
 

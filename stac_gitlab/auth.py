@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 
@@ -27,7 +27,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
 )
 
-__all__ = ["Credentials", "Origin", "Token", "TokenSource", "scrub"]
+__all__ = ["Credentials", "Origin", "Token", "TokenSource", "masked", "scrub"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,9 @@ _USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]+@")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _TOKEN_SHAPE = re.compile(r"\bgl[a-z]{2,6}-[\w.-]{8,}")
 
+# What an escape begins with, in a URL, in JSON and in HTML.
+_ESCAPE_SIGNS = ("%", "\\u", "&#")
+
 # Shorter values are words rather than secrets: masking every "a" of a message helps nobody.
 _SHORTEST_SECRET = 4
 
@@ -113,14 +116,33 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
         text: A URL, a header, a server's answer, an error message.
         secrets: Values that are known to be secret and are masked wherever they stand.
     """
-    # The longest first: one secret may be the beginning of another.
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, MASK).replace(quote(secret, safe=""), MASK)
+    text = masked(text, (secret for secret in secrets if len(secret) >= _SHORTEST_SECRET))
     text = _USER_INFO.sub(f"{MASK}@", text)
     text = _SECRET_PARAMETER.sub(rf"\1\2{MASK}", text)
     text = _BEARER.sub(rf"\1 {MASK}", text)
     return _TOKEN_SHAPE.sub(MASK, text)
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Mask `secrets` in `text`, also where their characters are escaped."""
+    is_escaped = any(sign in text for sign in _ESCAPE_SIGNS)
+    # The longest first: one secret may be the beginning of another.
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+        if is_escaped:
+            text = _spellings(secret).sub(MASK, text)
+    return text
+
+
+@functools.lru_cache(maxsize=64)
+def _spellings(secret: str) -> re.Pattern[str]:
+    """Return what finds a secret although it is escaped for a URL (also twice), JSON or HTML."""
+    spelled = (
+        rf"(?:{re.escape(char)}|(?i:%(?:25)*{ord(char):02x}|\\+u{ord(char):04x}"
+        rf"|&\#(?:0*{ord(char)}|x0*{ord(char):x});))"
+        for char in secret
+    )
+    return re.compile("".join(spelled))
 
 
 class Origin(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
-from stac_gitlab.auth import MASK, scrub
+from stac_gitlab.auth import masked, scrub
 from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.limits import Limits
 from stac_gitlab.sharinghub import strip_token
@@ -33,7 +33,12 @@ _TOO_DEEP = "JSON that is nested too deeply to be read."
 _USUAL = Limits()
 
 # The parameter, quoted or not, in lower case; or an escape of JSON that may hide it.
-_TOKEN_TRACES = (b"gitlab_token", b"gitlab%5ftoken", b"\\u00", b"\\/")
+_TOKEN_TRACES = (b"gitlab_token", b"gitlab%5ftoken", b"\\u00", b"\\/", b"&#")
+
+# The escape of a character that no URL has to escape. A token consists of such.
+_NEEDLESS_ESCAPE = re.compile(
+    rb"%(?:25)*(?:2[DdEe]|3\d|4[1-9A-Fa-f]|5[\dAaFf]|6[1-9A-Fa-f]|7[\dAaEe])"
+)
 
 # Links that pystac follows by itself. An empty one is a ValueError from its depths.
 _FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
@@ -167,8 +172,11 @@ def without_tokens(
     """
     known = _long_enough(secrets)
     lowered = body.lower()
-    traces = any(trace in lowered for trace in _TOKEN_TRACES)
-    if not traces and not any(secret.encode() in body for secret in known):
+    traces = any(trace in lowered for trace in _TOKEN_TRACES) or _NEEDLESS_ESCAPE.search(body)
+    if not traces and not any(
+        secret.encode() in body or quote(secret, safe="").encode().lower() in lowered
+        for secret in known
+    ):
         return document
     try:
         cleaned: dict[str, Any] = _cleaned(document, known)
@@ -184,15 +192,11 @@ def text_without_tokens(text: str, secrets: Iterable[str]) -> str:
 
 def _long_enough(secrets: Iterable[str]) -> tuple[str, ...]:
     # Shorter values occur by accident, and a document must not be changed by accident.
-    long_enough = [secret for secret in secrets if len(secret) >= 8]
-    return tuple(dict.fromkeys([*long_enough, *(quote(s, safe="") for s in long_enough)]))
+    return tuple(secret for secret in secrets if len(secret) >= 8)
 
 
 def _cleaned_text(text: str, secrets: tuple[str, ...]) -> str:
-    text = strip_token(text)
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text
+    return masked(strip_token(text), secrets)
 
 
 def _cleaned(value: Any, secrets: tuple[str, ...]) -> Any:

@@ -37,6 +37,7 @@ from stac_gitlab.auth import (
     HARMLESS_HEADERS,
     Credentials,
     Origin,
+    masked,
     scrub,
 )
 from stac_gitlab.dialect import Dialect
@@ -227,7 +228,7 @@ class GitLabSession(requests.Session):
             return None
         target = strip_token(target)
         leads_away = not self.credentials.allows(urljoin(resp.url, target))
-        if leads_away and any(secret in target for secret in self.credentials.secrets()):
+        if leads_away and masked(target, self.credentials.secrets()) != target:
             raise requests.exceptions.InvalidURL("a redirect that holds a secret of ours")
         return target
 

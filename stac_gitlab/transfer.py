@@ -565,12 +565,15 @@ class _Reception:
     def _refuse_page(self, response: requests.Response, start: bytes) -> None:
         if self._source.may_be_html or not is_html(response, start):
             return
-        raise error_for_page(
+        error = error_for_page(
             response,
             start,
             secrets=self._session.credentials.secrets(),
             wanted=f"the file {shown(self._source.key)}",
         )
+        # The page may repeat the token, and whatever prints a traceback may show its locals.
+        del start
+        raise error
 
     def _checked(self, digest: bytes | None, *, framed: bool) -> Received:
         source, size = self._source, self._part.size

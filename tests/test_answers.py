@@ -7,6 +7,7 @@ import pickle
 import ssl
 import time
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import requests
@@ -325,6 +326,25 @@ def test_a_shown_response_has_everything_but_the_secrets() -> None:
     assert dict(clean.request.headers) == {"X-Own": "has a ***", "Accept": "*"}
     assert (clean.status_code, clean.reason, clean.history) == (400, answer.reason, [])
     assert b"canary" not in pickle.dumps(clean)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (rb'{"detail": "\u0067lpat\u002dsecret-token"}', "application/json"),
+        (rb'{"detail": "' + b"x" * 290 + rb' \u0067lpat\u002dsecret-token"}', "application/json"),
+        (b"glpat%2Dsecret-token", "text/plain"),
+        (b"+AGc-lpat-secret-token", "text/plain; charset=utf-7"),
+        ("glpat-secret-token".encode("utf-16-le"), "text/plain; charset=utf-16-le"),
+        (b"glpat\\x2dsecret-token", "text/plain; charset=unicode_escape"),
+    ],
+)
+def test_no_spelling_hides_a_secret_in_a_body(body: bytes, kind: str) -> None:
+    answer = response(400, body, {"content-type": kind})
+    answer.encoding = requests.utils.get_encoding_from_headers(answer.headers)
+    error = error_for_status(answer, secrets=["glpat-secret-token"])
+    for text in (str(error), error.response.text, unquote(error.response.text)):
+        assert "glpat-s" not in text
 
 
 def test_the_original_response_is_left_alone() -> None:

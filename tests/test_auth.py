@@ -406,6 +406,22 @@ def test_a_known_secret_is_masked_wherever_it_stands(text: str) -> None:
     assert "***" in masked
 
 
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "%67lpat%2Dsecret",
+        "glpat%2dsecret",
+        "glpat%252Dsecret",
+        "%67%6C%70%61%74%2D%73%65%63%72%65%74",
+        r"\u0067lpat-secret",
+        r"glpat\\u002Dsecret",
+        "&#103;lpat&#x2D;secret",
+    ],
+)
+def test_a_secret_is_masked_however_it_is_escaped(spelled: str) -> None:
+    assert scrub(f"a {spelled} b", ["glpat-secret"]) == "a *** b"
+
+
 def test_a_secret_is_masked_in_its_quoted_form_too() -> None:
     assert scrub("x?t=a%2Fb%2Bc%3D%3D&y=1", ["a/b+c=="]) == "x?t=***&y=1"
 

@@ -154,6 +154,16 @@ def test_a_secret_that_needs_escapes_is_masked_in_every_spelling() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "spelled", ["%67lpat%2Dsecret-token", "glpat%252dsecret-token", "&#x67;lpat&#45;secret-token"]
+)
+def test_a_secret_is_masked_although_nothing_in_it_needs_an_escape(spelled: str) -> None:
+    body = json.dumps({"a": f"https://hub.example.org/x?t={spelled}"}).encode()
+    assert without_tokens(parsed(body), body, ["glpat-secret-token"], url=URL) == {
+        "a": "https://hub.example.org/x?t=***"
+    }
+
+
 def test_a_token_parameter_behind_json_escapes_is_removed() -> None:
     body = rb'{"a": "https:\/\/h\/f?\u0067itlab\u005ftoken=abc&b=1"}'
     assert without_tokens(parsed(body), body, [], url=URL) == {"a": "https://h/f?b=1"}

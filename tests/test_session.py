@@ -1535,10 +1535,14 @@ def test_the_scrubbed_response_is_still_of_use(
     assert http.client.responses[response.status_code] == response.reason
 
 
+@pytest.mark.parametrize("spelled", [TOKEN, f"%{ord(TOKEN[0]):x}{TOKEN[1:]}"])
 def test_a_redirect_that_would_carry_our_token_away_is_not_followed(
-    server: LoopbackServer, other_server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    spelled: str,
+    server: LoopbackServer,
+    other_server: LoopbackServer,
+    session_for: Callable[..., GitLabSession],
 ) -> None:
-    away = f"{other_server.url}/x?private_token={TOKEN}"
+    away = f"{other_server.url}/x?private_token={spelled}"
     server.route("/x", b"", status=302, headers={"Location": away})
     with pytest.raises(InvalidResponseError, match="a redirect that holds a secret of ours") as e:
         fetch(session_for(server.url), f"{server.url}/x")
