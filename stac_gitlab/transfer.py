@@ -29,6 +29,7 @@ from stac_gitlab.body import (
     BrokenBodyError,
     content_length,
     is_decodable,
+    is_well_framed,
 )
 from stac_gitlab.errors import (
     ChecksumMismatchError,
@@ -315,12 +316,12 @@ class _Reception:
 
     def _fits(self, notes: Mapping[str, Any]) -> bool:
         """Tell whether a validator or a checksum can prove that a leftover is of this content."""
-        promised = self._source.checksum
+        promised, validator = self._source.checksum, notes.get("validator")
         return (
             notes.get("source") == digest_of(self._url)
             and isinstance(notes.get("total"), int)
             and (
-                isinstance(notes.get("validator"), str)
+                (isinstance(validator, str) and validator.isascii() and validator.isprintable())
                 or (
                     self._verify and promised is not None and notes.get("checksum") == str(promised)
                 )
@@ -331,7 +332,9 @@ class _Reception:
         """Bring everything into the state in which an earlier run left it."""
         self._called = self._validator = notes.get("validator")
         self._total = notes["total"]
-        self._checksum = _checksum_from(notes.get("checksum")) if self._verify else None
+        # What is promised now counts: the notes may be of a time when nothing was, or anyone's.
+        checksum = self._source.checksum or _checksum_from(notes.get("checksum"))
+        self._checksum = checksum if self._verify else None
         # The last byte is asked for in any case: the answer proves that the rest is right.
         self._part.cut(max(0, min(self._part.size, notes["total"] - 1)))
         hashing = self._hashing = self._new_hashing()
@@ -426,15 +429,22 @@ class _Reception:
         encoded = is_encoded(response)
         self._total = total
         called = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        secrets = self._session.credentials.secrets()
-        # It is written to the disk, and a server may have put there whatever it was sent.
-        self._called = None if called is None or scrub(called, secrets) != called else called
+        # It is written to the disk and sent back, and a server may have put anything there.
+        self._called = called if self._is_sound(called) else None
         # Only a strong ETag, or a date, promises that two parts belong together.
         weak = encoded or (self._called or "").startswith("W/")
         self._validator = None if weak else self._called
         self._checksum = self._expected_checksum(response) if self._verify else None
         self._hashing = self._new_hashing()
         self._part.describe(None if encoded else self._notes())
+
+    def _is_sound(self, validator: str | None) -> bool:
+        """Tell whether a validator can be kept, and sent back as a header."""
+        return (
+            validator is not None
+            and validator.isprintable()
+            and scrub(validator, self._session.credentials.secrets()) == validator
+        )
 
     def _new_hashing(self) -> Hashing:
         if self._hashing is not None:
@@ -474,6 +484,11 @@ class _Reception:
                 f"undone here ({response.headers['Content-Encoding']!r}), although none was asked "
                 "for."
             )
+        if not is_well_framed(response):
+            raise DownloadError(
+                f"{shown(self._source.key)}: the server does not say clearly where the file ends "
+                "(its headers Content-Length and Transfer-Encoding)."
+            )
         hashing = self._hashing
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")
@@ -483,6 +498,7 @@ class _Reception:
         if self._segments > 1 and total is not None and span is not None and span.stop < total:
             self._take_in_segments(response, span, total)
             return True
+        most = self._source.size if total is None else total
         body = Body(response, url=self._url, session=self._session)
         for count in body.into(lambda: hashing.buffer):
             before = self._part.size
@@ -492,16 +508,17 @@ class _Reception:
                 self._check_beginning(response, bytes(hashing.buffer[: min(count, _PAGE_START)]))
             elif before < _POINTER_SIZE:
                 self._check_beginning(response, self._part.beginning(_PAGE_START))
+            if most is not None and self._part.size > most:
+                raise IncompleteDownloadError(
+                    f"{shown(self._source.key)}: more than the {most} bytes came that were "
+                    "announced."
+                )
             hashing.feed(count)
             self._on_bytes(self._part.size, total)
         if total is not None and self._part.size < total:
             raise BrokenBodyError(
                 f"{shown(self._source.key)}: the connection ended after {self._part.size} of "
                 f"{total} bytes. Try again."
-            )
-        if total is not None and self._part.size > total:
-            raise IncompleteDownloadError(
-                f"{shown(self._source.key)}: more than the announced {total} bytes came."
             )
         return body.is_framed
 

@@ -443,6 +443,30 @@ def test_a_damaged_leftover_is_found_by_the_checksum_and_started_anew(
     assert leftovers_in(tmp_path) == []
 
 
+def test_a_leftover_from_when_nothing_was_promised_is_held_to_what_is_promised_now(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    cut_run(server, one_file(server, ServedFile(BIG)), tmp_path)
+    [part] = [name for name in leftovers_in(tmp_path) if name.endswith(".part")]
+    (tmp_path / part).write_bytes(bytes(HALF))
+    item = one_file(server, ServedFile(BIG), **{"file:checksum": multihash_of(BIG)})
+    downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path) == {"a": BIG}
+
+
+@pytest.mark.parametrize("validator", ['"one"\r\nX-Evil: 1', '"\u20ac"', '"\0"'])
+def test_a_leftover_with_a_validator_that_no_server_sent_is_not_continued(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, validator: str
+) -> None:
+    item = one_file(server, ServedFile(BIG))
+    cut_run(server, item, tmp_path)
+    [notes] = tmp_path.glob("*.json")
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), "validator": validator}))
+    assert downloader.download_assets(item, tmp_path)["a"].status == "downloaded"
+    assert files_in(tmp_path) == {"a": BIG}
+    assert leftovers_in(tmp_path) == []
+
+
 def test_leftovers_that_cannot_be_removed_do_not_cost_the_file(
     server: LoopbackServer,
     downloader: STACDownloader,

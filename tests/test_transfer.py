@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import os
 import random
 import subprocess
@@ -43,6 +44,7 @@ from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from stac_gitlab.transfer import Received, Source, copy_file, receive
+from tests.raw_server import RawServer
 
 BODY = random.Random(1).randbytes(40_000)
 CHANGED = random.Random(2).randbytes(40_000)
@@ -531,6 +533,50 @@ def test_a_length_that_is_no_number_neither_crashes_nor_harms(home: Home, length
         home.assert_there(b"good and old")
     else:
         home.assert_there()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: +5",
+        b"Content-Length: 0_5",
+        b"Content-Length: 5\r\nContent-Length: 19",
+        b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: chunked, chunked",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    ],
+)
+def test_a_body_that_ends_nobody_knows_where_is_no_file(home: Home, head: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n5\r\nlakes\r\n0\r\n\r\nmore"
+    with RawServer(lambda server, connection: server.send(connection, [answer])) as server:
+        home.fails(
+            (DownloadError, InvalidResponseError, NetworkError),
+            "where the file ends|Content-Length",
+            path=f"{server.url}/lakes.bin",
+        )
+
+
+def test_no_more_is_taken_than_the_metadata_promise(home: Home) -> None:
+    endless = itertools.repeat(b"4000\r\n" + bytes(0x4000) + b"\r\n")
+    head = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
+    with RawServer(lambda s, c: s.send(c, itertools.chain(head, endless))) as server:
+        home.fails(
+            IncompleteDownloadError,
+            "more than the 40000 bytes",
+            path=f"{server.url}/lakes.bin",
+            size=40_000,
+        )
+
+
+@pytest.mark.parametrize("etag", ['"on\xe9\x80"', '"one\t"'])
+def test_an_etag_that_cannot_be_sent_back_is_not(home: Home, etag: str) -> None:
+    beginning = f"HTTP/1.1 200 OK\r\nETag: {etag}\r\nContent-Length: 9\r\n\r\nlake"
+    whole = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nlakes.bin"
+    answers = iter([beginning.encode("latin-1"), whole.encode()])
+    with RawServer(lambda s, c: s.send(c, [next(answers)])) as server:
+        home.bring(f"{server.url}/lakes.bin")
+        assert b"If-Range" not in server.requests[1]
+    home.assert_there(b"lakes.bin")
 
 
 BAD_CHUNKS = {
