@@ -11,6 +11,7 @@ object to pystac, whose own behaviour they extend and never replace:
   one after the other;
 - ``STACObject.from_file`` lets every object keep its reader, returns the Collection that
   ``Catalog.from_file`` was pointed at, and explains what pystac refuses;
+- ``normalize_hrefs``, and so ``normalize_and_save``, finds out first whether the tree has an end;
 - ``clone``, and so ``full_copy`` and ``map_items``, keep the reader;
 - ``ItemCollection.from_file`` lets its items keep their reader, and explains likewise;
 - ``StacIO.set_default(GitLabStacIO)`` makes one reader, where pystac would make one a call, each
@@ -23,7 +24,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pystac
 from pystac.item_collection import ItemCollection
@@ -33,7 +34,7 @@ from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
 
 from stac_gitlab.arguments import expect, whole_number
 from stac_gitlab.auth import scrub
-from stac_gitlab.errors import InvalidRequestError, STACGitLabError
+from stac_gitlab.errors import InvalidRequestError, InvalidResponseError, STACGitLabError
 from stac_gitlab.sharinghub import strip_token
 from stac_gitlab.stac_io import (
     GitLabStacIO,
@@ -51,6 +52,9 @@ logger = logging.getLogger(__name__)
 # Servers offer the items endpoint in several formats; these are the ones with STAC in them.
 _ITEMS_MEDIA_TYPES = frozenset({"", "application/geo+json", "application/json"})
 
+MAX_LEVELS = 100
+"""How many catalogs may stand above another. Python ends what calls itself 1000 times."""
+
 _MARK = "_stac_gitlab_hook"
 
 LinkOrder = Callable[[list[Link]], list[Link]]
@@ -64,6 +68,11 @@ def install() -> None:
         (pystac.Catalog, "get_child", _get_child(pystac.Catalog.get_child)),
         (STACObject, "from_file", _from_file(STACObject.from_file)),
         (ItemCollection, "from_file", _items_from_file(ItemCollection.from_file)),
+        (
+            pystac.Catalog,
+            "normalize_hrefs",
+            _normalize_hrefs(pystac.Catalog.normalize_hrefs),
+        ),
         (pystac.StacIO, "set_default", _set_default(pystac.StacIO.set_default)),
         *((owner, "clone", _clone(owner.clone)) for owner in _CLONED),
     )
@@ -161,10 +170,11 @@ def _get_stac_objects(
     modify_links: LinkOrder | None = None,
 ) -> Iterable[STACObject]:
     seen: set[str | None] = set()
+    stac_io = reader_of(self)
     for found in STACObject.get_stac_objects(self, rel, typ, modify_links):
         seen.add(found.id)
-        yield found
-    stac_io = reader_of(self)
+        if stac_io is None or _is_rightly_there(found, rel, self, stac_io):
+            yield found
     if stac_io is None:
         return
     if rel == pystac.RelType.ITEM:
@@ -177,6 +187,68 @@ def _get_stac_objects(
     for found in more:
         if found.id not in seen and (typ is None or isinstance(found, typ)):
             yield found
+
+
+def _is_rightly_there(
+    found: STACObject, rel: str | pystac.RelType, catalog: pystac.Catalog, stac_io: GitLabStacIO
+) -> bool:
+    """Tell whether what a link of a catalog leads to may be gone on with.
+
+    Raises:
+        InvalidResponseError: If it is no catalog where one is linked, or one that a walk would
+            never come out of.
+    """
+    if rel == pystac.RelType.ITEM and not isinstance(found, pystac.Item):
+        stac_io.report_bad_item(_misplaced(found, "an item"), found.id)
+        return False
+    if rel == pystac.RelType.CHILD:
+        if not isinstance(found, pystac.Catalog):
+            raise _misplaced(found, "a catalog or collection")
+        _check_line(found, catalog)
+    return True
+
+
+def _misplaced(found: STACObject, wanted: str) -> InvalidResponseError:
+    shown = scrub(found.get_self_href() or "")
+    return InvalidResponseError(
+        f"{shown}: {type(found).__name__} {found.id!r} came where a link promises {wanted}. "
+        "Whoever maintains the catalog has to mend it.",
+        url=shown,
+    )
+
+
+def _check_line(child: pystac.Catalog, parent: pystac.Catalog) -> None:
+    """Check that a child is none of its own ancestors, of which there is an end.
+
+    pystac walks down by functions that call themselves, and up to the end.
+    """
+    above: Any = parent
+    for _ in range(MAX_LEVELS):
+        if above is child or _place_of(above) == _place_of(child) is not None:
+            problem = "is listed below itself"
+            break
+        link = above.get_single_link(pystac.RelType.PARENT)
+        if link is None or not link.is_resolved():
+            return
+        above = link.target
+    else:
+        problem = f"stands below more than {MAX_LEVELS} catalogs"
+    href = child.get_self_href()
+    for link in parent.get_links(pystac.RelType.CHILD):
+        if href is not None and link.is_resolved() and link.target is child:
+            link.target = href
+    child.set_parent(None)
+    shown = scrub(href or "")
+    raise InvalidResponseError(
+        f"{shown}: {child.id!r} {problem}, so that a walk through the catalog would not end. "
+        "Whoever maintains it has to mend it.",
+        url=shown,
+    )
+
+
+def _place_of(catalog: pystac.Catalog) -> str | None:
+    href = catalog.get_self_href()
+    return None if href is None else href.partition("#")[0]
 
 
 def _items(catalog: pystac.Catalog, stac_io: GitLabStacIO, url: str) -> Iterator[pystac.Item]:
@@ -223,7 +295,7 @@ def _collections(catalog: pystac.Catalog, stac_io: GitLabStacIO) -> Iterator[pys
     if url is None:
         return
     for document in stac_io.list_collections(url):
-        yield _placed(collection_of(document, stac_io, url), catalog)
+        yield _placed(collection_of(document, stac_io, url), catalog, url)
 
 
 def collection_of(document: dict[str, Any], stac_io: GitLabStacIO, url: str) -> pystac.Collection:
@@ -235,13 +307,19 @@ def collection_of(document: dict[str, Any], stac_io: GitLabStacIO, url: str) -> 
     return collection
 
 
-def _placed(collection: pystac.Collection, parent: pystac.Catalog) -> pystac.Collection:
+def _placed(collection: pystac.Collection, parent: pystac.Catalog, url: str) -> pystac.Collection:
     """Return a collection as a child of `parent`: the one that is known, or else this one."""
+    if collection.get_self_href() is None:
+        # Its key would be the ids of all its ancestors, for which pystac follows parent links.
+        collection.set_self_href(f"{url.partition('?')[0].rstrip('/')}/{quote(str(collection.id))}")
+    _check_line(collection, parent)
     collection.set_parent(parent)
     root = parent.get_root()
     if root is not None:
         # As pystac does with what a link resolves to: one object for one href.
-        collection = cast("pystac.Collection", root._resolved_objects.get_or_cache(collection))
+        known = root._resolved_objects.get_or_cache(collection)
+        if isinstance(known, pystac.Collection):
+            collection = known
         collection.set_root(root)
         collection.set_parent(parent)
     return collection
@@ -390,7 +468,7 @@ def _collection_by_id(
     href, document = answer
     if document.get("id") != collection_id or document.get("type") != "Collection":
         return None
-    return _placed(collection_of(document, stac_io, href), catalog)
+    return _placed(collection_of(document, stac_io, href), catalog, collections_url)
 
 
 # -- from_file ------------------------------------------------------------------------------
@@ -437,6 +515,31 @@ def _items_from_file(stock: Any) -> Callable[..., Any]:
 
     from_file.__doc__ = stock.__doc__
     return from_file
+
+
+# -- normalize_hrefs ------------------------------------------------------------------------
+
+
+def _normalize_hrefs(stock: Callable[..., None]) -> Callable[..., None]:
+    def normalize_hrefs(
+        self: pystac.Catalog, root_href: str, strategy: Any = None, skip_unresolved: bool = False
+    ) -> None:
+        if reader_of(self) is not None and not skip_unresolved:
+            _check_tree(self)
+        stock(self, root_href, strategy, skip_unresolved)
+
+    normalize_hrefs.__doc__ = stock.__doc__
+    return normalize_hrefs
+
+
+def _check_tree(catalog: pystac.Catalog) -> None:
+    """Follow the links of a catalog to the last, as pystac does it by itself here."""
+    for link in catalog.get_links(pystac.RelType.CHILD):
+        child = link.resolve_stac_object(root=catalog.get_root()).target
+        stac_io = reader_of(catalog)
+        if stac_io is not None:
+            _is_rightly_there(cast("STACObject", child), pystac.RelType.CHILD, catalog, stac_io)
+        _check_tree(cast("pystac.Catalog", child))
 
 
 # -- clone ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -962,3 +963,122 @@ def test_a_clone_keeps_the_reader() -> None:
         assert [item.id for item in collection.clone().get_items()] == [
             item.id for item in collection.get_items()
         ]
+
+
+# -- catalogs without an end ----------------------------------------------------------------------
+
+
+def catalog_at(server: LoopbackServer, path: str, *links: tuple[str, str]) -> dict[str, Any]:
+    document = {
+        "type": "Catalog",
+        "stac_version": "1.0.0",
+        "id": path.strip("/"),
+        "description": "One of many",
+        "links": [{"rel": rel, "href": f"{server.url}{href}"} for rel, href in links],
+    }
+    server.route(path, document)
+    return document
+
+
+def lead_in_circles(server: LoopbackServer, how: str) -> pystac.Catalog:
+    if how == "itself":
+        catalog_at(server, "/a", ("child", "/a"), ("root", "/a"))
+    elif how == "its parent":
+        catalog_at(server, "/a", ("child", "/b"), ("root", "/a"))
+        catalog_at(server, "/b", ("child", "/a"), ("parent", "/a"), ("root", "/a"))
+    elif how == "roots that change":
+        catalog_at(server, "/a", ("child", "/b"), ("root", "/b"), ("parent", "/b"))
+        catalog_at(server, "/b", ("child", "/a"), ("root", "/a"), ("parent", "/a"))
+    elif how == "a list of itself":
+        catalog_at(server, "/a", ("data", "/list"))
+        listed = {**COLLECTION, "id": "c"}
+        itself = [{"rel": "self", "href": f"{server.url}/a"}]
+        server.route("/list", {"collections": [{**listed, "links": itself}, listed], "links": []})
+    else:
+        for level in range(300):
+            catalog_at(server, f"/a{level}", ("child", f"/a{level + 1}"))
+        catalog_at(server, "/a", ("child", "/a0"))
+    return pystac.Catalog.from_file(f"{server.url}/a")
+
+
+COLLECTION: dict[str, Any] = {
+    "type": "Collection",
+    "stac_version": "1.0.0",
+    "description": "One of many",
+    "license": "MIT",
+    "extent": {
+        "spatial": {"bbox": [[0, 0, 1, 1]]},
+        "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]},
+    },
+    "links": [],
+}
+WALKS: dict[str, Callable[[pystac.Catalog], Any]] = {
+    "get_items": lambda catalog: list(catalog.get_items(recursive=True)),
+    "get_child": lambda catalog: catalog.get_child("none", recursive=True),
+    "walk": lambda catalog: list(catalog.walk()),
+    "full_copy": lambda catalog: (catalog.fully_resolve(), catalog.full_copy()),
+    "materialize": materialize,
+    "save": lambda catalog: catalog.normalize_and_save("unused", "SELF_CONTAINED"),
+}
+
+
+CIRCLES = ("itself", "its parent", "roots that change", "a list of itself", "no end")
+# Saving goes by links, and there is none to what is listed.
+HARMLESS = ("a list of itself", "save")
+
+
+@pytest.mark.parametrize(
+    ("how", "walk"),
+    [(how, walk) for how in CIRCLES for walk in WALKS if (how, walk) != HARMLESS],
+)
+def test_a_catalog_that_has_no_end_is_an_error(
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    how: str,
+    walk: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pystac.StacIO.set_default(stac_io)
+    with pytest.raises(InvalidResponseError, match="would not end"):
+        WALKS[walk](lead_in_circles(server, how))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_catalog_may_be_as_deep_as_pystac_can_go(
+    server: LoopbackServer, stac_io: GitLabStacIO, tmp_path: Path
+) -> None:
+    pystac.StacIO.set_default(stac_io)
+    for level in range(pystac_hooks.MAX_LEVELS):
+        catalog_at(server, f"/{level}", ("child", f"/{level + 1}"), ("root", "/0"))
+    catalog_at(server, f"/{pystac_hooks.MAX_LEVELS}", ("root", "/0"))
+    catalog = pystac.Catalog.from_file(f"{server.url}/0")
+    assert len(list(catalog.walk())) == pystac_hooks.MAX_LEVELS + 1
+    assert list(catalog.get_items(recursive=True)) == []
+    catalog.full_copy().normalize_hrefs(str(tmp_path))
+
+
+@pytest.mark.parametrize("rel", ["item", "child"])
+def test_a_link_that_leads_to_something_else_is_told(
+    server: LoopbackServer, stac_io: GitLabStacIO, rel: str
+) -> None:
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "lakes",
+        "geometry": None,
+        "properties": {"datetime": "2020-01-01T00:00:00Z"},
+        "links": [],
+        "assets": {},
+    }
+    server.route("/item", item)
+    catalog_at(server, "/catalog")
+    catalog_at(server, "/a", (rel, "/item" if rel == "child" else "/catalog"))
+    catalog = pystac.Catalog.from_file(f"{server.url}/a", stac_io=stac_io)
+    if rel == "item":
+        with pytest.warns(UnreadableItemWarning, match="Catalog 'catalog' came"):
+            assert list(catalog.get_items()) == []
+    else:
+        with pytest.raises(InvalidResponseError, match="Item 'lakes' came"):
+            list(catalog.get_children())
