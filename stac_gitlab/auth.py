@@ -306,13 +306,22 @@ def hidden(token: TokenSource | Token) -> Token | Callable[[], str | None] | Non
         del token
 
 
+class _Values(frozenset[str]):
+    """Secrets that a traceback with locals can show without harm."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} secrets>"
+
+
 class _Secrets:
-    """Secrets that a debugger, or a traceback with locals, can show without harm."""
+    """Secrets that a debugger, which looks into sets as well, can show without harm."""
 
     __slots__ = ("values",)
 
-    def __init__(self, values: frozenset[str] = frozenset()) -> None:
-        self.values = values
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self.values = _Values(values)
 
 
 TokenHeader = Callable[[Token], tuple[str, str]]

@@ -34,7 +34,12 @@ from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
 
 from stac_gitlab.arguments import expect, whole_number
 from stac_gitlab.auth import scrub
-from stac_gitlab.errors import InvalidRequestError, InvalidResponseError, STACGitLabError
+from stac_gitlab.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    InvalidResponseError,
+    STACGitLabError,
+)
 from stac_gitlab.sharinghub import strip_token
 from stac_gitlab.stac_io import (
     GitLabStacIO,
@@ -311,7 +316,8 @@ def _placed(collection: pystac.Collection, parent: pystac.Catalog, url: str) -> 
     """Return a collection as a child of `parent`: the one that is known, or else this one."""
     if collection.get_self_href() is None:
         # Its key would be the ids of all its ancestors, for which pystac follows parent links.
-        collection.set_self_href(f"{url.partition('?')[0].rstrip('/')}/{quote(str(collection.id))}")
+        home = f"{url.partition('?')[0].rstrip('/')}/{quote(str(collection.id))}"
+        collection.add_link(Link.self_href(home))
     _check_line(collection, parent)
     collection.set_parent(parent)
     root = parent.get_root()
@@ -575,4 +581,7 @@ def _set_default(stock: Any) -> Callable[..., Any]:
 def _absolute(href: Any) -> str:
     # What an object was read from becomes its self link.
     href = strip_token(make_posix_style(href))
-    return href if is_absolute_href(href) else make_absolute_href(href)
+    try:
+        return href if is_absolute_href(href) else make_absolute_href(href)
+    except ValueError as error:
+        raise ConfigurationError(f"{scrub(ascii(href))}: not a URL ({error}).") from None

@@ -646,8 +646,12 @@ def _local_path(href: str) -> str:
 
 
 def _read_local(href: str) -> bytes:
-    with open(_local_path(href), "rb") as file:
-        return file.read()
+    path = _local_path(href)
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except ValueError as error:
+        raise ConfigurationError(f"{path!a}: no file can have such a name ({error}).") from None
 
 
 def _write_whole(name: str, content: bytes) -> None:

@@ -560,3 +560,10 @@ def test_a_header_that_is_no_credential_does_not_silence_the_token_of_the_enviro
     credentials.headers = {"X-Team": "lakes"}
     assert sent_to(credentials, HUB) == {"X-Team": "lakes", "X-Gitlab-Token": TOKEN}
     assert "lakes" not in credentials.secrets()
+
+
+def test_secrets_in_the_locals_of_a_frame_are_not_shown() -> None:
+    credentials = Credentials("glpat-secret", base_url="https://hub.example.org")
+    credentials.token()
+    assert credentials.secrets() == {"glpat-secret"}
+    assert repr(credentials.secrets()) == "<1 secrets>"

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -113,6 +114,28 @@ def test_a_closed_reader_opens_again_when_it_is_used(server: LoopbackServer) -> 
 
 
 # -- remote reading -------------------------------------------------------------------------
+
+
+def test_the_frames_of_an_error_over_a_local_file_show_no_token(
+    stac_io: GitLabStacIO, tmp_path: Path
+) -> None:
+    stac_io.credentials.token()
+    (tmp_path / "broken.json").write_text("not JSON")
+    with pytest.raises(InvalidResponseError) as caught:
+        pystac.Item.from_file(str(tmp_path / "broken.json"), stac_io=stac_io)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert TOKEN not in "".join(shown.format())
+
+
+@pytest.mark.parametrize("href", ["http://[::1", "http://\u2100/item.json", "a\0b", "a\ud800"])
+def test_an_href_that_cannot_be_one_is_the_callers_mistake(
+    stac_io: GitLabStacIO, href: str
+) -> None:
+    for read in (stac_io.read_text, stac_io.read_json, stac_io.read_stac_object):
+        with pytest.raises(ConfigurationError):
+            read(href)
+    with pytest.raises(ConfigurationError):
+        pystac.Item.from_file(href, stac_io=stac_io)
 
 
 def test_a_link_is_read_with_its_method_headers_and_body(
