@@ -21,10 +21,20 @@ from pystac.utils import safe_urlparse
 
 from stac_gitlab.errors import InvalidResponseError
 
-__all__ = ["REMOTE_FILE", "check_is_followable", "confine", "confined_schema", "is_local_path"]
+__all__ = [
+    "FOLLOWED",
+    "REMOTE_FILE",
+    "check_is_followable",
+    "confine",
+    "confined_schema",
+    "is_local_path",
+]
 
 REMOTE_FILE = "remote-file://refused/"
 """Stands before an href that was found in a remote document and names a file. Nothing opens it."""
+
+FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
+"""The relations of links that pystac follows by itself. An empty one is an error."""
 
 # What may list documents inside a document.
 _LISTS = ("features", "collections")
@@ -118,8 +128,12 @@ def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
     )
     for link in links:
         href = link.get("href")
-        if isinstance(href, str) and href and not _is_web(href):
-            keep = stands_remote and link.get("rel") != "self"
+        rel = link.get("rel")
+        if href == "" and isinstance(rel, str) and rel not in FOLLOWED:
+            # It means the document itself; pystac cannot copy a link without a target.
+            link["href"] = url
+        elif isinstance(href, str) and href and not _is_web(href):
+            keep = stands_remote and rel != "self"
             link["href"] = _confined(href, url, keep_relative=keep)
     named = holder.get("stac_extensions")
     extensions: list[Any] = named if isinstance(named, list) else []

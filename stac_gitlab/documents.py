@@ -13,6 +13,7 @@ from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from stac_gitlab.auth import masked, scrub
+from stac_gitlab.confinement import FOLLOWED
 from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.limits import Limits
 from stac_gitlab.sharinghub import strip_token
@@ -39,9 +40,6 @@ _TOKEN_TRACES = (b"gitlab_token", b"gitlab%5ftoken", b"\\u00", b"\\/", b"&#")
 _NEEDLESS_ESCAPE = re.compile(
     rb"%(?:25)*(?:2[DdEe]|3\d|4[1-9A-Fa-f]|5[\dAaFf]|6[1-9A-Fa-f]|7[\dAaEe])"
 )
-
-# Links that pystac follows by itself. An empty one is a ValueError from its depths.
-_FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
 
 
 def parse_json(
@@ -245,6 +243,8 @@ def _check(document: dict[str, Any]) -> None:
         return
     _expect(document, "stac_version", str)
     _expect(document, "id", (str, int))
+    if isinstance(document["id"], bool):
+        raise _BrokenFieldError("id is a truth value")
     _check_id(str(document["id"]))
     _expect(document, "stac_extensions", list, optional=True)
     _check_links(document, optional=kind == "Feature")
@@ -293,7 +293,7 @@ def _check_links(document: dict[str, Any], *, optional: bool) -> None:
         _expect(link, "rel", str, where=f"{where}.")
         _expect(link, "href", str, where=f"{where}.")
         _expect(link, "type", str, optional=True, where=f"{where}.")
-        if not link["href"] and link["rel"] in _FOLLOWED:
+        if not link["href"] and link["rel"] in FOLLOWED:
             raise _BrokenFieldError(f"{where}.href is empty")
         try:
             # pystac turns backslashes round, and takes the path apart once more by itself.
@@ -311,6 +311,11 @@ def _check_assets(document: dict[str, Any]) -> None:
         if not isinstance(asset, dict):
             raise _BrokenFieldError(f"{where} is {_named(asset)}, not an object")
         _expect(asset, "href", str, where=f"{where}.")
+        try:
+            # pystac takes it apart when it writes the item.
+            urlsplit(asset["href"])
+        except ValueError as error:
+            raise _BrokenFieldError(f"{where}.href is no URL ({error})") from None
         _expect(asset, "roles", list, optional=True, where=f"{where}.")
 
 
@@ -332,10 +337,15 @@ def _is_plain_link(link: Any) -> bool:
 
 def _is_plain_asset(asset: Any) -> bool:
     """Tell, quickly, whether an asset is one of the many that there is nothing to say about."""
+    if type(asset) is not dict:
+        return False
+    href = asset.get("href")
     return (
-        type(asset) is dict
-        and type(asset.get("href")) is str
+        type(href) is str
         and type(asset.get("roles", [])) is list
+        and "[" not in href
+        and "]" not in href
+        and href.isascii()
     )
 
 

@@ -442,6 +442,30 @@ def use(found: pystac.STACObject, stac_io: GitLabStacIO, tmp_path: Path) -> None
             downloader.download_assets(found, tmp_path / "x", roles=None, dry_run=True)
 
 
+@pytest.mark.parametrize("href", ["http://[::1", "http://\u2100/a.csv"])
+def test_an_asset_that_stands_at_no_url_is_an_error_that_names_it(
+    href: str, server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    server.route("/item", {**ITEM, "assets": {"a": {"href": href}}})
+    with pytest.raises(InvalidResponseError, match=r"assets\['a'\]\.href is no URL"):
+        pystac.Item.from_file(f"{server.url}/item")
+
+
+def test_a_link_without_a_target_leads_to_its_own_document(
+    server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    links = [*ITEM["links"], {"rel": "about", "href": ""}]
+    server.route("/item", {**ITEM, "links": links})
+    item = pystac.Item.from_file(f"{server.url}/item")
+    assert item.clone().get_links("about")[0].href == f"{server.url}/item"
+
+
+def test_a_truth_value_is_no_id(server: LoopbackServer, stac_io: GitLabStacIO) -> None:
+    server.route("/item", {**ITEM, "id": True})
+    with pytest.raises(InvalidResponseError, match="id is a truth value"):
+        pystac.Item.from_file(f"{server.url}/item")
+
+
 @pytest.mark.parametrize(
     "link",
     [
