@@ -203,7 +203,7 @@ class Batch:
 def _start_of(item: pystac.Item) -> datetime | None:
     try:
         return item.common_metadata.start_datetime
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         # Not a date, whatever it is; an item like that has files all the same.
         return None
 

@@ -35,6 +35,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.hrefs import Locator
 from stac_gitlab.jobs import Job, Overwrite
 from stac_gitlab.names import contained_path, relative_path, shown
+from stac_gitlab.part import part_beside
 from stac_gitlab.plan import Options, Planner, check_space
 from stac_gitlab.progress import ProgressOption, progress_for
 from stac_gitlab.remote_file import open_remote
@@ -267,7 +268,7 @@ class STACDownloader:
         wishes = self._wishes(**options)
         expect("item", item, pystac.Item, wanted="an item")
         chosen = _chosen(item, wishes)
-        name = relative_path(item.id, portable=wishes.portable_names)
+        name = relative_path(str(item.id), portable=wishes.portable_names)
         relative = relative_path(f"{name}.json", portable=wishes.portable_names)
         if output_dir is None:
             output_dir = f"{name.rpartition('/')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -275,8 +276,14 @@ class STACDownloader:
         planner.reserve("the item itself", relative)
         if wishes.dry_run:
             return self._download(item, chosen, planner, wishes)
-        path = contained_path(planner.folder, relative)
-        is_there = path.exists()
+        try:
+            path = contained_path(planner.folder, relative)
+            is_there = path.exists()
+        except OSError as error:
+            raise DownloadError(
+                f"{shown(relative)} cannot be written to {str(planner.folder)!r}: "
+                f"{error.strerror or error}."
+            ) from error
         if is_there and wishes.overwrite == "error":
             raise DownloadError(
                 f"{str(path)!r} exists already. Remove it, or choose another overwrite=."
@@ -431,10 +438,13 @@ class STACDownloader:
         if source:
             copy.add_link(pystac.Link("derived_from", source, media_type="application/geo+json"))
         document = copy.to_dict(include_self_link=False, transform_hrefs=False)
-        secrets = self.stac_io.session.credentials.secrets()
-        text = text_without_tokens(self.stac_io.json_dumps(document), secrets)
+        text = self.stac_io.json_dumps(document)
+        text = text_without_tokens(text, self.stac_io.session.credentials.secrets())
         try:
-            self.stac_io.write_text(path, text)
+            # A link that stands there is replaced, as with the assets: it may lead anywhere.
+            with part_beside(path) as part:
+                part.write(text.encode("utf-8"))
+                part.finish()
         except OSError as error:
             raise DownloadError(
                 f"The assets are there, but the item cannot be written to {str(path)!r}: "

@@ -6,6 +6,7 @@ and a scheme that is not downloaded here is an error that names a tool which can
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,12 @@ class Locator:
         item_url = self_href(item)
         try:
             url = self._url(item, item_url, key, asset)
+            path = _local_path(url) if _is_local(url) else None
+            if path is None:
+                url.encode()
+            elif path.exists() and not path.is_file():
+                # To open a pipe is to wait for somebody to write to it.
+                raise DownloadError(f"{shown(key)}: {str(path)!r} is no plain file.")
         except ValueError as error:
             # What urllib says of an address that it cannot take apart.
             href = shown(self.shown_url(asset.href))
@@ -72,7 +79,7 @@ class Locator:
             checksum=_promised_checksum(key, asset) if self.verify else None,
             media_type=asset.media_type,
         )
-        return source, _local_path(url) if _is_local(url) else None
+        return source, path
 
     def shown_url(self, href: str) -> str:
         """Return an href as it may be shown, without secrets."""
@@ -134,7 +141,15 @@ def _is_local(href: str) -> bool:
 
 
 def _local_path(href: str) -> Path:
-    return Path(url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href)
+    """Return the path that a local href means.
+
+    Raises:
+        ValueError: If there can be no such path.
+    """
+    path = url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href
+    if b"\0" in os.fsencode(path):
+        raise ValueError("embedded null character")
+    return Path(path)
 
 
 def _href_of(alternate: object) -> str | None:
@@ -144,7 +159,8 @@ def _href_of(alternate: object) -> str | None:
 
 def _promised_size(asset: pystac.Asset) -> int | None:
     size = asset.extra_fields.get("file:size")
-    return size if type(size) is int and size >= 0 else None
+    # No file system goes beyond; arithmetic with what JSON can hold does not always work.
+    return size if type(size) is int and 0 <= size < 2**63 else None
 
 
 def _promised_checksum(key: str, asset: pystac.Asset) -> Checksum | None:

@@ -124,6 +124,8 @@ class Job:
             return self.result("skipped" if self.is_there() else "planned")
         except DownloadError as error:
             return self.result("failed", error=error)
+        except OSError as error:
+            return self.result("failed", error=_cannot_write(self, error))
 
     def result(
         self,

@@ -24,6 +24,8 @@ __all__ = ["FileNaming", "NameClashError", "TakenNames", "contained_path", "rela
 # Room is left for what is put around a name while the file is being written.
 MAX_NAME_BYTES = 255 - 40
 MAX_PATH_BYTES = 4096 - 256
+# Folders are made, and names compared, level by level.
+MAX_PARTS = 100
 
 _RESERVED_ON_WINDOWS = re.compile(
     r"^(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\s*[.:].*)?$",
@@ -67,6 +69,8 @@ the folder. Download it by hand under a name of your own.
     if _is_deceptive(key):
         raise _refused(key, "it holds control characters or invisible ones")
     parts = key.split("/")
+    if len(parts) > MAX_PARTS:
+        raise _refused(key, f"it has more than {MAX_PARTS} parts")
     for part in parts:
         _check_part(key, part, portable=portable)
     if len(key.encode()) > MAX_PATH_BYTES:

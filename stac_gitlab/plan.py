@@ -214,7 +214,11 @@ def _bytes_to_come(job: Job) -> int:
     size = job.source.size
     if not size:
         return 0
-    old = job.target.stat().st_size if job.target.is_file() else None
+    try:
+        old = job.target.stat().st_size if job.target.is_file() else None
+    except OSError:
+        # What is the matter there is told when the file is to be written.
+        old = None
     stays = job.overwrite in ("never", "error") or (job.overwrite == "if-changed" and old == size)
     if old is not None and stays:
         return 0

@@ -251,6 +251,49 @@ def test_one_bad_item_does_not_end_the_rest(
     assert isinstance(pickle.loads(pickle.dumps(caught.value)).report, BatchReport)
 
 
+@pytest.mark.parametrize("start", [5, [], {}, True, "9" * 30, "10000-01-01", "0000-01-01T00:00Z"])
+def test_an_item_that_begins_at_no_date_is_undated(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, start: Any
+) -> None:
+    (item,) = items_of(server, 1, "a.csv")
+    item.datetime = None
+    item.properties["start_datetime"] = start
+    downloader.download_items([item], tmp_path, template="{year}/{key}")
+    assert set(files_in(tmp_path)) == {"undated/a.csv"}
+
+
+def test_an_item_is_not_written_through_a_link(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "lakes.json").symlink_to(precious)
+    report = downloader.download_item(served(server, "a.csv", item_id="lakes"), tmp_path / "out")
+    assert precious.read_text() == "precious"
+    assert report.item_path is not None
+    assert not report.item_path.is_symlink()
+    assert json.loads(report.item_path.read_text())["id"] == "lakes"
+
+
+def test_an_item_that_cannot_be_placed_is_an_error_of_ours(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv", item_id="/".join(["group" * 30] * 25))
+    folder = tmp_path / "/".join(["f" * 200] * 5)
+    folder.mkdir(parents=True)
+    with pytest.raises(DownloadError, match="cannot be written"):
+        downloader.download_item(item, folder)
+
+
+def test_an_id_may_be_a_number(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv")
+    item.id = 5  # type: ignore[assignment]  # as pystac reads it from JSON
+    assert downloader.download_item(item, tmp_path).item_path == tmp_path / "5.json"
+
+
 @pytest.mark.parametrize(
     "item_id",
     [

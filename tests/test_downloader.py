@@ -296,13 +296,45 @@ def test_a_checksum_that_cannot_be_read_is_a_warning(
     assert files_in(tmp_path) == {"big": BODY}
 
 
-@pytest.mark.parametrize("size", ["40000", True, None, -1, 4e4, []])
+@pytest.mark.parametrize("size", ["40000", True, None, -1, 4e4, [], 2**63, 10**400])
 def test_a_size_that_is_none_is_passed_over(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, size: Any
 ) -> None:
     item = served(server, big=BODY)
     item.assets["big"].extra_fields["file:size"] = size
+    assert downloader.download_assets(item, tmp_path, dry_run=True)["big"].size is None
     assert downloader.download_assets(item, tmp_path).ok
+
+
+def test_a_path_that_the_system_refuses_is_an_error_of_its_asset(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv")
+    item.assets["/".join(["folder" * 30] * 20)] = pystac.Asset(
+        f"{server.url}/files/a.csv", roles=["data"], extra_fields={"file:size": 5}
+    )
+    folder = tmp_path / "/".join(["f" * 200] * 5)
+    folder.mkdir(parents=True)
+    for dry_run in (True, False):
+        with pytest.raises(DownloadError, match=r"1 of 2 .*failed") as caught:
+            downloader.download_assets(item, folder, dry_run=dry_run)
+        (error,) = caught.value.errors.values()
+        assert "name too long" in str(error)
+    assert files_in(folder) == {"a.csv": b"content of a.csv"}
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "a\0b", "a\ud800"])
+def test_what_is_no_plain_file_is_not_opened(
+    downloader: STACDownloader, tmp_path: Path, name: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")  # to open it would be to wait for ever
+    (tmp_path / "folder").mkdir()
+    item = item_of({"a": name}, at=str(tmp_path / "item.json"))
+    item.assets["a"].href = name
+    with pytest.raises(DownloadError, match=r"no plain file|not a URL"):
+        downloader.open(item.assets["a"])
+    with pytest.raises(DownloadError, match=r"no plain file|not a URL"):
+        downloader.download_assets(item, tmp_path / "out")
 
 
 def test_without_verification_a_wrong_checksum_is_no_error(
