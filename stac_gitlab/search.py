@@ -15,25 +15,34 @@ tried again, pages are followed to their end. Needs the extra ``client``.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import pystac
 import requests
+from pystac.item_collection import ItemCollection
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from stac_gitlab import errors
 from stac_gitlab.arguments import dict_of, expect, expect_text
-from stac_gitlab.auth import Origin, TokenSource, hidden
-from stac_gitlab.documents import text_without_tokens
-from stac_gitlab.errors import ConfigurationError, STACGitLabError
+from stac_gitlab.auth import Origin, TokenSource, hidden, scrub
+from stac_gitlab.documents import check_stac, text_without_tokens
+from stac_gitlab.errors import ConfigurationError, InvalidResponseError, STACGitLabError
 from stac_gitlab.paging import Page, PageRequest, Pages
 from stac_gitlab.query import with_parameters
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import Document, timeout_pair
-from stac_gitlab.stac_io import HREF, GitLabStacIO, is_local, text_of
+from stac_gitlab.stac_io import (
+    HREF,
+    GitLabStacIO,
+    check_feature,
+    is_local,
+    refusals_explained,
+    text_of,
+)
 
 __all__ = ["GitLabStacApiIO", "open_client"]
 
@@ -182,7 +191,10 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             return super().read_json(source)
         request = _page_request(str(source), **kwargs)
         self._open(request.href)
-        return dict(self.read_page(request).document)
+        page = self.read_page(request)
+        with _api_errors():
+            _check_landing_page(page)
+        return _Listed(page.document, url=page.url)
 
     def request(
         self,
@@ -234,6 +246,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         self._open(url)
         request = _page_request(url, method=method, parameters=parameters)
         with _api_errors():
+            self._check_is_at_home(request)
             first = self.read_page(request)
             name = "collections" if "collections" in first.document else "features"
             read_already = [first]
@@ -248,8 +261,33 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
                     page = next(pages, None)
                 if page is None:
                     return
-                if page.features(name):
-                    yield dict(page.document)
+                with _api_errors():
+                    listed = list(self._listed(page, name))
+                if listed:
+                    kind = {"type": "FeatureCollection"} if name == "features" else {}
+                    yield {**page.document, **kind, name: listed}
+
+    def _listed(self, page: Page, name: str) -> Iterator[_Listed]:
+        for one in page.features(name):
+            if isinstance(one, Mapping):
+                yield _Listed(one, url=page.url)
+            else:
+                text = f"{page.shown}: {name} lists something that is no object."
+                self.report_bad_item(InvalidResponseError(text, url=page.shown), None)
+
+    def _check_is_at_home(self, request: PageRequest) -> None:
+        """Check that a POST goes to the server that was opened, or takes no token along.
+
+        Where a search goes is written in the landing page, which may be a stranger's.
+        """
+        is_elsewhere = self._home is not None and Origin.of(request.href) != self._home
+        if request.method == "POST" and is_elsewhere and self.credentials.allows(request.href):
+            shown = scrub(request.href)
+            raise InvalidResponseError(
+                f"{shown}: {self._home} wants a search to be sent there. It is not: with our token "
+                "it could change something. Open that server itself, or search with method='GET'.",
+                url=shown,
+            )
 
     def write_text(self, dest: HREF, txt: str, *args: Any, **kwargs: Any) -> None:
         """Write a text to a local path; see :meth:`stac_gitlab.GitLabStacIO.write_text`."""
@@ -290,6 +328,70 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         return PageRequest(
             prepared.url or href, prepared.method or request.method, headers, asked.json
         )
+
+
+class _Listed(dict[str, Any]):
+    """A document or part of one, of which pystac makes an object, or an error of ours."""
+
+    __slots__ = ("url",)
+
+    def __init__(self, document: Mapping[str, Any], *, url: str) -> None:
+        super().__init__(document)
+        self.url = url
+
+
+def _guard(owner: Any) -> None:
+    """Let `owner` explain what it refuses of our documents; pystac-client calls it by itself."""
+    stock = owner.__dict__["from_dict"].__func__
+    if getattr(stock, "_stac_gitlab_guard", False):
+        return
+
+    @functools.wraps(stock)
+    def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(d, _Listed):
+            return stock(cls, d, *args, **kwargs)
+        with _api_errors(), refusals_explained(d.url, d):
+            check_stac({"stac_version": "1.0.0", **d}, url=scrub(d.url))
+            return stock(cls, d, *args, **kwargs)
+
+    from_dict._stac_gitlab_guard = True  # type: ignore[attr-defined]  # a mark of ours
+    owner.from_dict = classmethod(from_dict)
+
+
+def _guard_collections_of_items() -> None:
+    stock = ItemCollection.__dict__["from_dict"].__func__
+    if getattr(stock, "_stac_gitlab_guard", False):
+        return
+
+    @functools.wraps(stock)
+    def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
+        features = d.get("features") if isinstance(d, dict) else None
+        ours = [one for one in features or () if isinstance(one, _Listed)]
+        if not ours:
+            return stock(cls, d, *args, **kwargs)
+        with _api_errors(), refusals_explained(ours[0].url, d):
+            for feature in ours:
+                check_feature(feature, url=scrub(feature.url))
+            return stock(cls, d, *args, **kwargs)
+
+    from_dict._stac_gitlab_guard = True  # type: ignore[attr-defined]  # a mark of ours
+    ItemCollection.from_dict = classmethod(from_dict)  # type: ignore[assignment,method-assign]
+
+
+def _check_landing_page(page: Page) -> None:
+    """Check what pystac-client looks at in a landing page, and pystac does not."""
+    classes, links = page.document.get("conformsTo"), page.document.get("links")
+    if classes is not None and not _all_texts(classes):
+        raise InvalidResponseError(f"{page.shown}: conformsTo is no list of texts.", url=page.shown)
+    methods = [k.get("method") for k in links if isinstance(k, Mapping)] if links else []
+    if not _all_texts([method for method in methods if method is not None]):
+        raise InvalidResponseError(
+            f"{page.shown}: a link with a method that is no text.", url=page.shown
+        )
+
+
+def _all_texts(listed: Any) -> bool:
+    return isinstance(listed, list) and all(isinstance(one, str) for one in listed)
 
 
 def _page_request(
@@ -341,3 +443,8 @@ def _api_errors() -> Iterator[None]:
         both.args = error.args
         both.__dict__.update(error.__dict__)
         raise both.with_traceback(error.__traceback__) from error.__cause__
+
+
+for _owner in (pystac.Item, pystac.Catalog, pystac.Collection):
+    _guard(_owner)
+_guard_collections_of_items()

@@ -33,12 +33,14 @@ from stac_gitlab import (
     RetryPolicy,
     ServerError,
     STACGitLabError,
+    UnreadableItemWarning,
 )
 from stac_gitlab.search import GitLabStacApiIO, open_client
-from stac_gitlab.testing import Fault
+from stac_gitlab.testing import Fault, LoopbackServer
 
 TOKEN = "glpat-search-00001"
 COLLECTIONS = "https://api.stacspec.org/v1.0.0/collections"
+GEOJSON = "application/geo+json"
 
 
 @pytest.fixture
@@ -390,3 +392,90 @@ def test_it_pickles_without_its_token_and_copies_to_itself(
 def test_items_of_a_client_keep_reading_through_it(lakes: FeaturesServer, client: Client) -> None:
     found = next(client.search().items())
     assert found.get_root() is client
+
+
+# -- what pystac-client would stumble over --------------------------------------------------------
+
+
+def landing_page(server: LoopbackServer, **more: Any) -> None:
+    core = "https://api.stacspec.org/v1.0.0/"
+    document = {
+        "type": "Catalog",
+        "stac_version": "1.0.0",
+        "id": "top",
+        "description": "Of all",
+        "conformsTo": [f"{core}{name}" for name in ("core", "item-search", "collections")],
+        "links": [{"rel": "search", "href": f"{server.url}/search", "type": GEOJSON}],
+    }
+    server.route("/", {**document, **more})
+
+
+@pytest.mark.parametrize(
+    "more", [{"conformsTo": 5}, {"conformsTo": [["x"]]}, {"conformsTo": {"a": 1}}]
+)
+def test_a_landing_page_that_declares_no_texts_is_an_error(
+    server: LoopbackServer, more: dict[str, Any]
+) -> None:
+    landing_page(server, **more)
+    with pytest.raises(InvalidResponseError, match="conformsTo"):
+        open_client(f"{server.url}/")
+
+
+def test_a_link_whose_method_is_no_text_is_an_error(server: LoopbackServer) -> None:
+    landing_page(server, links=[{"rel": "search", "href": f"{server.url}/s", "method": {}}])
+    with pytest.raises(InvalidResponseError, match="a method that is no text"):
+        open_client(f"{server.url}/")
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {},
+        {"type": "Feature"},
+        {"type": "Feature", "id": "a", "properties": [], "links": [], "assets": {}},
+        {"type": "Feature", "id": "a", "properties": {"datetime": "soon"}, "links": []},
+        {"type": "Feature", "id": "a", "properties": {"datetime": 5}, "links": [{}]},
+        {"type": "Catalog", "id": "a", "description": "", "links": []},
+    ],
+)
+def test_what_a_search_finds_is_an_item_or_an_error_of_ours(
+    server: LoopbackServer, feature: Any
+) -> None:
+    landing_page(server)
+    server.route("/search", {"type": "FeatureCollection", "features": [feature], "links": []})
+    search = open_client(f"{server.url}/").search(method="GET")
+    for read in (search.items, search.pages, search.item_collection):
+        with pytest.raises(InvalidResponseError) as caught:
+            list(read())
+        assert isinstance(caught.value, APIError)
+
+
+def test_what_is_no_object_is_left_out_of_a_search(server: LoopbackServer) -> None:
+    landing_page(server)
+    server.route("/search", {"type": "FeatureCollection", "features": [None, 5], "links": []})
+    with pytest.warns(UnreadableItemWarning, match="no object"):
+        assert list(open_client(f"{server.url}/").search(method="GET").items()) == []
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {"extent": []}, {"links": [5]}, {"id": True}, {"providers": 5}]
+)
+def test_a_listed_collection_is_one_or_an_error_of_ours(
+    server: LoopbackServer, broken: dict[str, Any]
+) -> None:
+    landing_page(server, links=[{"rel": "data", "href": f"{server.url}/collections"}])
+    server.route("/collections", {"collections": [{"type": "Collection", **broken}], "links": []})
+    with pytest.raises(InvalidResponseError):
+        list(open_client(f"{server.url}/").get_collections())
+
+
+def test_a_search_is_not_posted_with_the_token_where_a_stranger_wants_it(
+    server: LoopbackServer, other_server: LoopbackServer
+) -> None:
+    target = {"rel": "search", "href": f"{server.url}/api/v4/user/keys", "method": "POST"}
+    landing_page(other_server, links=[{**target, "type": GEOJSON}])
+    stac_io = GitLabStacIO(TOKEN, base_url=server.url)
+    client = open_client(f"{other_server.url}/", stac_io=stac_io)
+    with pytest.raises(InvalidResponseError, match="wants a search to be sent there"):
+        list(client.search(method="POST").items())
+    assert server.requests == []
