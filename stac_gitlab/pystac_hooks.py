@@ -11,7 +11,8 @@ object to pystac, whose own behaviour they extend and never replace:
   one after the other;
 - ``STACObject.from_file`` lets every object keep its reader, returns the Collection that
   ``Catalog.from_file`` was pointed at, and explains what pystac refuses;
-- ``normalize_hrefs``, and so ``normalize_and_save``, finds out first whether the tree has an end;
+- ``full_copy`` and ``normalize_hrefs``, and so ``normalize_and_save``, find out first whether the
+  tree has an end;
 - ``clone``, and so ``full_copy`` and ``map_items``, keep the reader;
 - ``ItemCollection.from_file`` lets its items keep their reader, and explains likewise;
 - ``StacIO.set_default(GitLabStacIO)`` makes one reader, where pystac would make one a call, each
@@ -73,11 +74,8 @@ def install() -> None:
         (pystac.Catalog, "get_child", _get_child(pystac.Catalog.get_child)),
         (STACObject, "from_file", _from_file(STACObject.from_file)),
         (ItemCollection, "from_file", _items_from_file(ItemCollection.from_file)),
-        (
-            pystac.Catalog,
-            "normalize_hrefs",
-            _normalize_hrefs(pystac.Catalog.normalize_hrefs),
-        ),
+        (pystac.Catalog, "normalize_hrefs", _normalize_hrefs(pystac.Catalog.normalize_hrefs)),
+        (pystac.Catalog, "full_copy", _full_copy(pystac.Catalog.full_copy)),
         (pystac.StacIO, "set_default", _set_default(pystac.StacIO.set_default)),
         *((owner, "clone", _clone(owner.clone)) for owner in _CLONED),
     )
@@ -523,7 +521,21 @@ def _items_from_file(stock: Any) -> Callable[..., Any]:
     return from_file
 
 
-# -- normalize_hrefs ------------------------------------------------------------------------
+# -- full_copy, normalize_hrefs -------------------------------------------------------------
+
+
+def _full_copy(stock: Callable[..., pystac.Catalog]) -> Callable[..., pystac.Catalog]:
+    def full_copy(
+        self: pystac.Catalog,
+        root: pystac.Catalog | None = None,
+        parent: pystac.Catalog | None = None,
+    ) -> pystac.Catalog:
+        if root is None and reader_of(self) is not None:
+            _check_tree(self)
+        return stock(self, root, parent)
+
+    full_copy.__doc__ = stock.__doc__
+    return full_copy
 
 
 def _normalize_hrefs(stock: Callable[..., None]) -> Callable[..., None]:
