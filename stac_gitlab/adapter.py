@@ -306,14 +306,19 @@ class DeadlineAdapter(HTTPAdapter):
         scheme, _, host, *_ = [*(request.url or "").split("/", 3), "", ""]
         key = (scheme, host.rpartition("@")[2], verify, cert, *(proxies or {}).items())
         pool = self._pools.get(key)
-        # One that was closed meanwhile has no connections to give any more.
-        if pool is None or pool.pool is None:
+        if pool is None:
             found = super().get_connection_with_tls_context(request, verify, proxies, cert)
             pool = cast("urllib3.HTTPConnectionPool", found)
             if len(self._pools) >= _KNOWN_POOLS:
                 self._pools.clear()
             self._pools[key] = pool
         return pool
+
+    def close(self) -> None:
+        """Close all connections."""
+        # They close with the last who knows them.
+        self._pools.clear()
+        super().close()
 
     def request_url(
         self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None

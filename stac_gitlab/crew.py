@@ -147,6 +147,9 @@ class Crew:
         job, outcome = ended.job, ended.outcome
         if isinstance(outcome, AssetResult):
             return outcome
+        if not isinstance(outcome, Exception):
+            # An interrupt, or an exit, of whoever is told.
+            raise outcome
         if isinstance(outcome, CancelledError):
             return job.result("failed", error=DownloadError(f"{shown(job.key)}: called off."))
         # Of the executor, or of who is told.

@@ -25,7 +25,7 @@ __all__ = ["Record", "append_record", "digest_of", "read_records"]
 FILE_NAME = f"{OWN_PREFIX}-records.jsonl"
 
 # Longer than any line of ours: what stands in our file's place then is something else.
-_MAX_LINE = 64 * 1024
+_MAX_LINE = 1024 * 1024
 
 
 @dataclass(frozen=True)
