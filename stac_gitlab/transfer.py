@@ -245,6 +245,8 @@ class _Reception:
         self._validator: str | None = None
         self._furthest = 0
         self._in_vain = 0
+        self._since = session.retry.clock()
+        self._measured = 0
         self._resumed = False
         self._total: int | None = None
         self._response: requests.Response | None = None
@@ -302,9 +304,21 @@ class _Reception:
         except BrokenBodyError:
             # Attempts renew whenever bytes came that never came before. What a restart brings once
             # more is no progress, or a body cut at the same place would be asked for for ever.
-            self._in_vain = 0 if self._part.size > self._furthest else self._in_vain + 1
+            is_progress = self._part.size > self._furthest and self._is_fast_enough()
+            self._in_vain = 0 if is_progress else self._in_vain + 1
             self._furthest = max(self._furthest, self._part.size)
             raise
+
+    def _is_fast_enough(self) -> bool:
+        """Apply the stall rule across attempts: a few bytes in each are no end in sight."""
+        policy, now = self._session.retry, self._session.retry.clock()
+        took = now - self._since
+        if took < policy.stall_window:
+            return True
+        if self._part.size - self._measured < policy.min_rate * took:
+            return False
+        self._since, self._measured = now, self._part.size
+        return True
 
     def _continue_one_of(self, leftovers: Sequence[Leftover]) -> None:
         """Take over the longest of what earlier runs left, if it can be proven to fit."""

@@ -44,6 +44,7 @@ from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from stac_gitlab.transfer import Received, Source, copy_file, receive
+from tests.conftest import Clock
 from tests.raw_server import RawServer
 
 BODY = random.Random(1).randbytes(40_000)
@@ -408,6 +409,20 @@ def test_bytes_that_came_before_are_no_progress_when_they_come_again(home: Home)
         home.server.inject(faulty.cut(10_000))
     home.fails(IncompleteDownloadError, "of 40000 bytes", max_attempts=3)
     assert len(home.server.requests) == 4
+
+
+def test_a_few_bytes_in_each_attempt_are_no_progress_in_the_long_run(
+    home: Home, clock: Clock
+) -> None:
+    home.file.cap = 10
+    home.server.inject(faulty.cut(1_000))
+    home.fails(
+        IncompleteDownloadError,
+        "of 40000 bytes",
+        clock=clock.time,
+        sleep=lambda seconds: clock.sleep(5 + seconds),
+    )
+    assert len(home.server.requests) < 30
 
 
 def test_a_body_that_never_begins_ends(home: Home) -> None:
