@@ -29,6 +29,7 @@ from pystac_client.stac_api_io import StacApiIO
 from stac_gitlab import errors
 from stac_gitlab.arguments import dict_of, expect, expect_text
 from stac_gitlab.auth import Origin, TokenSource, hidden, scrub
+from stac_gitlab.confinement import confined_schema
 from stac_gitlab.documents import check_stac, text_without_tokens
 from stac_gitlab.errors import ConfigurationError, InvalidResponseError, STACGitLabError
 from stac_gitlab.paging import Page, PageRequest, Pages
@@ -173,7 +174,9 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         """
         if isinstance(source, pystac.Link) or is_local(str(source)):
             return super().read_text(source)
-        return self.request(str(source), *args, **kwargs)
+        text = self.request(str(source), *args, **kwargs)
+        # pystac validates with what it reads this way.
+        return confined_schema(text, url=scrub(str(source), self.credentials.secrets()))
 
     def read_json(self, source: HREF, *_: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the JSON object at a URL, a ``file://`` URL or a local path.

@@ -29,6 +29,7 @@ from stac_gitlab import (
     materialize,
 )
 from stac_gitlab.confinement import REMOTE_FILE, confined_schema
+from stac_gitlab.search import GitLabStacApiIO
 from stac_gitlab.testing import Answer, LoopbackServer
 
 NO_RETRIES = RetryPolicy(max_attempts=1)
@@ -430,6 +431,30 @@ def test_what_a_remote_schema_calls_itself_makes_no_reference_a_file(
         server.route("/schema.json", {**schema, keyword: base})
         monkeypatch.setattr(RegisteredValidator, "_validator", None)
         with suppress(Exception):
+            item.validate()
+
+
+@POSIX
+@pytest.mark.parametrize("reader", [GitLabStacIO, GitLabStacApiIO])
+@pytest.mark.parametrize("reference", ["file://{}/schema.json", "{}/schema.json"])
+def test_schemas_are_confined_whichever_of_our_readers_is_the_default(
+    reference: str,
+    reader: type[GitLabStacIO],
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+) -> None:
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": f"{server.url}/schema.json",
+        "allOf": [{"$id": "urn:x", "allOf": [{"$ref": reference.format(forbidden)}]}],
+    }
+    server.route("/schema.json", schema)
+    server.route("/item.json", a("item", stac_extensions=[f"{server.url}/schema.json"]))
+    with reader() as default:
+        pystac.StacIO.set_default(default)
+        item = pystac.Item.from_file(f"{server.url}/item.json")
+        with pytest.raises(Exception, match="refused"):  # the validator's own, whatever it is
             item.validate()
 
 
