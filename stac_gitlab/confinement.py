@@ -45,6 +45,9 @@ _SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 # A drive, or a scheme with a single slash, which pystac takes for one; and GDAL's file systems.
 _DRIVE_OR_VSI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]|/vsi")
 
+_PASSED_OVER = "".join(map(chr, range(33)))
+_REMOVED = dict.fromkeys(map(ord, "\t\r\n"))
+
 # What a JSON Schema calls itself, and where it looks up others.
 _SCHEMA_NAMES = frozenset({"$id", "id"})
 _SCHEMA_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$schema"})
@@ -174,17 +177,18 @@ def _links_of(holder: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _confined(href: str, url: str, *, keep_relative: bool) -> str:
+    seen = _as_seen(href)
     try:
-        path = safe_urlparse(href).path
+        path = safe_urlparse(seen).path
     except ValueError:
         # No URL at all, which is told when the shape of the document is checked.
         return href
     if _names_file(href):
         return f"{REMOTE_FILE}{href}"
-    if not is_local_path(href):
+    if not is_local_path(seen):
         return href
     # As written, pystac takes a path from the root of the server for one on this machine.
-    rooted = path.startswith(("/", "\\")) or href.startswith("//")
+    rooted = path.startswith(("/", "\\")) or seen.startswith("//")
     if keep_relative and not rooted:
         return href
     try:
@@ -197,12 +201,20 @@ def _confined(href: str, url: str, *, keep_relative: bool) -> str:
 def _names_file(href: str) -> bool:
     """Tell whether an href names a file whatever it is relative to."""
     try:
-        parts = safe_urlparse(href)
+        parts = safe_urlparse(_as_seen(href))
     except ValueError:
         return False
     return parts.scheme == "file" or (
         parts.scheme == "" and _DRIVE_OR_VSI.match(parts.path) is not None
     )
+
+
+def _as_seen(href: str) -> str:
+    """Return an href without what urllib passes over.
+
+    pystac looks at what is left, and takes ``c:/x`` for a drive, but not a ``c`` with a tab.
+    """
+    return href.lstrip(_PASSED_OVER).translate(_REMOVED)
 
 
 def _scheme_of(href: str) -> str:

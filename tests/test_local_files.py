@@ -112,6 +112,9 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "a UNC path with slashes": lambda path: f"//localhost{path}",
     "a GDAL file system": lambda path: f"/vsizip/{path}",
     "a scheme with one slash": lambda path: f"s3:{path}",
+    "a Windows drive with a tab": lambda path: f"c\t:{path}",
+    "a Windows drive after a space": lambda path: f" c:{path}",
+    "a line break after the scheme": lambda path: f"s3:\n{path}",
 }
 
 
@@ -322,7 +325,16 @@ def test_no_extension_of_a_remote_document_is_a_schema_on_this_machine(
         found.to_dict()
 
 
-NAMES_WITHOUT_A_PATH = ("eo", "item-assets", "label", "forbidden", "file:forbidden", "file:", "C:x")
+NAMES_WITHOUT_A_PATH = (
+    "eo",
+    "item-assets",
+    "label",
+    "forbidden",
+    "file:forbidden",
+    "file:",
+    "C:x",
+    "forb\tidden",
+)
 
 
 @POSIX
