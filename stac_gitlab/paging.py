@@ -89,6 +89,10 @@ class PageRequest:
             for name, value in headers.items()
             if str(name).lower() not in _RESERVED_HEADERS
         }
+        if not all(_can_be_sent(name, value) for name, value in sent.items()):
+            raise InvalidResponseError(
+                f"{shown}: a next link with a header that cannot be sent.", url=shown
+            )
         if link.get("merge"):
             sent = {**self.headers, **sent}
             body = {**(self.body or {}), **(body or {})} if method == "POST" else None
@@ -138,6 +142,15 @@ class Page:
                 f"{self.shown}: a page whose links are no list.", url=self.shown
             )
         return next((k for k in links if isinstance(k, Mapping) and k.get("rel") == "next"), None)
+
+
+def _can_be_sent(name: str, value: str) -> bool:
+    """Tell whether HTTP has room for a header: its name is of ASCII, its value of Latin-1."""
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return name.isascii()
 
 
 def number_matched(document: Mapping[str, Any]) -> int | None:

@@ -158,6 +158,8 @@ def test_a_server_sets_neither_credentials_nor_framing(name: str) -> None:
         ({"href": ITEMS, "method": "DELETE"}, "'DELETE'"),
         ({"href": ITEMS, "method": ["GET"]}, "the method"),
         ({"href": ITEMS, "headers": ["a"]}, "not an object"),
+        ({"href": ITEMS, "headers": {"X-\u00c4": "a"}}, "cannot be sent"),
+        ({"href": ITEMS, "headers": {"X-Page": "\u2026"}}, "cannot be sent"),
         ({"href": ITEMS, "method": "POST", "body": "a=1"}, "not an object"),
     ],
 )
