@@ -32,12 +32,18 @@ STAC needs about ten levels. pystac copies and writes documents with functions t
 several times for each level, and Python stops them at a thousand calls.
 """
 
+_HOLDERS = frozenset({dict, list})
+
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _TOO_DEEP = "JSON that is nested too deeply to be read."
 
-# The parameter, quoted or not, in lower case; or an escape of JSON that may hide it.
-_TOKEN_TRACES = (b"gitlab_token", b"gitlab%5ftoken", b"\\u00", b"\\/")
+# Both begin with a plain byte, which is what a search is quickest for.
+_UNDERSCORE_TOKEN = re.compile(rb"_[tT][oO][kK][eE][nN]")
+_QUOTED_TOKEN = re.compile(rb"%5[fF][tT][oO][kK][eE][nN]")
+
+# Ids without any of this are no path.
+_UNUSUAL_ID = re.compile(r"[/\\\0]|^\.\.$")
 
 # Links that pystac follows by itself. An empty one is a ValueError from its depths.
 _FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
@@ -65,10 +71,12 @@ def parse_json(body: bytes, *, url: str, secrets: Iterable[str] = ()) -> dict[st
         raise InvalidResponseError(
             f"{url}: JSON, but {_named(document)} where an object was expected.", url=url
         )
-    if _is_too_deep(document, body):
+    if _is_too_deep(document):
         raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url)
-    # Half a character can be neither written nor asked for; U+FFFD, which stands for it, can.
-    return cast("dict[str, Any]", _whole(document)) if _SURROGATE.search(body) else document
+    if b"\\" in body and _SURROGATE.search(body):
+        # Half a character can be neither written nor asked for; U+FFFD, which stands for it, can.
+        return cast("dict[str, Any]", _whole(document))
+    return document
 
 
 def _whole(value: Any) -> Any:
@@ -81,16 +89,14 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _is_too_deep(document: dict[str, Any], body: bytes) -> bool:
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
-        return False
+def _is_too_deep(document: dict[str, Any]) -> bool:
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH):
         level = [
             value
             for holder in level
             for value in (holder.values() if type(holder) is dict else holder)
-            if type(value) is dict or type(value) is list
+            if type(value) in _HOLDERS
         ]
         if not level:
             return False
@@ -158,15 +164,22 @@ def without_tokens(
         InvalidResponseError: If the document is nested too deeply to be searched.
     """
     known = _long_enough(secrets)
-    lowered = body.lower()
-    traces = any(trace in lowered for trace in _TOKEN_TRACES)
-    if not traces and not any(secret.encode() in body for secret in known):
+    if not _may_hold_token(body) and not any(secret.encode() in body for secret in known):
         return document
     try:
         cleaned: dict[str, Any] = _cleaned(document, known)
     except RecursionError:
         raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
     return cleaned
+
+
+def _may_hold_token(body: bytes) -> bool:
+    """Tell whether the parameter stands there, or an escape of JSON that may hide it."""
+    return (
+        (b"\\" in body and (b"\\u00" in body or b"\\/" in body))
+        or (b"%" in body and _QUOTED_TOKEN.search(body) is not None)
+        or _UNDERSCORE_TOKEN.search(body) is not None
+    )
 
 
 def text_without_tokens(text: str, secrets: Iterable[str]) -> str:
@@ -248,6 +261,8 @@ def _check(document: dict[str, Any]) -> None:
 
 def _check_id(name: str) -> None:
     # pystac makes folders and files of ids when a catalog is saved.
+    if not _UNUSUAL_ID.search(name):
+        return
     leads_out = name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)
     if leads_out or re.match(r"[A-Za-z]:[/\\]", name) or "\0" in name:
         raise _BrokenFieldError(f"id {name[:80]!r} is a path that leads out of any folder")
@@ -344,13 +359,12 @@ def _expect(
     where: str = "",
 ) -> None:
     value = holder.get(field)
-    if value is None and optional:
+    if isinstance(value, types) or (value is None and optional):
         return
     if value is None:
         problem = "is missing" if field not in holder else "is null"
         raise _BrokenFieldError(f"{where}{field} {problem}")
-    if not isinstance(value, types):
-        raise _BrokenFieldError(f"{where}{field} is {_named(value)}")
+    raise _BrokenFieldError(f"{where}{field} is {_named(value)}")
 
 
 def _named(value: Any) -> str:

@@ -537,7 +537,10 @@ def check_feature(feature: Any, *, url: str) -> None:
         raise InvalidResponseError(
             f"{url}: the page lists {_kind_of(feature)}, not an item.", url=url
         )
-    check_stac({"stac_version": "1.0.0", **feature}, url=url)
+    # Some servers leave the version to the page.
+    check_stac(
+        feature if "stac_version" in feature else {"stac_version": "1.0.0", **feature}, url=url
+    )
 
 
 def _id_of(feature: Any) -> Any:
