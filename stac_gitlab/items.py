@@ -19,7 +19,7 @@ from pystac.serialization.identify import STACJSONDescription
 from pystac.utils import str_to_datetime
 from pystac.version import STACVersion
 
-__all__ = ["item_from"]
+__all__ = ["OwnDocument", "item_from"]
 
 # The fields that are arguments of Item, or none of its business. All others are its extra fields.
 _FIELDS = frozenset(
@@ -35,10 +35,13 @@ _TEXT = frozenset({str})
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:-]+(?:/[A-Za-z0-9._~/@%+,=:-]*)?")
 
 
-class _OurOwn(dict[str, Any]):
-    """A document that nobody else holds, and that may therefore be migrated itself."""
+class OwnDocument(dict[str, Any]):
+    """An item's document that nobody else holds, so that pystac may migrate it without a copy."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _OurOwn:
+    def __deepcopy__(self, memo: dict[int, Any]) -> OwnDocument:
+        # While it changes this list, pystac goes by what stood there before.
+        if isinstance(self.get("stac_extensions"), list):
+            self["stac_extensions"] = self["stac_extensions"].copy()
         return self
 
 
@@ -80,7 +83,7 @@ def item_from(document: dict[str, Any]) -> pystac.Item:
 def _migrated(document: dict[str, Any], version: str, extensions: list[str]) -> dict[str, Any]:
     described = _described(version, tuple(extensions))
     if version != STACVersion.DEFAULT_STAC_VERSION or not all(":" in name for name in extensions):
-        return migrate_to_latest(_OurOwn(document), described)
+        return migrate_to_latest(OwnDocument(document), described)
     # Of the latest version, only extensions can be out of date; those by a bare name are gone.
     document["stac_extensions"] = extensions
     version_id = described.version_range.latest_valid_version()

@@ -33,7 +33,7 @@ from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
 
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import InvalidRequestError, STACGitLabError
-from stac_gitlab.items import item_from
+from stac_gitlab.items import OwnDocument, item_from
 from stac_gitlab.sharinghub import strip_token
 from stac_gitlab.stac_io import (
     GitLabStacIO,
@@ -391,6 +391,8 @@ def _from_file(stock: Any) -> Callable[..., Any]:
         document = reader.read_json(href)
         if cls is pystac.Catalog and document.get("type") == pystac.STACObjectType.COLLECTION:
             cls = pystac.Collection
+        elif cls is pystac.Item:
+            document = OwnDocument(document)
         with refusals_explained(href, document):
             found = cls.from_dict(document, href=href, migrate=True, preserve_dict=False)
         keep_reader(found, reader)

@@ -42,6 +42,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
     UnreadableItemWarning,
 )
+from stac_gitlab.items import OwnDocument
 from stac_gitlab.paging import Page, PageRequest, Pages, with_limit
 from stac_gitlab.part import part_beside
 from stac_gitlab.retry import RetryPolicy
@@ -255,6 +256,8 @@ class GitLabStacIO(pystac.StacIO):
         """
         href = strip_token(os.fspath(source))
         document = self.read_json(source)
+        if document.get("type") == "Feature":
+            document = OwnDocument(document)
         with refusals_explained(href, document):
             found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
         if root is None:

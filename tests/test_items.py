@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pystac.extensions.hooks import ExtensionHooks
 
-from stac_gitlab.items import item_from
+from stac_gitlab.items import OwnDocument, item_from
 
 VERSIONS = ("0.8.1", "0.9.0", "1.0.0-beta.2", "1.0.0-rc.1", "1.0.0", "1.1.0")
 
@@ -103,6 +103,8 @@ def told(made: Callable[[], pystac.Item]) -> Any:
 def assert_like_stock(document: dict[str, Any]) -> None:
     stock = told(lambda: pystac.Item.from_dict(document))
     assert told(lambda: item_from(copy.deepcopy(document))) == stock
+    own = OwnDocument(copy.deepcopy(document))
+    assert told(lambda: pystac.Item.from_dict(own, preserve_dict=False)) == stock
 
 
 @pytest.mark.parametrize("version", VERSIONS)
