@@ -32,6 +32,9 @@ STAC needs about ten levels. pystac copies and writes documents with functions t
 several times for each level, and Python stops them at a thousand calls.
 """
 
+# orjson refuses to write what is nested more deeply.
+_ORJSON_LEVELS = 254
+
 _HOLDERS = frozenset({dict, list})
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -90,6 +93,18 @@ def _whole(value: Any) -> Any:
 
 
 def _is_too_deep(document: dict[str, Any]) -> bool:
+    if orjson is not None:
+        wrapped: Any = document
+        for _ in range(_ORJSON_LEVELS - MAX_DEPTH):
+            wrapped = [wrapped]
+        try:
+            # Writing all of it takes a third of the time that counting takes below.
+            orjson.dumps(wrapped)
+        except TypeError:
+            # Too deep, or an integer that has more than 64 bits.
+            pass
+        else:
+            return False
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH):
         level = [

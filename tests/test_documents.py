@@ -67,6 +67,21 @@ def test_a_number_of_ten_thousand_digits_is_an_error() -> None:
     assert "JSON that cannot be read" in str(refused(b'{"a": ' + b"9" * 10_000 + b"}"))
 
 
+@pytest.mark.parametrize("inside", ["1", "", "{}", "18446744073709551616", '"\\ud800"', "NaN"])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_nesting_is_an_error_beyond_the_limit_and_not_before(inside: str, brackets: str) -> None:
+    def nested(depth: int) -> bytes:
+        # The document itself is a level, and so is the innermost list.
+        opening, closing = ("[", "]") if brackets == "[]" else ('{"a": ', "}")
+        return f'{{"a": {opening * (depth - 2)}[{inside}]{closing * (depth - 2)}}}'.encode()
+
+    at_most = documents.MAX_DEPTH - (inside == "{}")
+    parsed(nested(at_most))
+    for depth in (at_most + 1, at_most + 2, 253, 254, 255, 256, 600):
+        with pytest.raises(InvalidResponseError, match="nested too deeply"):
+            parsed(nested(depth))
+
+
 @pytest.mark.parametrize("depth", [2_000, 100_000])
 def test_deep_nesting_is_an_error(depth: int) -> None:
     body = b'{"a": ' + b"[" * depth + b"]" * depth + b', "b": "?gitlab_token=x"}'
