@@ -262,6 +262,7 @@ def test_pages_are_those_of_the_server(api: STACAPI) -> None:
     assert pages[0].items[0].get_root() is api.root
 
 
+@pytest.mark.usefixtures("always_ahead")
 def test_no_thread_is_left_when_the_caller_stops(lakes: FeaturesServer, api: STACAPI) -> None:
     lakes.inject(Fault(query="token=10", delay=60, times=None))
     query = api.items("lakes", limit=10)
