@@ -41,6 +41,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _TOO_DEEP = "JSON that is nested too deeply to be read."
 
+_SHORTEST_SECRET = 8
+
 # Both begin with a plain byte, which is what a search is quickest for.
 _UNDERSCORE_TOKEN = re.compile(rb"_[tT][oO][kK][eE][nN]")
 _QUOTED_TOKEN = re.compile(rb"%5[fF][tT][oO][kK][eE][nN]")
@@ -170,7 +172,7 @@ def without_tokens(
     """Return the document without ``gitlab_token=…`` and without any of the known `secrets`.
 
     Args:
-        document: What `body` holds.
+        document: What `body` holds. It is changed in place.
         body: The bytes it was read from: a search in them tells whether there is work to do.
         secrets: Values that must not stand anywhere in the document.
         url: Where it came from, for errors.
@@ -182,10 +184,10 @@ def without_tokens(
     if not _may_hold_token(body) and not any(secret.encode() in body for secret in known):
         return document
     try:
-        cleaned: dict[str, Any] = _cleaned(document, known)
+        _clean(document, known)
     except RecursionError:
         raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
-    return cleaned
+    return document
 
 
 def _may_hold_token(body: bytes) -> bool:
@@ -204,7 +206,7 @@ def text_without_tokens(text: str, secrets: Iterable[str]) -> str:
 
 def _long_enough(secrets: Iterable[str]) -> tuple[str, ...]:
     # Shorter values occur by accident, and a document must not be changed by accident.
-    long_enough = [secret for secret in secrets if len(secret) >= 8]
+    long_enough = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
     return tuple(dict.fromkeys([*long_enough, *(quote(s, safe="") for s in long_enough)]))
 
 
@@ -215,14 +217,31 @@ def _cleaned_text(text: str, secrets: tuple[str, ...]) -> str:
     return text
 
 
-def _cleaned(value: Any, secrets: tuple[str, ...]) -> Any:
-    if isinstance(value, str):
-        return _cleaned_text(value, secrets)
-    if isinstance(value, dict):
-        return {_cleaned(k, secrets): _cleaned(v, secrets) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(v, secrets) for v in value]
-    return value
+def _clean(holder: dict[str, Any] | list[Any], secrets: tuple[str, ...]) -> None:
+    """Clean all texts of an object or a list, in place; nearly all of them are clean."""
+    pairs: Iterable[tuple[Any, Any]] = enumerate(holder)
+    if type(holder) is dict:
+        if any(len(key) >= _SHORTEST_SECRET and _is_suspect(key, secrets) for key in holder):
+            renamed = {_cleaned_text(key, secrets): value for key, value in holder.items()}
+            holder.clear()
+            holder.update(renamed)
+        pairs = holder.items()
+    for place, value in pairs:
+        if type(value) is str:
+            if len(value) >= _SHORTEST_SECRET and _is_suspect(value, secrets):
+                holder[place] = _cleaned_text(value, secrets)
+        elif type(value) in _HOLDERS:
+            _clean(value, secrets)
+
+
+def _is_suspect(text: str, secrets: tuple[str, ...]) -> bool:
+    # The parameter stands behind one of these, be it escaped.
+    if "?" in text or "&" in text or "%" in text:
+        return True
+    for secret in secrets:  # noqa: SIM110  # twice as fast as any()
+        if secret in text:
+            return True
+    return False
 
 
 def check_stac(document: dict[str, Any], *, url: str) -> None:

@@ -179,6 +179,14 @@ def test_keys_are_cleaned_like_values() -> None:
     assert without_tokens(parsed(body), body, [TOKEN], url=URL) == {"k": {"***": 1}}
 
 
+def test_cleaning_keeps_the_order_of_keys() -> None:
+    body = json.dumps(
+        {"z": TOKEN, f"k?gitlab_token={TOKEN}": 1, "a": [{"b": f"x {TOKEN}"}]}
+    ).encode()
+    found = without_tokens(parsed(body), body, [TOKEN], url=URL)
+    assert list(found.items()) == [("z", "***"), ("k", 1), ("a", [{"b": "x ***"}])]
+
+
 def test_a_document_without_secrets_stays_the_very_object() -> None:
     body = b'{"a": {"b": ["c"]}}'
     document = parsed(body)
