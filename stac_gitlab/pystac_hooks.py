@@ -317,9 +317,7 @@ def _items_by_id(
         if answer is None:
             continue
         href, document = answer
-        with refusals_explained(href, document):
-            item = pystac.Item.from_dict(document, preserve_dict=False)
-        keep_reader(item, stac_io)
+        item = item_of(document, stac_io, href)
         # SharingHub ignores the case of an id and answers with the canonical one.
         if str(item.id).casefold() == item_id.casefold():
             family = family or Family(catalog)
