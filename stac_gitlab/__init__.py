@@ -13,10 +13,11 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from stac_gitlab import pystac_hooks
 from stac_gitlab.__about__ import __version__
-from stac_gitlab.api import STACAPI
 from stac_gitlab.assets import (
     asset_roles,
     assets_with_role,
@@ -25,7 +26,6 @@ from stac_gitlab.assets import (
     group_by_role,
     has_any_role,
 )
-from stac_gitlab.downloader import STACDownloader
 from stac_gitlab.errors import (
     AssetNotFoundError,
     AuthenticationError,
@@ -58,11 +58,15 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.limits import Limits
 from stac_gitlab.pystac_hooks import materialize
-from stac_gitlab.query import ItemQuery
-from stac_gitlab.report import AssetResult, BatchReport, DownloadReport
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.stac_io import GitLabStacIO
-from stac_gitlab.transactions import BulkReport, BulkResult
+
+if TYPE_CHECKING:
+    from stac_gitlab.api import STACAPI
+    from stac_gitlab.downloader import STACDownloader
+    from stac_gitlab.query import ItemQuery
+    from stac_gitlab.report import AssetResult, BatchReport, DownloadReport
+    from stac_gitlab.transactions import BulkReport, BulkResult
 
 __all__ = [
     "STACAPI",
@@ -113,6 +117,30 @@ __all__ = [
     "has_any_role",
     "materialize",
 ]
+
+# What those who only read do not need, and the module that is imported when it is asked for.
+_LATER = {
+    "STACAPI": "api",
+    "STACDownloader": "downloader",
+    "ItemQuery": "query",
+    "AssetResult": "report",
+    "BatchReport": "report",
+    "DownloadReport": "report",
+    "BulkReport": "transactions",
+    "BulkResult": "transactions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 pystac_hooks.install()

@@ -8,6 +8,7 @@ Source: STAC API - Features, and the extensions that it names.
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 import warnings
@@ -296,9 +297,8 @@ class STACAPI:
         """
         document = item_document(item, _id("collection", collection))
         url = self._items_url(collection)
-        return self._made_item(
-            self._writer.send("POST", url, document) or document, url, collection
-        )
+        answer = self._writer.send("POST", url, document)
+        return self._made_item(answer or copy.deepcopy(document), url, collection)
 
     def update_item(
         self, collection: CollectionLike, item: ItemLike, *, if_match: str | None = None
@@ -319,7 +319,7 @@ class STACAPI:
         document = item_document(item, _id("collection", collection))
         url = self._item_url(collection, document["id"])
         answer = self._writer.send("PUT", url, document, if_match=if_match)
-        return self._made_item(answer or document, url, collection)
+        return self._made_item(answer or copy.deepcopy(document), url, collection)
 
     def upsert(self, collection: CollectionLike, item: ItemLike) -> pystac.Item:
         """Replace an item if it is there, add it if it is not.

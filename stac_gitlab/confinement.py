@@ -124,6 +124,8 @@ def confined_schema(text: str, *, url: str) -> str:
 
 
 def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
+    if _leads_to_the_web(holder):
+        return
     links = list(_links_of(holder))
     # What was read by its own URL stands there; what is listed stands where it says.
     stands_remote = not listed or any(
@@ -164,6 +166,17 @@ def _names_known_to_pystac(holder: dict[str, Any]) -> set[str]:
         return bare.difference(migrated["stac_extensions"])
     except Exception:  # noqa: BLE001  # what cannot be migrated now will not be later
         return set()
+
+
+def _leads_to_the_web(holder: dict[str, Any]) -> bool:
+    """Tell, quickly, whether nothing has to be done, which is so for nearly all documents."""
+    links, extensions = holder.get("links"), holder.get("stac_extensions")
+    if type(links) is not list or not (extensions is None or type(extensions) is list):
+        return False
+    for link in links:
+        if type(link) is not dict or not _is_web(link.get("href")):
+            return False
+    return extensions is None or all(map(_is_web, extensions))
 
 
 def _links_of(holder: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -6,8 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 
 from stac_gitlab.arguments import whole_number
+from stac_gitlab.errors import ConfigurationError
 
 __all__ = ["Limits"]
+
+_MOST_NESTING = 200
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,9 @@ class Limits:
 
     Attributes:
         redirects: How many redirects in a row are followed.
-        nesting: How deeply the objects and lists of a document may be nested. STAC needs about ten
-            levels. pystac copies and writes documents with functions that call themselves, several
-            times for each level, and Python stops them at a thousand calls: that is where raising
-            it ends.
+        nesting: How deeply the objects and lists of a document may be nested; 200 at the most. STAC
+            needs about ten levels. pystac copies and writes documents with functions that call
+            themselves, several times for each level, and Python stops them at a thousand calls.
         empty_pages: How many pages in a row may list nothing.
         file_bytes: Bytes that one downloaded file may have, decompressed; None for as many as come.
 
@@ -38,7 +40,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         whole_number("redirects", self.redirects, least=0)
-        whole_number("nesting", self.nesting, least=1)
+        if whole_number("nesting", self.nesting, least=1) > _MOST_NESTING:
+            raise ConfigurationError(
+                f"nesting={self.nesting}: pystac bears {_MOST_NESTING} levels at the most."
+            )
         whole_number("empty_pages", self.empty_pages, least=0)
         if self.file_bytes is not None:
             whole_number("file_bytes", self.file_bytes, least=0)

@@ -2,7 +2,7 @@
 
 A ``next`` link is followed verbatim, may be relative, and may carry a method, headers and a body.
 Empty pages do not end a walk; pages that come round again do, with an error. The next page is
-fetched in the background once the caller is at work on the one before.
+fetched in the background once the caller is at work on the one before, if pages take their time.
 
 Source: STAC API specification, "Paging" (item-search and ogcapi-features).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
@@ -28,6 +29,10 @@ from stac_gitlab.limits import Limits
 __all__ = ["Page", "PageRequest", "Pages", "number_matched", "with_limit"]
 
 _USUAL = Limits()
+
+# Seconds for which a page is to be waited for. Where it comes sooner, as from the same machine, a
+# thread that fetches the next one takes longer than it saves.
+LONG_WAIT = 0.003
 
 # What a server may not set through a `next` link: framing, routing, credentials and the method are
 # ours, and so is which encodings we can undo.
@@ -222,6 +227,7 @@ class Pages:
         self._empty = 0
         self._matched: int | None = None
         self._count = 0
+        self._waited = 0.0
         self._stopped = threading.Event()
 
     def __iter__(self) -> Iterator[Page]:
@@ -232,7 +238,7 @@ class Pages:
         if request is None:
             raise StopIteration
         self._upcoming = None
-        page = self._read(request) if self._ahead is None else self._ahead.result()
+        page = self._timed(request) if self._ahead is None else self._ahead.result()
         self._ahead = None
         self._asked.add(hash(request.key))
         self._check_progress(page)
@@ -276,22 +282,29 @@ class Pages:
             self.close()
 
     def read_ahead(self) -> None:
-        """Begin to fetch the next page, if there is one and it is not under way already."""
+        """Begin to fetch the next page, if there is one, and the one before took its time."""
         request = self._upcoming
-        if request is None or self._ahead is not None:
+        if request is None or self._ahead is not None or self._waited < LONG_WAIT:
             return
         ahead: Future[Page] = Future()
 
         def fetch() -> None:
             try:
                 with watching(Watch(stop=self._stopped)):
-                    ahead.set_result(self._read(request))
+                    ahead.set_result(self._timed(request))
             except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
                 ahead.set_exception(error)
 
         self._ahead = ahead
         # A daemon: a slow server must not keep an interpreter from ending.
         threading.Thread(target=fetch, name="stac-gitlab-page", daemon=True).start()
+
+    def _timed(self, request: PageRequest) -> Page:
+        """Read a page, and note how much of the time was spent waiting for it."""
+        started = time.perf_counter() - time.thread_time()
+        page = self._read(request)
+        self._waited = time.perf_counter() - time.thread_time() - started
+        return page
 
     def _check_progress(self, page: Page) -> None:
         listed = page.features(self._field_name)

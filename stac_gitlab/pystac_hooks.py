@@ -41,6 +41,7 @@ from stac_gitlab.errors import (
     InvalidResponseError,
     STACGitLabError,
 )
+from stac_gitlab.items import OwnDocument, item_from
 from stac_gitlab.sharinghub import strip_token
 from stac_gitlab.stac_io import (
     GitLabStacIO,
@@ -273,22 +274,11 @@ def readable_item_of(
         return None
 
 
-class _OurOwn(dict[str, Any]):
-    """A document that nobody else holds.
-
-    pystac migrates a deep copy, to leave its caller's document as it is. Ours was just read and is
-    needed by nobody else, so it may as well be migrated itself, in half the time.
-    """
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _OurOwn:
-        return self
-
-
 def item_of(document: dict[str, Any], stac_io: GitLabStacIO, url: str) -> pystac.Item:
     """Return the item that `document`, which came from `url`, describes."""
     with refusals_explained(url, document):
         document.setdefault("stac_version", "1.0.0")
-        item = pystac.Item.from_dict(_OurOwn(document), preserve_dict=False)
+        item = item_from(document)
     keep_reader(item, stac_io)
     return item
 
@@ -340,6 +330,7 @@ class Family:
 
     def __init__(self, catalog: pystac.Catalog) -> None:
         self._catalog = catalog
+        self._is_collection = isinstance(catalog, pystac.Collection)
         self._root = _root_of(catalog)
 
     def adopt(self, item: pystac.Item) -> pystac.Item:
@@ -351,9 +342,7 @@ class Family:
         links = [k for k in item.links if k.rel not in (pystac.RelType.PARENT, pystac.RelType.ROOT)]
         parent = Link.parent(self._catalog).set_owner(item)
         for link in links:
-            if link.rel == pystac.RelType.COLLECTION and isinstance(
-                self._catalog, pystac.Collection
-            ):
+            if self._is_collection and link.rel == pystac.RelType.COLLECTION:
                 link.target = self._catalog
         if self._root is None:
             links += [k for k in item.links if k.rel == pystac.RelType.ROOT]
@@ -415,9 +404,7 @@ def _items_by_id(
         if answer is None:
             continue
         href, document = answer
-        with refusals_explained(href, document):
-            item = pystac.Item.from_dict(document, preserve_dict=False)
-        keep_reader(item, stac_io)
+        item = item_of(document, stac_io, href)
         # SharingHub ignores the case of an id and answers with the canonical one.
         if str(item.id).casefold() == item_id.casefold():
             family = family or Family(catalog)
@@ -489,6 +476,8 @@ def _from_file(stock: Any) -> Callable[..., Any]:
         document = reader.read_json(href)
         if cls is pystac.Catalog and document.get("type") == pystac.STACObjectType.COLLECTION:
             cls = pystac.Collection
+        elif cls is pystac.Item:
+            document = OwnDocument(document)
         with refusals_explained(href, document):
             found = cls.from_dict(document, href=href, migrate=True, preserve_dict=False)
         keep_reader(found, reader)

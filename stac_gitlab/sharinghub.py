@@ -100,7 +100,7 @@ class SharingHub(Dialect):
             return
         for key, asset in assets.items():
             href = asset.get("href") if isinstance(asset, dict) else None
-            if isinstance(href, str):
+            if isinstance(href, str) and "/api/download/" in href:
                 asset["href"] = self.asset_url(
                     href,
                     key=key,
@@ -217,10 +217,12 @@ def _move_to_collection(item: dict[str, Any], asked: str) -> None:
 
 def _move_to_server(item: dict[str, Any], base: str) -> None:
     """Let the links by which an item knows its relatives lead to the server that was asked."""
-    links = item.get("links")
+    links, right = item.get("links"), f"{base}/api/stac/"
     for link in links if isinstance(links, list) else ():
         if isinstance(link, dict) and _has_rel(link, _LINKS_TO_THE_API):
             href = str(link.get("href"))
+            if href.startswith(right):
+                continue
             named = _base(href)
             if named is not None and named != base:
                 link["href"] = f"{base}{href[len(named) :]}"

@@ -43,6 +43,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
     UnreadableItemWarning,
 )
+from stac_gitlab.items import OwnDocument
 from stac_gitlab.limits import Limits
 from stac_gitlab.paging import Page, PageRequest, Pages, with_limit
 from stac_gitlab.part import part_beside
@@ -280,6 +281,8 @@ class GitLabStacIO(pystac.StacIO):
         """
         href = _href(source)
         document = self.read_json(source)
+        if document.get("type") == "Feature":
+            document = OwnDocument(document)
         with refusals_explained(href, document):
             found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
         if root is None:
@@ -565,7 +568,10 @@ def check_feature(feature: Any, *, url: str) -> None:
         raise InvalidResponseError(
             f"{url}: the page lists {_kind_of(feature)}, not an item.", url=url
         )
-    check_stac({"stac_version": "1.0.0", **feature}, url=url)
+    # Some servers leave the version to the page.
+    check_stac(
+        feature if "stac_version" in feature else {"stac_version": "1.0.0", **feature}, url=url
+    )
 
 
 def _id_of(feature: Any) -> Any:

@@ -10,7 +10,7 @@ import hypothesis
 import pystac
 import pytest
 
-from stac_gitlab import RetryPolicy, STACDownloader
+from stac_gitlab import RetryPolicy, STACDownloader, paging
 from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
 from stac_gitlab.testing import LoopbackServer
 
@@ -48,6 +48,12 @@ class Clock:
 def clock() -> Clock:
     """For ``RetryPolicy(clock=clock.time, sleep=clock.sleep)``."""
     return Clock()
+
+
+@pytest.fixture
+def always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are read ahead although the servers of the tests answer at once."""
+    monkeypatch.setattr(paging, "LONG_WAIT", -1)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import warnings
@@ -261,6 +262,7 @@ def test_pages_are_those_of_the_server(api: STACAPI) -> None:
     assert pages[0].items[0].get_root() is api.root
 
 
+@pytest.mark.usefixtures("always_ahead")
 def test_no_thread_is_left_when_the_caller_stops(lakes: FeaturesServer, api: STACAPI) -> None:
     lakes.inject(Fault(query="token=10", delay=60, times=None))
     query = api.items("lakes", limit=10)
@@ -641,6 +643,21 @@ def test_what_replaces_or_deletes_is_tried_again(lakes: FeaturesServer, api: STA
     lakes.inject(Fault(status=503, times=1))
     api.delete_item("lakes", "lake-01")
     assert [t.split()[0] for t in targets(lakes)] == ["PUT", "PUT", "DELETE", "DELETE"]
+
+
+def test_what_was_sent_stays_as_it_is_where_the_server_answers_with_nothing(
+    lakes: FeaturesServer, api: STACAPI
+) -> None:
+    properties = {"datetime": "2024-01-01T00:00:00Z", "license": "proprietary"}
+    mine = item("lake-01", properties=properties, links=[{"rel": "via", "href": "https://e.org"}])
+    before = copy.deepcopy(mine)
+    for method, change in (("PUT", api.update_item), ("POST", api.create_item)):
+        lakes.inject(Fault(status=204, method=method))
+        made = change("lakes", mine)
+        made.properties["depth"] = 5
+        made.assets["data"].href = "elsewhere"
+        assert made.properties["license"] == "other"
+        assert mine == before
 
 
 def test_a_redirect_that_would_make_a_get_of_a_change_is_an_error(

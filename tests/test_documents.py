@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stac_gitlab import InvalidResponseError, STACGitLabError, documents
+from stac_gitlab import InvalidResponseError, Limits, STACGitLabError, documents
 from stac_gitlab.documents import check_stac, parse_json, text_without_tokens, without_tokens
 
 URL = "https://hub.example.org/item"
@@ -65,6 +65,21 @@ def test_a_number_beyond_64_bits_is_read() -> None:
 
 def test_a_number_of_ten_thousand_digits_is_an_error() -> None:
     assert "JSON that cannot be read" in str(refused(b'{"a": ' + b"9" * 10_000 + b"}"))
+
+
+@pytest.mark.parametrize("inside", ["1", "", "{}", "18446744073709551616", '"\\ud800"', "NaN"])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_nesting_is_an_error_beyond_the_limit_and_not_before(inside: str, brackets: str) -> None:
+    def nested(depth: int) -> bytes:
+        # The document itself is a level, and so is the innermost list.
+        opening, closing = ("[", "]") if brackets == "[]" else ('{"a": ', "}")
+        return f'{{"a": {opening * (depth - 2)}[{inside}]{closing * (depth - 2)}}}'.encode()
+
+    at_most = Limits().nesting - (inside == "{}")
+    parsed(nested(at_most))
+    for depth in (at_most + 1, at_most + 2, 253, 254, 255, 256, 600):
+        with pytest.raises(InvalidResponseError, match="nested too deeply"):
+            parsed(nested(depth))
 
 
 @pytest.mark.parametrize("depth", [2_000, 100_000])
@@ -172,6 +187,14 @@ def test_a_token_parameter_behind_json_escapes_is_removed() -> None:
 def test_keys_are_cleaned_like_values() -> None:
     body = json.dumps({f"k?gitlab_token={TOKEN}": {TOKEN: 1}}).encode()
     assert without_tokens(parsed(body), body, [TOKEN], url=URL) == {"k": {"***": 1}}
+
+
+def test_cleaning_keeps_the_order_of_keys() -> None:
+    body = json.dumps(
+        {"z": TOKEN, f"k?gitlab_token={TOKEN}": 1, "a": [{"b": f"x {TOKEN}"}]}
+    ).encode()
+    found = without_tokens(parsed(body), body, [TOKEN], url=URL)
+    assert list(found.items()) == [("z", "***"), ("k", 1), ("a", [{"b": "x ***"}])]
 
 
 def test_a_document_without_secrets_stays_the_very_object() -> None:

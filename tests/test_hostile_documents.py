@@ -22,6 +22,7 @@ from raw_server import RawServer
 
 from stac_gitlab import (
     STACAPI,
+    ConfigurationError,
     GitLabStacIO,
     InvalidResponseError,
     Limits,
@@ -152,8 +153,8 @@ def test_a_document_as_deep_as_allowed_can_be_copied_and_written(
 
 
 def test_the_depth_can_be_raised(server: LoopbackServer) -> None:
-    url = answering(server, nested(200, "[", "]"))
-    with GitLabStacIO(limits=Limits(nesting=300)) as deep:
+    url = answering(server, nested(190, "[", "]"))
+    with GitLabStacIO(limits=Limits(nesting=200)) as deep:
         assert pystac.Item.from_file(url, stac_io=deep).id == "lakes"
     with GitLabStacIO() as usual, pytest.raises(InvalidResponseError, match=r"Limits\(nesting=\)"):
         pystac.Item.from_file(url, stac_io=usual)
@@ -162,9 +163,11 @@ def test_the_depth_can_be_raised(server: LoopbackServer) -> None:
 def test_beyond_what_python_bears_depth_is_an_error_all_the_same(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
-    with GitLabStacIO(limits=Limits(nesting=10**6)) as stac_io:
+    with pytest.raises(ConfigurationError, match="200 levels at the most"):
+        Limits(nesting=201)
+    with GitLabStacIO(limits=Limits(nesting=200)) as stac_io:
         for inside in ("1", '"\\ud800"'):
-            for depth in (600, 900, 5_000, 100_000):
+            for depth in (190, 196, 197, 200, 600, 900, 5_000, 100_000):
                 url = answering(server, nested(depth, "[", "]", inside))
                 with contextlib.suppress(InvalidResponseError):
                     use(pystac.Item.from_file(url, stac_io=stac_io), stac_io, tmp_path)

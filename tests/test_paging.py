@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from stac_gitlab import (
     RetryPolicy,
     ServerError,
     UnreadableItemWarning,
+    paging,
 )
 from stac_gitlab.paging import Page, PageRequest, Pages, with_limit
 from stac_gitlab.testing import (
@@ -214,6 +216,8 @@ def test_any_header_that_can_be_sent_is(value: str) -> None:
         ({"href": ITEMS, "method": "DELETE"}, "'DELETE'"),
         ({"href": ITEMS, "method": ["GET"]}, "the method"),
         ({"href": ITEMS, "headers": ["a"]}, "not an object"),
+        ({"href": ITEMS, "headers": {"X-\u00c4": "a"}}, "cannot be sent"),
+        ({"href": ITEMS, "headers": {"X-Page": "\u2026"}}, "cannot be sent"),
         ({"href": ITEMS, "method": "POST", "body": "a=1"}, "not an object"),
     ],
 )
@@ -385,6 +389,7 @@ class Gated:
         return Page(request.href, page(f"{number}a", f"{number}b", href=f"?p={number + 1}"))
 
 
+@pytest.mark.usefixtures("always_ahead")
 def test_the_next_page_is_fetched_while_the_caller_works_on_this_one() -> None:
     read = Gated()
     listed = Pages(read, PageRequest(ITEMS)).listed()
@@ -400,6 +405,7 @@ def test_the_next_page_is_fetched_while_the_caller_works_on_this_one() -> None:
     listed.close()
 
 
+@pytest.mark.usefixtures("always_ahead")
 def test_a_page_that_will_not_be_reached_is_not_read_ahead() -> None:
     read = Gated()
     read.gate.set()
@@ -410,10 +416,38 @@ def test_a_page_that_will_not_be_reached_is_not_read_ahead() -> None:
     listed.close()
 
 
+def test_pages_that_come_at_once_are_not_read_ahead_and_those_that_are_waited_for_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, takes, asked = 0.0, 0.0, 0
+    came = threading.Semaphore(0)
+    clock = SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: 0.0)
+    monkeypatch.setattr(paging, "time", clock)
+
+    def read(request: PageRequest) -> Page:
+        nonlocal asked, now
+        asked += 1
+        now += takes
+        came.release()
+        return Page(request.href, page(f"{asked}a", f"{asked}b", href=f"?p={asked + 1}"))
+
+    listed = Pages(read, PageRequest(ITEMS)).listed()
+    for count in (1, 1, 2, 2, 3):
+        next(listed)
+        assert asked == count
+    takes = 0.02
+    assert [next(listed)[0]["id"] for _ in range(3)] == ["3b", "4a", "4b"]
+    for _ in range(5):
+        assert came.acquire(timeout=10)
+    assert asked == 5
+    listed.close()
+
+
 def page_threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "stac-gitlab-page"]
 
 
+@pytest.mark.usefixtures("always_ahead")
 def test_an_error_of_the_page_read_ahead_comes_when_it_is_its_turn() -> None:
     def read(request: PageRequest) -> Page:
         if "p=2" in request.href:
@@ -521,6 +555,7 @@ def test_on_bad_item_raise_makes_it_an_error(server: LoopbackServer) -> None:
             next(items)
 
 
+@pytest.mark.usefixtures("always_ahead")
 def test_no_thread_is_left_when_the_caller_stops(
     server: LoopbackServer, stac_io: GitLabStacIO
 ) -> None:

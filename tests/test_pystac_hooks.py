@@ -113,6 +113,7 @@ def test_the_items_of_a_collection_cost_the_page_and_once_the_root(
     assert asked(hub) == ["/collections/dataset/items?limit=100"]
 
 
+@pytest.mark.usefixtures("always_ahead")
 def test_the_first_item_costs_one_page_and_the_second_begins_one_more() -> None:
     hub = SharingHubServer(generated_projects(50), token=TOKEN)
     with hub, GitLabStacIO(TOKEN, page_size=10) as reader:
