@@ -98,7 +98,7 @@ def _demo(arguments: argparse.Namespace) -> int:
             print(f"\nThere is no {what} to download.", file=sys.stderr)
             return 1
         folder = arguments.output or Path(tempfile.mkdtemp(prefix="stac-gitlab-demo-"))
-        print(f"\nDownloading the data of {item.id} to {folder}\n")
+        print(f"\nDownloading the data of {_plain(item.id)} to {folder}\n")
         report = STACDownloader(stac_io=stac_io).download_assets(item, folder)
         return _show_files(report)
 
@@ -127,18 +127,23 @@ def _show_tree(root: pystac.Catalog, *, wanted: str | None) -> pystac.Item | Non
     """
     found: pystac.Item | None = None
     most = 0
-    print(root.title or root.id)
+    print(_plain(root.title or root.id))
     for collection in root.get_children():
-        print(f"  {collection.id}: {collection.title or collection.description}")
+        print(f"  {_plain(collection.id)}: {_plain(collection.title or collection.description)}")
         for item in islice(collection.get_items(), ITEMS_SHOWN):
-            print(f"    {item.id}: {item.properties.get('title', '')}")
+            print(f"    {_plain(item.id)}: {_plain(item.properties.get('title', ''))}")
             for key, asset in item.assets.items():
-                print(f"      {shown(key)[1:-1]:<28} {', '.join(asset_roles(asset))}")
+                print(f"      {shown(key)[1:-1]:<28} {_plain(', '.join(asset_roles(asset)))}")
             if wanted is None and len(data_assets(item)) > most:
                 found, most = item, len(data_assets(item))
         if wanted is not None and found is None:
             found = next(collection.get_items(wanted), None)
     return found
+
+
+def _plain(text: object) -> str:
+    """Return what a hub says without what would command the terminal."""
+    return "".join(char if char.isprintable() else " " for char in str(text))
 
 
 def _show_files(report: DownloadReport) -> int:

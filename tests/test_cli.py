@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stac_gitlab import __version__
-from stac_gitlab.testing import Fault, SharingHubServer, sample_projects
+from stac_gitlab.testing import Fault, Project, SharingHubServer, sample_projects
 
 TOKEN = "glpat-of-the-command-0001"
 
@@ -94,6 +94,15 @@ def test_a_terminal_that_lacks_letters_is_no_reason_to_fail(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is a matter of POSIX systems")
+def test_nothing_that_a_hub_says_commands_the_terminal(tmp_path: Path) -> None:
+    escape = "\x1b]0;title\x07\x1b[2J"
+    project = Project("group/lakes", {"a.csv": b"id"}, title=f"Lakes{escape}")
+    with SharingHubServer([project], token=TOKEN) as hub:
+        done = command("demo", "--url", hub.url, "--output", str(tmp_path), GITLAB_TOKEN=TOKEN)
+    assert "Lakes ]0;title  [2J" in done.stdout
+    assert not {"\x1b", "\x07"}.intersection(done.stdout + done.stderr)
+
+
 def test_sigterm_is_a_clean_stop(hub: SharingHubServer, tmp_path: Path) -> None:
     hub.inject(Fault(path="/api/download", delay=30, times=None))
     child = subprocess.Popen(
