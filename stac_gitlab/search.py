@@ -196,7 +196,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         self._open(request.href)
         page = self.read_page(request)
         with _api_errors():
-            _check_landing_page(page)
+            _check_extras(page)
         return _Listed(page.document, url=page.url)
 
     def request(
@@ -381,11 +381,13 @@ def _guard_collections_of_items() -> None:
     ItemCollection.from_dict = classmethod(from_dict)  # type: ignore[assignment,method-assign]
 
 
-def _check_landing_page(page: Page) -> None:
-    """Check what pystac-client looks at in a landing page, and pystac does not."""
+def _check_extras(page: Page) -> None:
+    """Check what pystac-client looks at in a document, and pystac does not."""
     classes, links = page.document.get("conformsTo"), page.document.get("links")
     if classes is not None and not _all_texts(classes):
         raise InvalidResponseError(f"{page.shown}: conformsTo is no list of texts.", url=page.shown)
+    if not isinstance(page.document.get("context", {}), Mapping):
+        raise InvalidResponseError(f"{page.shown}: context is no object.", url=page.shown)
     methods = [k.get("method") for k in links if isinstance(k, Mapping)] if links else []
     if not _all_texts([method for method in methods if method is not None]):
         raise InvalidResponseError(

@@ -479,3 +479,11 @@ def test_a_search_is_not_posted_with_the_token_where_a_stranger_wants_it(
     with pytest.raises(InvalidResponseError, match="wants a search to be sent there"):
         list(client.search(method="POST").items())
     assert server.requests == []
+
+
+def test_a_count_that_is_none_is_an_error_of_ours(server: LoopbackServer) -> None:
+    landing_page(server)
+    found = {"type": "FeatureCollection", "features": [], "links": [], "context": "5"}
+    server.route("/search", found)
+    with pytest.raises(InvalidResponseError, match="context is no object"):
+        open_client(f"{server.url}/").search(method="GET").matched()
