@@ -21,6 +21,7 @@ from requests.structures import CaseInsensitiveDict
 from stac_gitlab.auth import CREDENTIAL_HEADERS, scrub
 from stac_gitlab.errors import (
     AuthenticationError,
+    ConfigurationError,
     ConflictError,
     HTTPStatusError,
     InvalidRequestError,
@@ -164,6 +165,9 @@ def error_for_failure(
             "Try again, or raise timeout= or the deadline of the RetryPolicy.",
             url=shown,
         )
+    if type(failure) is OSError and failure.errno is None:
+        # So requests tells that a file with certificates is missing, before any connection.
+        return ConfigurationError(f"{line}: not asked for ({reason}).")
     if issubclass(kind, requests.exceptions.SSLError):
         return NetworkError(
             f"{line}: no secure connection ({reason}). If the server's certificate comes from an "

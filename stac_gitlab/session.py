@@ -405,7 +405,7 @@ class GitLabSession(requests.Session):
         found = self._known_surroundings.get(key)
         if found is None:
             settings = dict(self.merge_environment_settings(url, {}, True, None, None))
-            auth = requests.utils.get_netrc_auth(url) if self.trust_env else None
+            auth = _netrc_auth(url) if self.trust_env else None
             found = self._known_surroundings[key] = _Surroundings(settings, auth)
         return found
 
@@ -544,6 +544,14 @@ def timeout_pair(timeout: Any) -> tuple[float, float]:
             "A request without a timeout can hang for ever."
         )
     return pair
+
+
+def _netrc_auth(url: str) -> tuple[str, str] | None:
+    try:
+        return requests.utils.get_netrc_auth(url)
+    except ValueError:
+        # requests passes over a broken file, but not over one in another encoding.
+        return None
 
 
 def _beginning_of_body(response: requests.Response) -> bytes:

@@ -24,6 +24,7 @@ from stac_gitlab.answers import (
 )
 from stac_gitlab.errors import (
     AuthenticationError,
+    ConfigurationError,
     HTTPStatusError,
     InvalidRequestError,
     InvalidResponseError,
@@ -250,6 +251,8 @@ FAILURES: list[tuple[Exception, type[STACGitLabError], str]] = [
         "reset",
     ),
     (ConnectionResetError(), NetworkError, "ConnectionResetError"),
+    (OSError("Could not find a suitable TLS CA bundle: x"), ConfigurationError, "CA bundle: x"),
+    (OSError(113, "No route to host"), NetworkError, "No route"),
 ]
 
 

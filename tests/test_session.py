@@ -334,6 +334,18 @@ def test_a_netrc_entry_never_replaces_or_joins_the_token(
     assert set(tokens(other_server)[0]) == {"Authorization"}, "the user's own, for that machine"
 
 
+def test_a_netrc_that_is_no_text_is_passed_over(
+    server: LoopbackServer,
+    session_for: Callable[..., GitLabSession],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "netrc").write_bytes(b"machine 127.0.0.1 login me password \xff")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server.route("/x", {})
+    assert fetch(session_for(server.url), f"{server.url}/x") is not None
+
+
 @pytest.mark.usefixtures("netrc")
 def test_a_netrc_entry_serves_those_who_have_no_token(
     server: LoopbackServer, session_for: Callable[..., GitLabSession]
