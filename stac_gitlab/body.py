@@ -16,7 +16,7 @@ from stac_gitlab.ranges import is_encoded
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
 
-__all__ = ["Body", "BrokenBodyError", "content_length", "is_decodable", "is_well_framed"]
+__all__ = ["Body", "BrokenBodyError", "content_length", "is_decodable"]
 
 
 class BrokenBodyError(IncompleteDownloadError):
@@ -129,19 +129,3 @@ def is_decodable(response: requests.Response) -> bool:
     named = response.headers.get("Content-Encoding", "identity").split(",")
     known = {"identity", "", *getattr(response.raw, "CONTENT_DECODERS", ())}
     return all(encoding.strip().lower() in known for encoding in named)
-
-
-def is_well_framed(response: requests.Response) -> bool:
-    """Tell whether there is one way only to read where the body ends.
-
-    The standard library reads ``+5`` and ``5_0`` as lengths, and takes what is ``gzip, chunked``,
-    chunk sizes included, for the body.
-    """
-    coding = response.headers.get("Transfer-Encoding", "").strip().lower()
-    lengths = {part.strip() for part in response.headers.get("Content-Length", "").split(",")}
-    length = lengths.pop()
-    return (
-        coding in ("", "identity", "chunked")
-        and not lengths
-        and (not length or (length.isascii() and length.isdigit()))
-    )

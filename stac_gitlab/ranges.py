@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import requests
 
-__all__ = ["Version", "is_encoded", "span_of", "total_of"]
+__all__ = ["Version", "is_encoded", "is_well_framed", "span_of", "total_of"]
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)", re.IGNORECASE)
 
@@ -41,7 +41,8 @@ class Version:
 def span_of(response: requests.Response) -> range | None:
     """Return which bytes of the file an answer holds, or None if it is no plain part of it."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if response.status_code != 206 or match is None or is_encoded(response):
+    is_plain = not is_encoded(response) and is_well_framed(response)
+    if response.status_code != 206 or match is None or not is_plain:
         return None
     span = range(int(match[1]), int(match[2]) + 1)
     is_sound = span and response.headers.get("Content-Length", str(len(span))) == str(len(span))
@@ -57,3 +58,19 @@ def total_of(response: requests.Response) -> int | None:
 def is_encoded(response: requests.Response) -> bool:
     """Tell whether the body has to be decoded, although identity was asked for."""
     return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+
+
+def is_well_framed(response: requests.Response) -> bool:
+    """Tell whether there is one way only to read where the body ends.
+
+    The standard library reads ``+5`` and ``5_0`` as lengths, and takes what is ``gzip, chunked``,
+    chunk sizes included, for the body.
+    """
+    coding = response.headers.get("Transfer-Encoding", "").strip().lower()
+    lengths = {part.strip() for part in response.headers.get("Content-Length", "").split(",")}
+    length = lengths.pop()
+    return (
+        coding in ("", "identity", "chunked")
+        and not lengths
+        and (not length or (length.isascii() and length.isdigit()))
+    )

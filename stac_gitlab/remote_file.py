@@ -91,6 +91,8 @@ class _Ranges(io.RawIOBase):
         self._modified = response.headers.get("Last-Modified")
         self._first = b""
         self._position = 0
+        self._spent: float = 0
+        self._came = 0
 
     def keep(self, response: requests.Response, span: range) -> None:
         """Keep the beginning of the file, as far as it comes."""
@@ -160,7 +162,24 @@ class _Ranges(io.RawIOBase):
             sleep=policy.sleep,
             reraise=True,
         )
-        return retrying(self._fetch_once, view)
+        began = policy.clock()
+        count = retrying(self._fetch_once, view)
+        self._check_pace(count, len(view), policy.clock() - began)
+        return count
+
+    def _check_pace(self, count: int, wanted: int, took: float) -> None:
+        """Apply the stall rule to what comes in answers that are shorter than asked for."""
+        policy = self._session.retry
+        if count == wanted:
+            self._spent = self._came = 0
+            return
+        self._spent += took
+        self._came += count
+        if self._spent >= policy.stall_window and self._came < policy.min_rate * self._spent:
+            raise IncompleteDownloadError(
+                f"{shown(self._source.key)}: only {self._came} bytes came in {self._spent:.0f} s. "
+                "Try again, or download it."
+            )
 
     def _fetch_once(self, view: memoryview) -> int:
         start = self._position

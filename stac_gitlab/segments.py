@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import requests
 
 from stac_gitlab.adapter import Stopped, Watch, current_watch, watching
-from stac_gitlab.body import Body, is_well_framed
+from stac_gitlab.body import Body
 from stac_gitlab.errors import IncompleteDownloadError, STACGitLabError
 from stac_gitlab.hashing import BUFFER_SIZE
 from stac_gitlab.ranges import Version, span_of
@@ -132,7 +132,7 @@ class Segments:
             response = self.session.open(self.url, headers=headers, statuses=frozenset({416}))
         with response:
             fits = span_of(response) == range(stretch.at, stretch.stop)
-            if not (fits and is_well_framed(response) and self.version.is_that_of(response)):
+            if not (fits and self.version.is_that_of(response)):
                 raise IncompleteDownloadError(
                     f"the server answers {response.status_code}, which is not the part of the file "
                     "that was asked for"

@@ -29,7 +29,6 @@ from stac_gitlab.body import (
     BrokenBodyError,
     content_length,
     is_decodable,
-    is_well_framed,
 )
 from stac_gitlab.errors import (
     ChecksumMismatchError,
@@ -42,7 +41,7 @@ from stac_gitlab.hashing import Hashing
 from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import shown
 from stac_gitlab.part import Leftover, Part, part_beside
-from stac_gitlab.ranges import Version, is_encoded, span_of, total_of
+from stac_gitlab.ranges import Version, is_encoded, is_well_framed, span_of, total_of
 from stac_gitlab.records import digest_of
 from stac_gitlab.segments import FIRST_STRETCH, Segments
 from stac_gitlab.session import GitLabSession

@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import random
+import re
+import socket
 import time
 import zipfile
 from collections.abc import Iterator
@@ -43,6 +45,8 @@ from stac_gitlab.testing import (
     RecordedRequest,
     SharingHubServer,
 )
+from tests.conftest import Clock
+from tests.raw_server import RawServer
 
 BIG = random.Random(4).randbytes(3 * BLOCK_SIZE + 12_345)
 BLOCK = 1000
@@ -434,6 +438,41 @@ def test_a_trickle_does_not_hold_a_reader_for_ever(
 
 
 # -- which asset ----------------------------------------------------------------------------------
+
+
+def test_answers_of_a_few_bytes_do_not_hold_a_reader_for_ever(
+    server: LoopbackServer, clock: Clock
+) -> None:
+    file = ServedFile(BIG)
+    asset = asset_of(server, file)
+    retry = RetryPolicy(clock=clock.time, sleep=clock.sleep)
+    with STACDownloader(TOKEN, server.url, retry=retry) as downloader, downloader.open(asset) as f:
+        assert f.read(10) == BIG[:10]
+        file.cap = 10
+
+        def slowly(request: RecordedRequest) -> Answer:
+            clock.sleep(1)
+            return file(request)
+
+        server.route("/a", slowly)
+        with pytest.raises(IncompleteDownloadError, match="only 600 bytes came in 60 s"):
+            f.read()
+
+
+def test_chunk_sizes_are_not_handed_out_for_content(downloader: STACDownloader) -> None:
+    def answer(server: RawServer, connection: socket.socket) -> None:
+        first, last = re.findall(rb"bytes=(\d+)-(\d+)", server.requests[-1])[0]
+        content = BIG[int(first) : int(last) + 1]
+        coding = b"chunked" if int(first) == 0 else b"gzip, chunked"
+        head = b"HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: %s\r\n" % coding
+        place = b"Content-Range: bytes %s-%s/%d\r\n\r\n" % (first, last, len(BIG))
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+        server.send(connection, [head + place, body])
+
+    with RawServer(answer) as server:
+        item = item_of({"a": f"{server.url}/a"}, at=f"{server.url}/items/lakes")
+        with downloader.open(item.assets["a"]) as file, pytest.raises(DownloadError):
+            file.read()
 
 
 def test_a_local_asset_is_opened_where_it_is(downloader: STACDownloader, tmp_path: Path) -> None:
