@@ -191,14 +191,8 @@ def error_for_failure(
     )
 
 
-_BAD_REQUESTS = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.MissingSchema,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidHeader,
-    urllib3.exceptions.LocationValueError,
-    UnicodeError,
-)
+# Whoever takes a URL or a header apart, down to http.client, raises a kind of ValueError.
+_BAD_REQUESTS = (ValueError, requests.exceptions.InvalidJSONError)
 
 _BROKEN_BODIES = (
     requests.exceptions.ChunkedEncodingError,

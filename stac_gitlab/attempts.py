@@ -114,7 +114,13 @@ class Attempts(Generic[T]):
                 return self._attempt()
         except STACGitLabError as known:
             raise without_frames(known)  # noqa: B904  # it is the same error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+            # Of http.client, for what cannot be a header.
+            ValueError,
+        ) as failure:
             error, cause = self._explained(failure)
         raise error from cause
 

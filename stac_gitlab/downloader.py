@@ -162,8 +162,10 @@ class STACDownloader:
         expect_text("collection", collection, wanted="the id of a collection")
         expect_text("namespace", namespace, wanted="the path of a group")
         expect_text("project", project, wanted="the name of a project")
-        path = "/".join(quote(part.strip("/")) for part in (namespace, project))
-        url = f"{api_url(self.base_url)}/collections/{quote(collection, safe='')}/items/{path}"
+        # Half a character cannot be asked for: what it becomes here is not found.
+        path = "/".join(quote(part.strip("/"), errors="replace") for part in (namespace, project))
+        name = quote(collection, safe="", errors="replace")
+        url = f"{api_url(self.base_url)}/collections/{name}/items/{path}"
         return pystac.Item.from_file(url, stac_io=self.stac_io)
 
     def download_assets(

@@ -247,8 +247,9 @@ class TakenNames:
 
     def __init__(self, naming: FileNaming) -> None:
         self._naming = naming
-        self._files: dict[str, str] = {}
-        self._folders: dict[str, str] = {}
+        # By the hashes of the paths: those of all folders above deep ones would fill the memory.
+        self._files: dict[int, str] = {}
+        self._folders: dict[int, str] = {}
 
     def take(self, paths: Mapping[str, str]) -> None:
         """Take a path for each name, or none of them.
@@ -260,17 +261,18 @@ class TakenNames:
             NameClashError: If two of them, or one and a path taken before, are the same file, or
                 one is a folder that another needs; the message names them.
         """
-        files: dict[str, str] = {}
-        folders: dict[str, str] = {}
+        files: dict[int, str] = {}
+        folders: dict[int, str] = {}
         clashes: list[tuple[str, str]] = []
         for name, path in paths.items():
             identity = self._naming.identity(path)
-            other = files.get(identity) or self._files.get(identity)
-            other = other or folders.get(identity) or self._folders.get(identity)
+            file = hash(identity)
+            other = files.get(file) or self._files.get(file)
+            other = other or folders.get(file) or self._folders.get(file)
             if other is not None:
                 clashes.append((other, name))
-            files.setdefault(identity, name)
-            for folder in _folders(identity):
+            files.setdefault(file, name)
+            for folder in map(hash, _folders(identity)):
                 other = files.get(folder) or self._files.get(folder)
                 if other is not None:
                     clashes.append((other, name))

@@ -380,7 +380,11 @@ class GitLabStacIO(pystac.StacIO):
         Raises:
             STACGitLabError: If the server does not say whether it is there.
         """
-        url = self.session.dialect_of(items_url).item_url(items_url, item_id)
+        try:
+            url = self.session.dialect_of(items_url).item_url(items_url, item_id)
+        except UnicodeEncodeError:
+            # Half a character: it can be asked for nowhere, so it is nowhere.
+            return None
         try:
             document = self.read_json(url)
         except NotFoundError:

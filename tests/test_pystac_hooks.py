@@ -1084,3 +1084,7 @@ def test_a_link_that_leads_to_something_else_is_told(
     else:
         with pytest.raises(InvalidResponseError, match="Item 'lakes' came"):
             list(catalog.get_children())
+
+
+def test_an_id_with_half_a_character_is_nowhere(datasets: pystac.Collection) -> None:
+    assert list(datasets.get_items("\ud800")) == []

@@ -334,6 +334,23 @@ def test_a_netrc_entry_never_replaces_or_joins_the_token(
     assert set(tokens(other_server)[0]) == {"Authorization"}, "the user's own, for that machine"
 
 
+@pytest.mark.parametrize("name", ["n\u00e4me", "\ud800", "", "a\r\nb"])
+def test_a_header_that_cannot_be_is_an_error_that_does_not_show_the_others(
+    name: str, server: LoopbackServer, session_for: Callable[..., GitLabSession]
+) -> None:
+    with pytest.raises(InvalidResponseError, match="cannot be asked for") as caught:
+        fetch(session_for(server.url), f"{server.url}/x", headers={name: "x"})
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert TOKEN not in "".join(shown.format())
+
+
+def test_a_body_that_json_cannot_hold_is_not_sent_again_and_again(
+    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+) -> None:
+    with pytest.raises(InvalidResponseError, match="cannot be asked for"):
+        fetch(session_for(server.url), f"{server.url}/x", method="PUT", json={"a": float("nan")})
+
+
 def test_a_netrc_that_is_no_text_is_passed_over(
     server: LoopbackServer,
     session_for: Callable[..., GitLabSession],
