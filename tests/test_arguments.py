@@ -198,8 +198,14 @@ def test_what_is_asked_of_an_api_is_checked(
     ],
 )
 def test_an_error_says_what_was_asked_and_what_to_pass(
-    call: Callable[..., Any], told: str, stac_io: GitLabStacIO, item: pystac.Item
+    call: Callable[..., Any],
+    told: str,
+    stac_io: GitLabStacIO,
+    item: pystac.Item,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     downloader = STACDownloader(stac_io=stac_io, base_url="https://hub.example.org")
     with pytest.raises(ConfigurationError, match=told):
         call(downloader, item)
