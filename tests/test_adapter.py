@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -199,6 +200,46 @@ def test_what_came_before_a_cut_is_not_lost(
         while count := response.raw._fp.take(buffer):
             taken += count
     assert taken == 600
+
+
+@pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
+def test_an_interim_answer_is_not_the_answer(session: requests.Session, interim: bytes) -> None:
+    pieces = [
+        b"HTTP/1.1 " + interim + b"\r\nLink: </style.css>\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole",
+    ]
+    with RawServer(lambda server, connection: server.send(connection, pieces, 0.05)) as server:
+        answer = session.get(server.url, timeout=5)
+        assert (answer.status_code, answer.content) == (200, b"whole")
+
+
+@pytest.mark.parametrize("interim", [b"100 Continue", b"103 Early Hints", b"101 Switch"])
+def test_nothing_but_interim_answers_is_no_answer(
+    session: requests.Session, interim: bytes
+) -> None:
+    flood = itertools.repeat(b"HTTP/1.1 " + interim + b"\r\n\r\n")
+    with (
+        RawServer(lambda server, connection: server.send(connection, flood)) as server,
+        pytest.raises(requests.ConnectionError, match="in place of an answer"),
+    ):
+        session.get(server.url, timeout=5)
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+@pytest.mark.parametrize("announced", [b"Content-Length: 4", b"Transfer-Encoding: chunked"])
+def test_a_body_that_must_not_be_there_is_not_the_next_answer(
+    session: requests.Session, status: bytes, announced: bytes
+) -> None:
+    followed: list[bytes] = []
+
+    def answer(_: RawServer, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\n" + announced + b"\r\n\r\n")
+        followed.append(connection.recv(100))
+
+    with RawServer(answer) as server:
+        for _ in range(2):
+            assert session.get(server.url, timeout=5, stream=True).raw.read(9) == b""
+    assert followed == [b"", b""]
 
 
 def test_nothing_is_tried_again_here(server: LoopbackServer, session: requests.Session) -> None:
