@@ -112,7 +112,10 @@ def confined_schema(text: str, *, url: str) -> str:
     references = list(_texts_under(_SCHEMA_REFERENCES, schema))
     # urllib joins nothing to a base of a scheme that it does not know: what is relative to urn:x
     # stays a path, be it a name or a reference, and would be one on this machine.
-    bases_are_web = all(_scheme_of(value) in ("", "http", "https") for _, _, value in named)
+    bases_are_web = all(
+        _scheme_of(value) in ("", "http", "https") and not _names_file(value)
+        for _, _, value in named
+    )
     found = [
         (holder, name)
         for holder, name, value in (*named, *references)

@@ -408,7 +408,7 @@ def test_a_remote_schema_does_not_refer_to_a_file(
 
 @POSIX
 @pytest.mark.parametrize(
-    "base", ["urn:x", " urn:x", "u\nrn:x", "file:///x", "httpx:y", "s3://b/x", "x:"]
+    "base", ["urn:x", " urn:x", "u\nrn:x", "file:///x", "/vsizip/x", "httpx:y", "s3://b/x", "x:"]
 )
 @pytest.mark.parametrize("keyword", ["$id", "id"])
 @pytest.mark.parametrize(

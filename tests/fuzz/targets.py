@@ -86,6 +86,7 @@ SEEDS = [
     b'{"$id": "urn:x", "allOf": [{"id": "fi/: y", "$ref": "#/z"}]}',
     b'{"$id": " urn:x", "allOf": [{"$ref": "/"}, {"$id": "u\\nrn:y", "$ref": "x"}]}',
     json.dumps({**_ITEM, "stac_extensions": ["c\t:/x", " c:/x", "c:\n/x", "c\t:x"]}).encode(),
+    b'{"$id": "U", "allOf": [{"id": "/vsif:/", "$ref": "?]/~"}]}',
     b"https://user:pw@hub.example.org:8443/api/download/g/p?ref=main&gitlab_token=glpat-x#y",
     b"https://h/g/p/-/raw/main/a%20b/c.json?inline=false",
     b'120\n1700000000\n"api";r=0;t=55\n60\nWed, 01 Jan 2020 00:00:00 GMT',
