@@ -247,13 +247,14 @@ class _Reception:
         self._since = session.retry.clock()
         self._measured = 0
         self._resumed = False
+        self._in_segments = False
         self._total: int | None = None
         self._response: requests.Response | None = None
 
     @property
     def is_continued(self) -> bool:
-        """Whether the body is stitched together from several answers."""
-        return self._resumed
+        """Whether the body is stitched together from answers that may not belong together."""
+        return self._resumed or (self._in_segments and self._validator is None)
 
     def run(
         self, leftovers: Sequence[Leftover] = (), response: requests.Response | None = None
@@ -359,8 +360,7 @@ class _Reception:
 
     def _ask(self, offset: int) -> requests.Response:
         """Ask for the body from `offset` on, or from the start where that cannot be trusted."""
-        proof = self._validator or (self._checksum if self._trusts_checksum else None)
-        if offset == 0 or proof is None:
+        if offset == 0 or not self._has_proof():
             return self._ask_for_all()
         headers = {"Range": self._range_from(offset), **Version(self._validator).if_unchanged()}
         response = self._session.open(self._url, headers=headers, statuses=frozenset({416}))
@@ -373,6 +373,10 @@ class _Reception:
         response.close()
         # 416, or another part than the one asked for: this server cannot continue.
         return self._ask_for_all()
+
+    def _has_proof(self) -> bool:
+        """Tell whether something can prove that the parts of the body belong together."""
+        return self._validator is not None or (self._trusts_checksum and self._checksum is not None)
 
     def _continues(self, response: requests.Response, offset: int) -> bool:
         """Tell whether a part is what follows on the first `offset` bytes of the same content."""
@@ -419,9 +423,8 @@ class _Reception:
         span, total = span_of(response), total_of(response)
         if span is not None and span.start == 0 and total is not None:
             self._set_up(response, total)
-            if span.stop == total or self._validator is not None or self._checksum is not None:
+            if span.stop == total or self._has_proof():
                 return response
-        # Nothing would prove that the parts belong together.
         response.close()
         self._segments = 1
         return self._ask_for_all()
@@ -538,6 +541,7 @@ class _Reception:
     def _take_in_segments(self, response: requests.Response, span: range, total: int) -> None:
         """Write the rest of the body to the part, over several connections."""
         self._check_promise()
+        self._in_segments = True
         # A kill would leave a part with gaps, which nobody must continue.
         self._part.describe(None)
         segments = Segments(

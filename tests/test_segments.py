@@ -249,6 +249,24 @@ def test_content_that_changes_half_way_is_never_mixed(
     home.assert_there(CHANGED)
 
 
+def test_parts_that_only_a_checksum_holds_together_come_again_where_it_does_not(
+    home: Home, server: LoopbackServer
+) -> None:
+    home.file.etag = None
+    asked = 0
+
+    def changing(request: RecordedRequest) -> Answer:
+        nonlocal asked
+        asked += 1
+        home.file.content = BODY if asked < 4 else CHANGED
+        return home.file(request)
+
+    server.route("/lakes.bin", changing)
+    home.bring(checksum=sha256(CHANGED))
+    home.assert_there(CHANGED)
+    assert home.ranges[-1] is None
+
+
 def test_a_wrong_checksum_leaves_what_stood_there(home: Home) -> None:
     home.target.write_bytes(b"good and old")
     with pytest.raises(ChecksumMismatchError):
