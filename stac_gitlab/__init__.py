@@ -132,6 +132,8 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in _LATER.values():
+        return import_module(f"{__name__}.{name}")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
