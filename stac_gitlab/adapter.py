@@ -11,11 +11,12 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -24,7 +25,6 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util import wait_for_read
 
 __all__ = [
     "READ_AHEAD",
@@ -139,11 +139,17 @@ class _WatchedReader(io.RawIOBase):
         self._raw = sock.makefile("rb", buffering=0)
         self._sock = sock
         self._patience = sock.gettimeout()
+        self._waits = True
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int | None:
+        if not self._waits:
+            try:
+                return self._sock.recv_into(buffer)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return None
         watch = _watch.get()
         left = watch.time_left()
         patience = self._patience
@@ -162,10 +168,15 @@ class _WatchedReader(io.RawIOBase):
                 if give_up is not None and time.monotonic() >= give_up:
                     raise
 
-    def has_more(self) -> bool:
-        """Tell whether a read would return at once."""
-        pending = getattr(self._sock, "pending", None)
-        return bool(pending and pending()) or wait_for_read(self._sock, timeout=0)
+    @contextmanager
+    def only_what_is_there(self) -> Iterator[None]:
+        """Let reads return at once, with None where they would have to wait."""
+        self._waits = False
+        self._sock.settimeout(0)
+        try:
+            yield
+        finally:
+            self._waits = True
 
     def close(self) -> None:
         if not self.closed:
@@ -233,14 +244,11 @@ class WatchedResponse(http.client.HTTPResponse):
         if self.length is not None:
             buffer = buffer[: self.length]
         count: int = self.fp.readinto1(buffer) if buffer else 0
-        piece = count
-        while 0 < piece <= _RECORD and count < len(buffer) and self.fp.raw.has_more():
-            try:
-                piece = self.fp.readinto1(buffer[count:])
-            except OSError:
-                # The next read will say so again; what has come before is good.
-                break
-            count += piece
+        if 0 < count <= _RECORD and count < len(buffer):
+            # The next read will say again what ends this; what has come before is good.
+            with self.fp.raw.only_what_is_there(), suppress(OSError):
+                while count < len(buffer) and (piece := self.fp.readinto1(buffer[count:])):
+                    count += piece
         if self.length is not None:
             self.length -= count
         if not count or self.length == 0:

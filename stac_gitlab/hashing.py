@@ -11,8 +11,9 @@ __all__ = ["BUFFER_SIZE", "Hashing"]
 
 # Fits the processor's cache; reading a megabyte at a time is slower than this.
 BUFFER_SIZE = 256 * 1024
-# Enough for the socket and the hash to be busy at the same time.
-BUFFERS = 4
+# At the most; enough for the socket and the hash to be busy at the same time, although the system
+# lets one of them wait for some milliseconds now and then.
+BUFFERS = 16
 # Below this, starting a thread costs more than hashing.
 HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
 
@@ -36,10 +37,9 @@ class Hashing:
         self._thread: threading.Thread | None = None
         size = BUFFER_SIZE if expected is None else max(1, min(expected, BUFFER_SIZE))
         self.buffer = memoryview(bytearray(size))
+        self._made = 1
         in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
         if in_background and self._hasher is not None:
-            for _ in range(BUFFERS - 1):
-                self._free.put(memoryview(bytearray(BUFFER_SIZE)))
             self._thread = threading.Thread(target=self._work, name="stac-gitlab-hash", daemon=True)
             self._thread.start()
 
@@ -47,9 +47,16 @@ class Hashing:
         """Hash the first `count` bytes of the buffer."""
         if self._thread is not None:
             self._full.put((self.buffer, count))
-            self.buffer = self._free.get()
+            self.buffer = self._next_buffer()
         elif self._hasher is not None:
             self._hasher.update(self.buffer[:count])
+
+    def _next_buffer(self) -> memoryview:
+        if self._free.empty() and self._made < BUFFERS:
+            # Where the network is slower than the hash, which is the rule, two are enough.
+            self._made += 1
+            return memoryview(bytearray(BUFFER_SIZE))
+        return self._free.get()
 
     def digest(self) -> bytes | None:
         """Return the digest of everything that was fed, or None if nothing is hashed."""
