@@ -116,14 +116,17 @@ class Watch:
 _watch: ContextVar[Watch] = ContextVar("stac_gitlab_watch", default=Watch())  # noqa: B039  # never changed
 
 
-@contextmanager
-def watching(watch: Watch) -> Iterator[None]:
-    """Let `watch` be in force for everything that this thread reads from a socket."""
-    token = _watch.set(watch)
-    try:
-        yield
-    finally:
-        _watch.reset(token)
+class watching:  # noqa: N801  # a context manager that reads like a function
+    """Let a watch be in force for everything that this thread reads from a socket."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._own = watch
+
+    def __enter__(self) -> None:
+        self._token = _watch.set(self._own)
+
+    def __exit__(self, *_: object) -> None:
+        _watch.reset(self._token)
 
 
 def current_watch() -> Watch:

@@ -102,6 +102,9 @@ _USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]+@")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _TOKEN_SHAPE = re.compile(r"\bgl[a-z]{2,6}-[\w.-]{8,}")
 
+# Something of this is in everything that one of these finds.
+_SUSPECT = re.compile(r"@|\bgl[a-z]|basic|bearer|key|password|secret|sig|token", re.IGNORECASE)
+
 # What an escape begins with, in a URL, in JSON and in HTML.
 _ESCAPE_SIGNS = ("%", "\\u", "&#")
 
@@ -117,6 +120,8 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
         secrets: Values that are known to be secret and are masked wherever they stand.
     """
     text = masked(text, (secret for secret in secrets if len(secret) >= _SHORTEST_SECRET))
+    if _SUSPECT.search(text) is None:
+        return text
     text = _USER_INFO.sub(f"{MASK}@", text)
     text = _SECRET_PARAMETER.sub(rf"\1\2{MASK}", text)
     text = _BEARER.sub(rf"\1 {MASK}", text)

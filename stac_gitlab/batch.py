@@ -88,7 +88,10 @@ class Batch:
                     executor=options.executor,
                     fail_fast=options.fail_fast,
                 )
-                crew.do(jobs, self._note)
+                try:
+                    crew.do(jobs, self._note)
+                finally:
+                    self._planner.tidy_up()
         report = self._report()
         if self._broken is not None or not report.ok:
             raise self._failure(report) from self._broken

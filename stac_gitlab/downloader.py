@@ -414,7 +414,10 @@ class STACDownloader:
                     executor=options.executor,
                     fail_fast=options.fail_fast,
                 )
-                crew.do(jobs, note)
+                try:
+                    crew.do(jobs, note)
+                finally:
+                    planner.tidy_up()
         report = DownloadReport({key: results[key] for key in chosen if key in results})
         if not report.ok:
             raise _failure(report)

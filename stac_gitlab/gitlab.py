@@ -39,6 +39,8 @@ class GitLab(Dialect):
         self._refs: dict[str, str] = {}
 
     def speaks(self, url: str) -> bool:
+        if "/api/v4/" not in url and "/-/" not in url:
+            return False
         path = urlsplit(url).path
         return "/api/v4/" in path or "/-/" in path
 

@@ -23,7 +23,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "OWN_PREFIX",
@@ -52,6 +55,8 @@ _NAME = re.compile(
 class Part:
     """The file in the making. It is created when there is something to write.
 
+    In a ``with`` statement it is discarded at the end, unless it was finished.
+
     Args:
         target: The path that it will have.
 
@@ -67,6 +72,12 @@ class Part:
         self._exists = False
         self._described = False
         self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
 
     def write(self, content: bytes | memoryview) -> None:
         """Append `content`."""
@@ -188,14 +199,9 @@ class Part:
             self._handle = -1
 
 
-@contextlib.contextmanager
-def part_beside(target: str | os.PathLike[str]) -> Iterator[Part]:
-    """Give a :class:`Part` for `target`, and discard it unless it was finished."""
-    part = Part(os.fspath(target))
-    try:
-        yield part
-    finally:
-        part.discard()
+def part_beside(target: str | os.PathLike[str]) -> Part:
+    """Return a :class:`Part` for `target`, to be used in a ``with`` statement."""
+    return Part(os.fspath(target))
 
 
 @dataclass(frozen=True)

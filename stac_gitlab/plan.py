@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,6 +108,7 @@ class Planner:
             _make_folder(self.folder)
         self._records = read_records(self.folder)
         self._left: dict[str, Mapping[str, list[Leftover]]] = {}
+        self._missing: set[str] = set()
         self._taken = TakenNames(self._naming())
 
     def reserve(self, name: str, path: str) -> None:
@@ -179,8 +181,19 @@ class Planner:
         folder = os.path.dirname(target)
         if folder not in self._left:
             self._left[folder] = leftovers_in(folder)
+            if not os.path.isdir(folder):
+                self._missing.add(folder)
         found = self._left[folder]
         return tuple(leftovers_for(target, found)) if found else ()
+
+    def tidy_up(self) -> None:
+        """Remove the folders that were made for files which did not come."""
+        for place in self._missing:
+            folder = place
+            with contextlib.suppress(OSError):
+                while folder != os.fspath(self.folder):
+                    os.rmdir(folder)
+                    folder = os.path.dirname(folder)
 
     def _naming(self) -> FileNaming:
         if self._options.portable_names:

@@ -67,7 +67,7 @@ class SharingHub(Dialect):
     """SharingHub's STAC API and its download routes."""
 
     def speaks(self, url: str) -> bool:
-        return _API_PATH.search(urlsplit(url).path) is not None
+        return "/api/" in url and _API_PATH.search(urlsplit(url).path) is not None
 
     def item_url(self, items_url: str, item_id: str) -> str:
         """Return the URL of one project. Its slashes stay: proxies like to refuse ``%2F``."""

@@ -306,6 +306,19 @@ def test_a_size_that_is_none_is_passed_over(
     assert downloader.download_assets(item, tmp_path).ok
 
 
+def test_no_folder_is_left_of_files_that_did_not_come(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "good/a")
+    for key in ("bad/b", "bad/deep/c", "good/deep/d", "empty/e"):
+        item.add_asset(key, pystac.Asset(f"{server.url}/missing", roles=["data"]))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DownloadError, match="4 of 5"):
+        downloader.download_assets(item, tmp_path)
+    folders = {path.name for path in tmp_path.rglob("*") if path.is_dir()}
+    assert folders == {"good", "empty"}, "one that was there before stays"
+
+
 def test_a_path_that_the_system_refuses_is_an_error_of_its_asset(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
