@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,11 @@ class Options:
             raise ConfigurationError(
                 f"segments={self.segments!r}: choose a number from 1 to {MAX_SEGMENTS}."
             )
+        for filtered_by in ("roles", "exclude_roles", "include", "exclude", "media_types"):
+            # They are gone through for each item, which an iterator bears only once.
+            names = getattr(self, filtered_by)
+            if isinstance(names, Iterator):
+                object.__setattr__(self, filtered_by, tuple(names))
         if isinstance(self.alternates, str):
             object.__setattr__(self, "alternates", (self.alternates,))
         expect("alternates", self.alternates, Iterable, wanted="names of alternate assets")

@@ -224,6 +224,14 @@ def test_a_large_item_does_not_keep_small_ones_waiting(
     assert max(i for i, path in enumerate(asked) if path.endswith("csv")) < 10
 
 
+def test_names_may_come_from_an_iterator(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    items = items_of(server, 3, "a.csv", "b.txt")
+    downloader.download_items(items, tmp_path, include=(glob for glob in ["*.csv"]))
+    assert [Path(name).name for name in files_in(tmp_path)] == ["a.csv"] * 3
+
+
 def test_one_bad_item_does_not_end_the_rest(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
