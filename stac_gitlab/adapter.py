@@ -26,6 +26,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from stac_gitlab.line import away
+
 __all__ = [
     "READ_AHEAD",
     "DeadlineAdapter",
@@ -105,10 +107,11 @@ class Watch:
         Raises:
             Stopped: If it is.
         """
-        if self.stop is None or sleep is not pause:
-            sleep(seconds)
-        else:
-            self.stop.wait(seconds)
+        with away():
+            if self.stop is None or sleep is not pause:
+                sleep(seconds)
+            else:
+                self.stop.wait(seconds)
         if self.stop is not None and self.stop.is_set():
             raise Stopped
 
@@ -160,12 +163,14 @@ class _WatchedReader(io.RawIOBase):
             patience = left if patience is None else min(left, patience)
         if watch.stop is None:
             self._sock.settimeout(patience)
-            return self._sock.recv_into(buffer)
+            with away():
+                return self._sock.recv_into(buffer)
         give_up = None if patience is None else time.monotonic() + patience
         while True:
             self._sock.settimeout(_STOP_LATENCY)
             try:
-                return self._sock.recv_into(buffer)
+                with away():
+                    return self._sock.recv_into(buffer)
             except TimeoutError:
                 watch.time_left()
                 if give_up is not None and time.monotonic() >= give_up:
@@ -281,12 +286,13 @@ def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
             outcome.set_result(None)
 
     threading.Thread(target=attempt, name="stac-gitlab-connect", daemon=True).start()
-    while not wait([outcome], timeout=_STOP_LATENCY).done:
-        try:
-            watch.time_left()
-        except BaseException:
-            outcome.add_done_callback(lambda _: connection.close())
-            raise
+    with away():
+        while not wait([outcome], timeout=_STOP_LATENCY).done:
+            try:
+                watch.time_left()
+            except BaseException:
+                outcome.add_done_callback(lambda _: connection.close())
+                raise
     outcome.result()
 
 

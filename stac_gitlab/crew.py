@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import DownloadError
 from stac_gitlab.jobs import Job, do_job
+from stac_gitlab.line import Line, away, standing_in
 from stac_gitlab.names import shown
 from stac_gitlab.progress import Progress
 from stac_gitlab.report import AssetResult
@@ -87,9 +88,10 @@ class Crew:
         self._ended: deque[_Ended] = deque()
         self._news = threading.Event()
         do = partial(do_job, stac_io=stac_io, stop=self._stop, on_bytes=told.advance)
+        self._line = Line()
         self._team: _Team
         if executor is None:
-            self._team = _Threads(do, self._note_end)
+            self._team = _Threads(do, self._note_end, self._line)
             self._width = _Width(workers or 1, workers or MAX_WORKERS)
         else:
             # Its own kind alone: there are executors derived from it that work in other
@@ -109,29 +111,32 @@ class Crew:
         ahead = len(jobs) if isinstance(jobs, Sequence) else 1
         under_way = 0
         try:
-            while True:
-                while self._team.takes_more and under_way < self._width.now + ahead:
-                    job = next(waiting, None)
-                    if job is None:
-                        break
-                    self._team.submit(job)
-                    under_way += 1
-                if not under_way:
-                    return
-                self._team.widen(min(under_way, self._width.now))
-                if not self._news.wait(_LOOK_EVERY) and not self._ended:
-                    self._width.note_silence()
-                self._news.clear()
-                while self._ended:
-                    ended = self._ended.popleft()
-                    under_way -= 1
-                    result = self._result(ended)
-                    self._width.note(result, busy=ended.busy, at=ended.at)
-                    self._told.done(ended.job.name, result.size)
-                    note(ended.job, result)
-                    if self._fail_fast and result.error is not None:
-                        self._stop.set()
-                        under_way -= self._team.call_off()
+            with standing_in(self._line):
+                while True:
+                    while self._team.takes_more and under_way < self._width.now + ahead:
+                        job = next(waiting, None)
+                        if job is None:
+                            break
+                        self._team.submit(job)
+                        under_way += 1
+                    if not under_way:
+                        return
+                    self._team.widen(min(under_way, self._width.now))
+                    with away():
+                        has_news = self._news.wait(_LOOK_EVERY)
+                    if not has_news and not self._ended:
+                        self._width.note_silence()
+                    self._news.clear()
+                    while self._ended:
+                        ended = self._ended.popleft()
+                        under_way -= 1
+                        result = self._result(ended)
+                        self._width.note(result, busy=ended.busy, at=ended.at)
+                        self._told.done(ended.job.name, result.size)
+                        note(ended.job, result)
+                        if self._fail_fast and result.error is not None:
+                            self._stop.set()
+                            under_way -= self._team.call_off()
         finally:
             self._stop.set()
             self._team.call_off()
@@ -184,12 +189,15 @@ class _Team(Protocol):
 class _Threads:
     """Threads of our own. They take the next job by themselves."""
 
-    def __init__(self, do: Callable[[Job], AssetResult], note_end: Callable[..., None]) -> None:
+    def __init__(
+        self, do: Callable[[Job], AssetResult], note_end: Callable[..., None], line: Line
+    ) -> None:
         self.takes_more = True
         self._do = do
         self._note_end = note_end
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._line = line
 
     def submit(self, job: Job) -> None:
         self._jobs.put(job)
@@ -223,7 +231,8 @@ class _Threads:
         while (job := self._jobs.get()) is not None:
             began = time.thread_time()
             try:
-                outcome = self._do(job)
+                with standing_in(self._line):
+                    outcome = self._do(job)
             except BaseException as error:  # noqa: BLE001  # of who is told, whatever it is
                 outcome = error
             ended = _Ended(job, outcome, time.thread_time() - began, time.monotonic())
@@ -359,7 +368,9 @@ class _Width:
         # A file costs a round trip whatever its size: what counts is files where they are small,
         # and bytes where they are large.
         rate = (self._jobs + self._bytes / 2**18) / elapsed
-        if rate >= self._best * _WORTH_IT:
+        # Of a processor that is busy half of the time, twice as many have nothing to gain.
+        has_room = self._busy < elapsed / 2
+        if rate >= self._best * _WORTH_IT and has_room:
             self._next_round(2 * self.now, at)
         else:
             self._ceiling = self.now

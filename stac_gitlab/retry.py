@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 
 from stac_gitlab.adapter import current_watch, pause
 from stac_gitlab.arguments import expect, number, whole_number
+from stac_gitlab.line import away
 
 __all__ = ["RateGate", "RetryPolicy", "wait_hint"]
 
@@ -224,7 +225,8 @@ class RateGate:
                     if self._limit is None or self._asking < self._limit:
                         self._asking += 1
                         return self._turn_after(now)
-                    self._changed.wait(_STOP_LATENCY)
+                    with away():
+                        self._changed.wait(_STOP_LATENCY)
                     current_watch().time_left()
                     continue
             self._pause(open_at - now)

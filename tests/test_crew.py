@@ -80,6 +80,12 @@ def test_the_number_stays_after_a_round_that_was_not_faster() -> None:
     assert a_round(width, seconds=0.01) == 32
 
 
+def test_the_number_stays_where_the_processor_has_no_time_for_more() -> None:
+    width = _Width(16, 128)
+    assert a_round(width, seconds=1, busy=0.4 / 32) == 32
+    assert a_round(width, seconds=1, busy=0.6 / 64) == 32
+
+
 def test_for_large_files_bytes_count_and_not_files() -> None:
     width = _Width(16, 128)
     assert a_round(width, seconds=1, size=100_000_000) == 32
