@@ -28,6 +28,9 @@ from stac_gitlab.transfer import Source
 
 __all__ = ["Locator", "self_href"]
 
+# How nearly all hrefs begin: the quick test before the thorough one.
+_WEB = ("http://", "https://")
+
 _TOOL_FOR_SCHEME = {
     "s3": "boto3, or 'aws s3 cp'",
     "gs": "google-cloud-storage, or 'gcloud storage cp'",
@@ -97,8 +100,8 @@ class Locator:
                     "set_self_href, gets to choose local files."
                 )
             return url
-        scheme = safe_urlparse(url).scheme.lower()
-        if scheme not in ("http", "https"):
+        scheme = "" if url.startswith(_WEB) else safe_urlparse(url).scheme.lower()
+        if scheme not in ("", "http", "https"):
             tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
             raise DownloadError(
                 f"{shown(key)}: {scheme}:// is not downloaded by stac_gitlab. Use {tool} for "
@@ -123,7 +126,7 @@ class Locator:
     def _absolute(self, item_url: str, href: str) -> str:
         # An absolute href is taken as written: parsing it would lose what a "#" or "?" in the name
         # of a file has done to it.
-        if safe_urlparse(href).scheme or not item_url:
+        if href.startswith(_WEB) or safe_urlparse(href).scheme or not item_url:
             return href
         if Origin.of(item_url) is None:
             # pystac would take a "#" or "?" in the name of a local file for the end of the name.
@@ -137,7 +140,7 @@ def self_href(item: HasAssets) -> str:
 
 
 def _is_local(href: str) -> bool:
-    return safe_urlparse(href).scheme.lower() in ("", "file")
+    return not href.startswith(_WEB) and safe_urlparse(href).scheme.lower() in ("", "file")
 
 
 def _local_path(href: str) -> Path:

@@ -25,6 +25,7 @@ from stac_gitlab.adapter import Watch, watching
 from stac_gitlab.auth import CREDENTIAL_HEADERS, Origin, scrub
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
 from stac_gitlab.limits import Limits
+from stac_gitlab.line import Line, standing_in
 
 __all__ = ["Page", "PageRequest", "Pages", "number_matched", "with_limit"]
 
@@ -287,10 +288,12 @@ class Pages:
         if request is None or self._ahead is not None or self._waited < LONG_WAIT:
             return
         ahead: Future[Page] = Future()
+        line, begun = Line(), threading.Event()
 
         def fetch() -> None:
             try:
-                with watching(Watch(stop=self._stopped)):
+                with watching(Watch(stop=self._stopped)), standing_in(line):
+                    begun.set()
                     ahead.set_result(self._timed(request))
             except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
                 ahead.set_exception(error)
@@ -298,6 +301,10 @@ class Pages:
         self._ahead = ahead
         # A daemon: a slow server must not keep an interpreter from ending.
         threading.Thread(target=fetch, name="stac-gitlab-page", daemon=True).start()
+        # Until the request is on its way: a caller who computes would keep it from being sent.
+        begun.wait()
+        with standing_in(line):
+            pass
 
     def _timed(self, request: PageRequest) -> Page:
         """Read a page, and note how much of the time was spent waiting for it."""

@@ -164,7 +164,8 @@ class Planner:
         name: str,
     ) -> Job:
         relative_path(key, portable=self._portable)
-        path = relative_path(path, portable=self._portable)
+        if path != key:
+            path = relative_path(path, portable=self._portable)
         source, origin = self.locator.locate(item, key, asset)
         return Job(
             source=source,

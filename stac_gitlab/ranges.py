@@ -40,9 +40,10 @@ class Version:
 
 def span_of(response: requests.Response) -> range | None:
     """Return which bytes of the file an answer holds, or None if it is no plain part of it."""
+    if response.status_code != 206 or is_encoded(response) or not is_well_framed(response):
+        return None
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    is_plain = not is_encoded(response) and is_well_framed(response)
-    if response.status_code != 206 or match is None or not is_plain:
+    if match is None:
         return None
     span = range(int(match[1]), int(match[2]) + 1)
     is_sound = span and response.headers.get("Content-Length", str(len(span))) == str(len(span))

@@ -162,6 +162,8 @@ class GitLabSession(requests.Session):
         self.only = only
         self.max_redirects = self.limits.redirects
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        # HTTP/1.1 keeps connections without being told to.
+        del self.headers["Connection"]
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
         self._known_surroundings: dict[tuple[Any, ...], _Surroundings] = {}
         self._gates: dict[Origin | None, RateGate] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from stac_gitlab import (
     UnreadableItemWarning,
     paging,
 )
+from stac_gitlab.line import away
 from stac_gitlab.paging import Page, PageRequest, Pages, with_limit
 from stac_gitlab.testing import (
     Answer,
@@ -403,6 +405,28 @@ def test_the_next_page_is_fetched_while_the_caller_works_on_this_one() -> None:
     next(listed)
     assert read.count == 2, "one page ahead, not more"
     listed.close()
+
+
+@pytest.mark.usefixtures("always_ahead")
+def test_the_caller_goes_on_when_the_request_is_on_its_way() -> None:
+    asked, answered = [], threading.Event()
+
+    def read(request: PageRequest) -> Page:
+        if asked:
+            time.sleep(0.001)  # until it is sent
+        asked.append(request.href)
+        if len(asked) > 1:
+            with away():
+                assert answered.wait(10)
+        links = [{"rel": "next", "href": f"{ITEMS}?{len(asked)}"}] if len(asked) < 2 else []
+        return Page(request.href, {"features": [{}, {}], "links": links})
+
+    listed = Pages(read, PageRequest(ITEMS)).listed()
+    next(listed)
+    next(listed)
+    assert len(asked) == 2
+    answered.set()
+    assert len(list(listed)) == 2
 
 
 @pytest.mark.usefixtures("always_ahead")
