@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -87,6 +87,7 @@ class Crew:
         self._stop = threading.Event()
         self._ended: deque[_Ended] = deque()
         self._news = threading.Event()
+        self._under_way = 0
         do = partial(do_job, stac_io=stac_io, stop=self._stop, on_bytes=told.advance)
         self._line = Line()
         self._team: _Team
@@ -109,38 +110,46 @@ class Crew:
         """
         waiting = iter(jobs)
         ahead = len(jobs) if isinstance(jobs, Sequence) else 1
-        under_way = 0
         try:
             with standing_in(self._line):
-                while True:
-                    while self._team.takes_more and under_way < self._width.now + ahead:
-                        job = next(waiting, None)
-                        if job is None:
-                            break
-                        self._team.submit(job)
-                        under_way += 1
-                    if not under_way:
-                        return
-                    self._team.widen(min(under_way, self._width.now))
-                    with away():
-                        has_news = self._news.wait(_LOOK_EVERY)
-                    if not has_news and not self._ended:
-                        self._width.note_silence()
-                    self._news.clear()
-                    while self._ended:
-                        ended = self._ended.popleft()
-                        under_way -= 1
-                        result = self._result(ended)
-                        self._width.note(result, busy=ended.busy, at=ended.at)
-                        self._told.done(ended.job.name, result.size)
-                        note(ended.job, result)
-                        if self._fail_fast and result.error is not None:
-                            self._stop.set()
-                            under_way -= self._team.call_off()
+                while self._hand_out(waiting, ahead):
+                    self._wait_for_news()
+                    self._take_in(note)
         finally:
             self._stop.set()
             self._team.call_off()
             self._team.leave()
+
+    def _hand_out(self, waiting: Iterator[Job], ahead: int) -> bool:
+        """Hand out jobs as long as there are places; tell whether any is under way."""
+        while self._team.takes_more and self._under_way < self._width.now + ahead:
+            job = next(waiting, None)
+            if job is None:
+                break
+            self._team.submit(job)
+            self._under_way += 1
+        self._team.widen(min(self._under_way, self._width.now))
+        return self._under_way > 0
+
+    def _wait_for_news(self) -> None:
+        with away():
+            has_news = self._news.wait(_LOOK_EVERY)
+        self._news.clear()
+        if not has_news and not self._ended:
+            self._width.note_silence()
+
+    def _take_in(self, note: Callable[[Job, AssetResult], None]) -> None:
+        """Pass on what has ended meanwhile."""
+        while self._ended:
+            ended = self._ended.popleft()
+            self._under_way -= 1
+            result = self._result(ended)
+            self._width.note(result, busy=ended.busy, at=ended.at)
+            self._told.done(ended.job.name, result.size)
+            note(ended.job, result)
+            if self._fail_fast and result.error is not None:
+                self._stop.set()
+                self._under_way -= self._team.call_off()
 
     def _note_end(self, ended: _Ended, *, is_idle: bool = True) -> None:
         self._ended.append(ended)

@@ -107,6 +107,8 @@ class Locator:
                 f"{shown(key)}: {scheme}:// is not downloaded by stac_gitlab. Use {tool} for "
                 f"{self.shown_url(url)}."
             )
+        if Origin.of(url) is None:
+            raise ValueError("it names no server")
         return self.session.dialect_of(url).asset_url(
             strip_token(url),
             key=key,

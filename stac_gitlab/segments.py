@@ -19,6 +19,7 @@ from stac_gitlab.adapter import Stopped, Watch, current_watch, watching
 from stac_gitlab.body import Body
 from stac_gitlab.errors import IncompleteDownloadError, STACGitLabError
 from stac_gitlab.hashing import BUFFER_SIZE
+from stac_gitlab.line import away
 from stac_gitlab.ranges import Version, span_of
 from stac_gitlab.session import GitLabSession
 
@@ -90,10 +91,11 @@ class Segments:
             try:
                 futures = [threads.submit(self._receive, first, self._stretches[0])]
                 futures += [threads.submit(self._work) for _ in range(connections - 1)]
-                while wait(futures, _STOP_LATENCY, FIRST_EXCEPTION).not_done:
-                    if any(future.done() and future.exception() for future in futures):
-                        break
-                    current_watch().time_left()
+                with away():
+                    while wait(futures, _STOP_LATENCY, FIRST_EXCEPTION).not_done:
+                        if any(future.done() and future.exception() for future in futures):
+                            break
+                        current_watch().time_left()
             finally:
                 self._stop.set()
         for failure in filter(None, (future.exception() for future in futures)):
