@@ -31,6 +31,9 @@ _FIELDS = frozenset(
 
 _TEXT = frozenset({str})
 
+# pystac-core 1.15.0 finds out about deprecation in ways of its own: there it makes the items.
+_PYSTAC_TELLS_DEPRECATION = hasattr(pystac.EXTENSION_HOOKS, "get_deprecation_message")
+
 # URLs that stay as they are when pystac takes them apart and puts them together again.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:-]+(?:/[A-Za-z0-9._~/@%+,=:-]*)?")
 
@@ -53,7 +56,8 @@ def item_from(document: dict[str, Any]) -> pystac.Item:
     """
     version, extensions = document.get("stac_version"), document.get("stac_extensions") or []
     if (
-        document.get("type") != "Feature"
+        not _PYSTAC_TELLS_DEPRECATION
+        or document.get("type") != "Feature"
         or type(version) is not str
         or type(extensions) is not list
         or not _TEXT.issuperset(map(type, extensions))

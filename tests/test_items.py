@@ -75,7 +75,8 @@ ITEM: dict[str, Any] = {
 
 
 def extensions() -> list[str]:
-    pystac.EXTENSION_HOOKS._discover()  # type: ignore[no-untyped-call]  # only now it knows all
+    if hasattr(pystac.EXTENSION_HOOKS, "_discover"):
+        pystac.EXTENSION_HOOKS._discover()  # only now it knows all
     hooks = pystac.EXTENSION_HOOKS.hooks.values()
     names = {name for each in hooks for name in {each.schema_uri, *each.prev_extension_ids}}
     return sorted({*names, "dtr", "datetime-range", "commons", "collection-assets", "nonsense"})
