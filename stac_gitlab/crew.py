@@ -147,14 +147,17 @@ class Crew:
             self._width.note(result, busy=ended.busy, at=ended.at)
             self._told.done(ended.job.name, result.size)
             note(ended.job, result)
-            if self._fail_fast and result.error is not None:
-                self._stop.set()
+            if self._stop.is_set():
                 self._under_way -= self._team.call_off()
 
     def _note_end(self, ended: _Ended, *, is_idle: bool = True) -> None:
-        self._ended.append(ended)
         failed = not isinstance(ended.outcome, AssetResult) or ended.outcome.error is not None
-        if is_idle or (failed and self._fail_fast):
+        if failed and self._fail_fast:
+            # Here, in the thread that failed: it would go on with the next job before anyone hears.
+            self._stop.set()
+            self._team.takes_more = False
+        self._ended.append(ended)
+        if is_idle or failed:
             self._news.set()
 
     def _result(self, ended: _Ended) -> AssetResult:
@@ -237,7 +240,7 @@ class _Threads:
 
     def _work(self) -> None:
         outcome: AssetResult | BaseException
-        while (job := self._jobs.get()) is not None:
+        while self.takes_more and (job := self._jobs.get()) is not None:
             began = time.thread_time()
             try:
                 with standing_in(self._line):

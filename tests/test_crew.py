@@ -492,10 +492,11 @@ def test_a_long_look_at_a_local_file_can_be_called_off(
     item = served(server, "bad", big=BODY)
     item.assets["big"].extra_fields["file:checksum"] = SHA256
     (tmp_path / "big").write_bytes(BODY * 1000)
-    server.inject(Fault(path="bad", status=404))
+    server.inject(Fault(path="bad", status=404, delay=0.2))
+    both = STACDownloader(stac_io=downloader.stac_io, max_workers=2)
     started = time.monotonic()
     with pytest.raises(DownloadError) as caught:
-        downloader.download_assets(item, tmp_path, fail_fast=True)
+        both.download_assets(item, tmp_path, fail_fast=True)
     assert time.monotonic() - started < 2
     assert "called off" in str(caught.value.errors["big"])
 
