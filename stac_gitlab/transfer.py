@@ -521,9 +521,10 @@ class _Reception:
             self._check_limit(before + count)
             self._part.write(hashing.buffer[:count])
             if not before:
-                self._check_beginning(response, bytes(hashing.buffer[: min(count, _PAGE_START)]))
+                first = hashing.buffer[: min(count, _PAGE_START)]
+                self._check_beginning(response, first.tobytes)
             elif before < _POINTER_SIZE:
-                self._check_beginning(response, self._part.beginning(_PAGE_START))
+                self._check_beginning(response, self._beginning)
             if most is not None and self._part.size > most:
                 raise IncompleteDownloadError(
                     f"{shown(self._source.key)}: more than the {most} bytes came that were "
@@ -562,7 +563,7 @@ class _Reception:
             for count in self._part.read_back(lambda: hashing.buffer, span.start):
                 current_watch().time_left()
                 hashing.feed(count)
-        self._check_beginning(response, self._part.beginning(_PAGE_START))
+        self._check_beginning(response, self._beginning)
         if self._part.size < total:
             # One connection for the rest: what went wrong may have been the others.
             self._segments = 1
@@ -589,14 +590,18 @@ class _Reception:
                 "written, or something else is served in its place."
             )
 
-    def _check_beginning(self, response: requests.Response, start: bytes) -> None:
+    def _beginning(self) -> bytes:
+        return self._part.beginning(_PAGE_START)
+
+    def _check_beginning(self, response: requests.Response, beginning: Callable[[], bytes]) -> None:
         """Refuse as early as possible what is not the file; the first packet may hold a byte."""
-        self._refuse_page(response, start)
+        self._refuse_page(response, beginning)
         # What is small may be a pointer, which is known only when all of it is there.
         if self._part.size >= _POINTER_SIZE:
             self._check_promise()
 
-    def _refuse_page(self, response: requests.Response, start: bytes) -> None:
+    def _refuse_page(self, response: requests.Response, beginning: Callable[[], bytes]) -> None:
+        start = beginning()
         if self._source.may_be_html or not is_html(response, start):
             return
         error = error_for_page(

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,25 @@ def test_a_size_that_is_none_is_passed_over(
     item.assets["big"].extra_fields["file:size"] = size
     assert downloader.download_assets(item, tmp_path, dry_run=True)["big"].size is None
     assert downloader.download_assets(item, tmp_path).ok
+
+
+@pytest.mark.parametrize("first", [1, 5_000])
+def test_a_page_that_repeats_the_token_shows_it_in_no_frame(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, first: int
+) -> None:
+    spelled = "".join(f"%{ord(char):02x}" for char in TOKEN)
+    page = f"<html><title>Sign in</title>{TOKEN} {spelled}</html>".encode()
+    server.route("/x", lambda _: Answer(200, (("content-type", "text/html"),), page))
+    server.inject(Fault(trickle=(first, 0.02), times=None))
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(item_of({"a.csv": f"{server.url}/x"}), tmp_path)
+    error = caught.value.errors["a.csv"]
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    here = [frame for frame in told.stack if frame.filename == __file__]
+    assert not here
+    shown = "".join(told.format())
+    assert TOKEN not in shown
+    assert spelled not in shown
 
 
 def test_no_folder_is_left_of_files_that_did_not_come(
