@@ -151,7 +151,8 @@ def error_for_failure(
     if _HEAD_TOO_LARGE.match(reason):
         return InvalidResponseError(
             f"{line}: the head of the answer is too large ({reason}). Python's http.client takes "
-            "100 headers of 64 KiB each; whoever runs the server has to send less.",
+            "100 headers of 64 KiB each. Whoever runs the server has to send less; if you expect "
+            "that, raise http.client._MAXHEADERS or http.client._MAXLINE, for the whole process.",
             url=shown,
         )
     if isinstance(failure, _BAD_REQUESTS):

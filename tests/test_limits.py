@@ -104,11 +104,28 @@ def test_as_many_empty_pages_are_read_as_allowed(field: str, server: LoopbackSer
 # -- heads ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+LARGE_HEADS = pytest.mark.parametrize(
     "head",
     [b"X: " + b"x" * 70_000 + b"\r\n", b"X: y\r\n" * 101],
     ids=["a long line", "many lines"],
 )
+
+
+@LARGE_HEADS
+def test_the_bounds_of_http_client_can_be_raised(
+    head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("http.client._MAXLINE", 100_000)
+    monkeypatch.setattr("http.client._MAXHEADERS", 200)
+    wire = [b"HTTP/1.1 200 OK\r\n", head, b"Content-Length: 2\r\n\r\n{}"]
+    with (
+        RawServer(lambda server, connection: server.send(connection, wire)) as server,
+        GitLabStacIO(retry=HURRY) as stac_io,
+    ):
+        assert stac_io.read_json(f"{server.url}/x") == {}
+
+
+@LARGE_HEADS
 def test_a_head_that_is_too_large_is_an_error_that_says_so_and_not_tried_again(head: bytes) -> None:
     wire = [b"HTTP/1.1 200 OK\r\n", head, b"Content-Length: 2\r\n\r\n{}"]
     with (
