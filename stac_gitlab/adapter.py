@@ -30,6 +30,7 @@ from stac_gitlab.line import away
 
 __all__ = [
     "READ_AHEAD",
+    "STOP_LATENCY",
     "DeadlineAdapter",
     "Stopped",
     "Watch",
@@ -48,8 +49,8 @@ _KNOWN_POOLS = 64
 # What TLS holds together, in bytes.
 _RECORD = 16 * 1024
 
-# How long a waiting thread may take to notice that it is to stop, in seconds.
-_STOP_LATENCY = 0.25
+STOP_LATENCY = 0.25
+"""How long a waiting thread may take to notice that it is to stop, in seconds."""
 
 # Interim answers before one answer, and bytes in a line of their heads.
 _MAX_INTERIM = 100
@@ -167,7 +168,7 @@ class _WatchedReader(io.RawIOBase):
                 return self._sock.recv_into(buffer)
         give_up = None if patience is None else time.monotonic() + patience
         while True:
-            self._sock.settimeout(_STOP_LATENCY)
+            self._sock.settimeout(STOP_LATENCY)
             try:
                 with away():
                     return self._sock.recv_into(buffer)
@@ -287,7 +288,7 @@ def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
 
     threading.Thread(target=attempt, name="stac-gitlab-connect", daemon=True).start()
     with away():
-        while not wait([outcome], timeout=_STOP_LATENCY).done:
+        while not wait([outcome], timeout=STOP_LATENCY).done:
             try:
                 watch.time_left()
             except BaseException:

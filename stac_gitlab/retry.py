@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from stac_gitlab.adapter import current_watch, pause
+from stac_gitlab.adapter import STOP_LATENCY, current_watch, pause
 from stac_gitlab.arguments import expect, number, whole_number
 from stac_gitlab.line import away
 
@@ -27,9 +27,6 @@ __all__ = ["RateGate", "RetryPolicy", "wait_hint"]
 # A reset above this is a point in time (seconds since 1970), below it a delay in seconds: the same
 # header means one at GitLab and the other in the IETF drafts.
 EPOCH_THRESHOLD = 10**9
-
-# How long a thread that waits for its turn may take to notice that it is to stop, in seconds.
-_STOP_LATENCY = 0.25
 
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*", re.ASCII)
 _RATE_LIMIT_ITEM = re.compile(r"(?:^|[;,\s])(r|t|remaining|reset)\s*=\s*(\d+)", re.ASCII)
@@ -226,7 +223,7 @@ class RateGate:
                         self._asking += 1
                         return self._turn_after(now)
                     with away():
-                        self._changed.wait(_STOP_LATENCY)
+                        self._changed.wait(STOP_LATENCY)
                     current_watch().time_left()
                     continue
             self._pause(open_at - now)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import requests
 
-from stac_gitlab.adapter import Stopped, Watch, current_watch, watching
+from stac_gitlab.adapter import STOP_LATENCY, Stopped, Watch, current_watch, watching
 from stac_gitlab.body import Body
 from stac_gitlab.errors import IncompleteDownloadError, STACGitLabError
 from stac_gitlab.hashing import BUFFER_SIZE
@@ -33,9 +33,6 @@ FIRST_STRETCH = 4 * 1024 * 1024
 # So many stretches for each connection: enough for all to end at about the same time.
 _ROUNDS = 8
 _SMALLEST, _LARGEST = 1024 * 1024, 64 * 1024 * 1024
-
-# How long it may take to notice that the work was called off, in seconds.
-_STOP_LATENCY = 0.25
 
 
 @dataclass
@@ -92,7 +89,7 @@ class Segments:
                 futures = [threads.submit(self._receive, first, self._stretches[0])]
                 futures += [threads.submit(self._work) for _ in range(connections - 1)]
                 with away():
-                    while wait(futures, _STOP_LATENCY, FIRST_EXCEPTION).not_done:
+                    while wait(futures, STOP_LATENCY, FIRST_EXCEPTION).not_done:
                         if any(future.done() and future.exception() for future in futures):
                             break
                         current_watch().time_left()
