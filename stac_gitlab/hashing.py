@@ -9,11 +9,11 @@ from stac_gitlab.multihash import Checksum
 
 __all__ = ["BUFFER_SIZE", "Hashing"]
 
-# Fits the processor's cache; reading a megabyte at a time is slower than this.
-BUFFER_SIZE = 256 * 1024
+# Fewer bytes at a time cost more calls to the system, more of them more of the processor's cache.
+BUFFER_SIZE = 512 * 1024
 # At the most; enough for the socket and the hash to be busy at the same time, although the system
 # lets one of them wait for some milliseconds now and then.
-BUFFERS = 16
+BUFFERS = 8
 # Below this, starting a thread costs more than hashing.
 HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
 
