@@ -26,6 +26,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from stac_gitlab.head import Head
 from stac_gitlab.line import away
 
 __all__ = [
@@ -51,10 +52,6 @@ _RECORD = 16 * 1024
 
 STOP_LATENCY = 0.25
 """How long a waiting thread may take to notice that it is to stop, in seconds."""
-
-# Interim answers before one answer, and bytes in a line of their heads.
-_MAX_INTERIM = 100
-_MAX_LINE = 64 * 1024
 
 
 class Stopped(Exception):  # noqa: N818  # no error: someone asked for it
@@ -208,32 +205,29 @@ class WatchedResponse(http.client.HTTPResponse):
 
     fp: Any
     length: int | None
+    chunked: bool
+    chunk_left: int | None
+    will_close: bool
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(_Watched(sock), *args, **kwargs)  # type: ignore[arg-type]  # see _Watched
 
     def begin(self) -> None:
-        """Read the head of the answer."""
-        super().begin()
-        announced = self.headers.get("Content-Length", "0") != "0" or self.chunked
-        if self.status in (204, 304) and announced:
+        """Read the head of the answer, which tells where its body ends."""
+        head = Head.read_from(self.fp)
+        self.headers = self.msg = head.headers
+        self.version, self.status, self.reason = head.version, head.status, head.reason
+        self.code = head.status
+        self.chunked, self.chunk_left = head.is_chunked, None
+        self.length = None if head.is_chunked else head.length
+        self.will_close = self._check_close()  # type: ignore[attr-defined]  # missing in the stubs
+        if head.status in (204, 304):
             # If the body that must not be here comes all the same, it is not the next answer.
-            self.will_close, self.chunked = True, False
-
-    def _read_status(self) -> tuple[str, int, str]:
-        """Pass over interim answers (103, say): the base class takes them for the answer itself.
-
-        The answer would then come as the one to the next request on this connection.
-        """
-        for _ in range(_MAX_INTERIM):
-            version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
-            if status == 101 or not 100 <= status < 200:
-                break
-            while self.fp.readline(_MAX_LINE) not in (b"\r\n", b"\n", b""):
-                pass
-        if status < 200:
-            raise http.client.HTTPException(f"{status} {reason.strip()} in place of an answer")
-        return version, status, reason
+            self.will_close |= head.is_chunked or bool(head.length)
+            self.chunked, self.length = False, 0
+        elif self._method == "HEAD":  # type: ignore[attr-defined]  # likewise
+            self.length = 0
+        self.will_close |= not self.chunked and self.length is None
 
     def take(self, buffer: memoryview) -> int:
         """Read what is there straight into `buffer`; return how much, 0 at the end.

@@ -150,9 +150,8 @@ def error_for_failure(
         )
     if _HEAD_TOO_LARGE.match(reason):
         return InvalidResponseError(
-            f"{line}: the head of the answer is too large ({reason}). Python's http.client takes "
-            "100 headers of 64 KiB each. Whoever runs the server has to send less; if you expect "
-            "that, raise http.client._MAXHEADERS or http.client._MAXLINE, for the whole process.",
+            f"{line}: the head of the answer is too large ({reason}). Whoever runs the server, or "
+            "a proxy before it, has to send shorter headers.",
             url=shown,
         )
     if isinstance(failure, _BAD_REQUESTS):
@@ -205,9 +204,9 @@ _BROKEN_BODIES = (
     urllib3.exceptions.ProtocolError,
 )
 
-# How http.client says it: one line too long, too many lines.
+# How our adapter says it, and how http.client does under an adapter of the caller's.
 _HEAD_TOO_LARGE = re.compile(
-    r"got more than \d+ (?:bytes when reading (?:header|status) line|headers)"
+    r"got more than \d+ (?:bytes of head|bytes when reading (?:header|status) line|headers)"
 )
 
 # A handshake that breaks off may work the next time; one that is refused will not.
