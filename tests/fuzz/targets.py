@@ -7,7 +7,11 @@ a few hundred inputs of hypothesis whenever the tests run.
 from __future__ import annotations
 
 import contextlib
+import email
+import http.client
+import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +24,7 @@ from stac_gitlab.confinement import REMOTE_FILE, confine, confined_schema, is_lo
 from stac_gitlab.documents import check_stac, parse_json, without_tokens
 from stac_gitlab.errors import InvalidResponseError, STACGitLabError, UnsafePathError
 from stac_gitlab.gitlab import GitLab
+from stac_gitlab.head import Head
 from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import relative_path, shown
 from stac_gitlab.retry import wait_hint
@@ -47,6 +52,7 @@ PIECES = [
     ),
     *(b"Wed, 01 Jan 2020 00:00:00 GMT", b"9" * 30, b"-1", b"1e9", b"reset=", b"r=0;t=5", b"\n"),
     *(b'"type": "Feature"', b'"stac_version": "1.0.0"', b'"links": []', b'"$ref": "file:///x"'),
+    *(b"HTTP/1.1 200 OK\r\n", b"\r\n", b"A: 1\r\n", b" b\r\n", b"\r\n\r\n"),
     *(b'"0.8.1"', b'"0.9.0"', b'"stac_extensions"', b'"$id": "urn:x"', b'"eo"', b"null", b"NaN"),
 ]
 """Of what inputs are made: words that mean something to one target or another."""
@@ -89,6 +95,7 @@ SEEDS = [
     b'{"$id": "U", "allOf": [{"id": "/vsif:/", "$ref": "?]/~"}]}',
     b"https://user:pw@hub.example.org:8443/api/download/g/p?ref=main&gitlab_token=glpat-x#y",
     b"https://h/g/p/-/raw/main/a%20b/c.json?inline=false",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200\nA: 1\r\nb:\r\n c\r\nA:  2 \r\n\r\nbody",
     b'120\n1700000000\n"api";r=0;t=55\n60\nWed, 01 Jan 2020 00:00:00 GMT',
     bytes.fromhex("1220" + "00" * 32),
     "data/\N{LATIN SMALL LETTER E WITH ACUTE}\N{RIGHT-TO-LEFT OVERRIDE}/CON.csv".encode(),
@@ -208,6 +215,20 @@ def _resources(schema: Any, base: str) -> Iterator[tuple[dict[str, Any], str]]:
             yield from _resources(value, base)
 
 
+def heads(data: bytes) -> None:
+    """The heads of answers. What is taken for one says the same to the standard library."""
+    stream = io.BytesIO(data)
+    try:
+        head = Head.read_from(stream)
+    except http.client.HTTPException:
+        return
+    *_, last, _ = re.split(rb"(?<=\n)\r?\n", data[: stream.tell()])
+    usual = email.message_from_string(last.partition(b"\n")[2].decode("latin-1")).items()
+    assert [(name, value.split()) for name, value in usual] == [
+        (name, value.split()) for name, value in head.headers.items()
+    ]
+
+
 def texts(data: bytes) -> None:
     """Whatever is shown to people."""
     text = data.decode("utf-8", "replace")
@@ -218,5 +239,5 @@ def texts(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (wait_headers, checksums, hrefs, keys, documents, objects, schemas, texts)
+    for target in (wait_headers, checksums, hrefs, keys, documents, objects, schemas, heads, texts)
 }
