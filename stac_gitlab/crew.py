@@ -1,14 +1,15 @@
 """The threads that do jobs: as many as pay, fed as they go, stopped together.
 
 Without a fixed number, a single thread begins. Where that is busy all the time, others would only
-fight with it over the interpreter; where it waits for the network, several go on, twice as many
-after each round that was faster, up to a ceiling. How little a server bears is not decided here: a
-429 slows the session that all jobs share.
+fight with it over the interpreter. Where it waits for the network, several go on, and then as many
+as it takes for one of them to compute at any time, as long as that pays. How little a server bears
+is not decided here: a 429 slows the session that all jobs share.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import queue
 import threading
@@ -31,7 +32,7 @@ from stac_gitlab.stac_io import GitLabStacIO
 
 __all__ = ["MAX_WORKERS", "START_WORKERS", "Crew"]
 
-START_WORKERS = 16
+START_WORKERS = 32
 MAX_WORKERS = 64
 
 # Seconds after which to look at what has ended. A thread that had to wake another one for each
@@ -39,7 +40,7 @@ MAX_WORKERS = 64
 _LOOK_EVERY = 0.01
 # So many jobs show whether a single thread is busy.
 _ALONE_FOR = 4
-# A round has to be this much faster than the one before for another doubling.
+# A round has to be this much faster than the one before, and the next have as many more.
 _WORTH_IT = 1.15
 # In an executor of the caller's, where the number of workers is not ours to know.
 _SUBMITTED_AT_ONCE = 256
@@ -337,17 +338,12 @@ def _do_elsewhere(job: Job, reader: _Reader | _PickledReader) -> AssetResult:
 
 
 class _Width:
-    """How many jobs are done at a time: one while that is busy, then doubled while it pays."""
+    """How many jobs are done at a time: one while that is busy, then more while that pays."""
 
     def __init__(self, start: int, ceiling: int) -> None:
-        self.now = start
         self._ceiling = ceiling
-        self._began = time.monotonic()
-        self._jobs = 0
-        self._bytes = 0
-        self._seconds = 0.0
-        self._busy = 0.0
         self._best = 0.0
+        self._next_round(start, time.monotonic())
 
     def note_silence(self) -> None:
         """Note that nothing has ended for a while: one that works alone is waiting."""
@@ -364,6 +360,11 @@ class _Width:
         """
         if self.now >= self._ceiling:
             return
+        if self._connecting:
+            # Whoever is new connects first. That is not what a job takes.
+            self._connecting -= 1
+            self._began = at
+            return
         self._jobs += 1
         self._seconds += result.seconds
         self._busy += busy
@@ -373,22 +374,24 @@ class _Width:
             if self._jobs >= _ALONE_FOR:
                 waits = self._busy < self._seconds / 2
                 self._next_round(START_WORKERS if waits else self.now, at)
-        elif self._jobs >= 2 * self.now:
+        elif self._jobs >= self.now:
             self._compare(max(at - self._began, 1e-6), at)
 
     def _compare(self, elapsed: float, at: float) -> None:
         # A file costs a round trip whatever its size: what counts is files where they are small,
         # and bytes where they are large.
         rate = (self._jobs + self._bytes / 2**18) / elapsed
-        # Of a processor that is busy half of the time, twice as many have nothing to gain.
-        has_room = self._busy < elapsed / 2
-        if rate >= self._best * _WORTH_IT and has_room:
-            self._next_round(2 * self.now, at)
+        # With so many, one of them computes at any time, and more have nothing to gain.
+        enough = self._seconds / max(self._busy, 1e-6)
+        wider = min(2 * self.now, math.ceil(enough), self._ceiling)
+        if min(rate / max(self._best, 1e-6), wider / self.now) >= _WORTH_IT:
+            self._next_round(wider, at)
         else:
             self._ceiling = self.now
         self._best = max(self._best, rate)
 
     def _next_round(self, width: int, at: float) -> None:
         self.now = min(width, self._ceiling)
+        self._connecting = self.now if self.now >= START_WORKERS else 0
         self._began, self._jobs, self._bytes = at, 0, 0
         self._seconds = self._busy = 0.0

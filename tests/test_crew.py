@@ -56,56 +56,69 @@ def pickling() -> Iterator[Pickling]:
 def a_round(
     width: _Width, *, seconds: float, size: int = 1000, busy: float = 0.0, jobs: int | None = None
 ) -> int:
-    """Let a round of jobs end after some seconds, and return how many are done at a time then."""
-    count = 2 * width.now if jobs is None else jobs
-    result = AssetResult("a", "", size=size, seconds=seconds)
+    """Let a round of jobs end after some seconds, and return how many are done at a time then.
+
+    Each took a second, and as many that had to connect ended before.
+    """
+    result = AssetResult("a", "", size=size, seconds=1.0)
+    for _ in range(width._connecting):
+        width.note(result, busy=0.0, at=width._began)
     at = width._began + seconds
-    for _ in range(count):
+    for _ in range(width.now if jobs is None else jobs):
         width.note(result, busy=busy, at=at)
     return width.now
 
 
 def test_more_jobs_are_done_at_a_time_while_that_pays() -> None:
-    width = _Width(16, 128)
-    assert a_round(width, seconds=1) == 32
+    width = _Width(START_WORKERS, 200)
     assert a_round(width, seconds=1) == 64
     assert a_round(width, seconds=1) == 128
-    assert a_round(width, seconds=0.1) == 128
+    assert a_round(width, seconds=1) == 200
+    assert a_round(width, seconds=0.1) == 200
 
 
 def test_the_number_stays_after_a_round_that_was_not_faster() -> None:
-    width = _Width(16, 128)
-    assert a_round(width, seconds=1) == 32
-    assert a_round(width, seconds=2) == 32
-    assert a_round(width, seconds=0.01) == 32
+    width = _Width(START_WORKERS, 200)
+    assert a_round(width, seconds=1) == 64
+    assert a_round(width, seconds=2) == 64
+    assert a_round(width, seconds=0.01) == 64
 
 
-def test_the_number_stays_where_the_processor_has_no_time_for_more() -> None:
-    width = _Width(16, 128)
-    assert a_round(width, seconds=1, busy=0.4 / 32) == 32
-    assert a_round(width, seconds=1, busy=0.6 / 64) == 32
+def test_no_more_than_keep_the_processor_busy() -> None:
+    width = _Width(START_WORKERS, 200)
+    assert a_round(width, seconds=1, busy=0.02) == 50
+    assert a_round(width, seconds=0.1, busy=0.019) == 50
+    assert a_round(width, seconds=0.01, busy=0.0) == 50
+
+
+def test_connecting_does_not_count() -> None:
+    width = _Width(START_WORKERS, 64)
+    slow = AssetResult("a", "", size=1000, seconds=100.0)
+    for _ in range(START_WORKERS):
+        width.note(slow, busy=0.0, at=width._began + 100)
+    assert a_round(width, seconds=0.5, busy=0.5) == START_WORKERS
 
 
 def test_for_large_files_bytes_count_and_not_files() -> None:
-    width = _Width(16, 128)
-    assert a_round(width, seconds=1, size=100_000_000) == 32
-    assert a_round(width, seconds=1, size=10_000_000) == 32
+    width = _Width(START_WORKERS, 200)
+    assert a_round(width, seconds=1, size=100_000_000) == 64
+    assert a_round(width, seconds=1, size=10_000_000) == 64
 
 
 def test_what_was_there_already_does_not_count_as_speed() -> None:
-    width = _Width(16, 128)
-    assert a_round(width, seconds=1, size=100_000_000) == 32
-    skipped = AssetResult("a", "", size=10**9, status="skipped")
-    for _ in range(64):
+    width = _Width(START_WORKERS, 200)
+    assert a_round(width, seconds=1, size=100_000_000) == 64
+    skipped = AssetResult("a", "", size=10**9, status="skipped", seconds=1.0)
+    for _ in range(128):
         width.note(skipped, busy=0.0, at=width._began + 1)
-    assert width.now == 32
+    assert width.now == 64
 
 
 def test_a_thread_that_is_busy_stays_alone() -> None:
     width = _Width(1, 64)
     for _ in range(10):
-        assert a_round(width, seconds=0.001, busy=0.0009, jobs=4) == 1
-    assert a_round(width, seconds=0.001, busy=0.0001, jobs=4) == START_WORKERS
+        assert a_round(width, seconds=1, busy=0.9, jobs=4) == 1
+    assert a_round(width, seconds=1, busy=0.1, jobs=4) == START_WORKERS
 
 
 def test_a_thread_that_lets_everyone_wait_does_not_stay_alone() -> None:
@@ -148,7 +161,7 @@ def test_a_few_to_begin_with(
 ) -> None:
     gate = Gate(BODY)
     server.route("/slow", gate)
-    item = item_of({f"{n}": f"{server.url}/slow" for n in range(20)})
+    item = item_of({f"{n}": f"{server.url}/slow" for n in range(START_WORKERS + 8)})
     with Threads(1) as pool:
         ended = pool.submit(downloader.download_assets, item, tmp_path)
         gate.wait_for(START_WORKERS)
