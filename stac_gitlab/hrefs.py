@@ -24,7 +24,7 @@ from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import shown
 from stac_gitlab.session import GitLabSession
 from stac_gitlab.sharinghub import strip_token
-from stac_gitlab.transfer import Source
+from stac_gitlab.source import Source
 
 __all__ = ["Locator", "self_href"]
 

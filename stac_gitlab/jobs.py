@@ -24,8 +24,9 @@ from stac_gitlab.names import contained_path, shown
 from stac_gitlab.part import Leftover, Part
 from stac_gitlab.records import Record, append_record, digest_of
 from stac_gitlab.report import AssetResult, Status
+from stac_gitlab.source import Source
 from stac_gitlab.stac_io import GitLabStacIO
-from stac_gitlab.transfer import NotModified, Received, Source, copy_file, receive
+from stac_gitlab.transfer import NotModified, Received, copy_file, receive
 
 __all__ = ["Job", "OnBytes", "Overwrite", "do_job"]
 

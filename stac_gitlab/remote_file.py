@@ -24,15 +24,13 @@ from stac_gitlab.errors import DownloadError, IncompleteDownloadError
 from stac_gitlab.names import shown
 from stac_gitlab.ranges import span_of, total_of
 from stac_gitlab.session import GitLabSession
-from stac_gitlab.transfer import Source, receive
+from stac_gitlab.source import POINTER_SIZE, Source
+from stac_gitlab.transfer import receive
 
 __all__ = ["open_remote"]
 
 # What is asked for at a time: a round trip brings this much, and random access wastes at most this.
 BLOCK_SIZE = 1024 * 1024
-
-# Smaller than this, it may be a pointer to the file and not the file.
-_POINTER_SIZE = 1024
 
 
 def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
@@ -104,7 +102,7 @@ class _Ranges(io.RawIOBase):
     def is_doubtful(self) -> bool:
         """Tell whether this may be anything else than the file that the metadata describe."""
         promised, checksum = self._source.size, self._source.checksum
-        if self._size < _POINTER_SIZE or (promised is not None and promised != self._size):
+        if self._size < POINTER_SIZE or (promised is not None and promised != self._size):
             return True
         if checksum is None or len(self._first) < self._size:
             return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,15 +20,9 @@ import requests
 import tenacity
 
 from stac_gitlab.adapter import current_watch
-from stac_gitlab.answers import error_for_page, is_html
 from stac_gitlab.attempts import with_first_try
 from stac_gitlab.auth import scrub
-from stac_gitlab.body import (
-    Body,
-    BrokenBodyError,
-    content_length,
-    is_decodable,
-)
+from stac_gitlab.body import Body, BrokenBodyError, content_length
 from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
@@ -41,52 +34,18 @@ from stac_gitlab.hashing import Hashing
 from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import shown
 from stac_gitlab.part import Leftover, Part, part_beside
-from stac_gitlab.ranges import Version, is_encoded, is_well_framed, span_of, total_of
+from stac_gitlab.ranges import Version, is_encoded, span_of, total_of
 from stac_gitlab.records import digest_of
 from stac_gitlab.segments import FIRST_STRETCH, Segments
 from stac_gitlab.session import GitLabSession
+from stac_gitlab.source import PAGE_START, POINTER_SIZE, Source
 
-__all__ = ["Finishing", "NotModified", "Received", "Source", "copy_file", "receive"]
+__all__ = ["Finishing", "NotModified", "Received", "copy_file", "receive"]
 
 logger = logging.getLogger(__name__)
 
 # What is left of a smaller file is not worth keeping for a later run.
 KEEP_FROM = 1024 * 1024
-
-_POINTER_SIZE = 1024
-# What shows whether something is a page, in bytes.
-_PAGE_START = 8192
-_LFS_POINTER = re.compile(
-    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
-)
-_DVC_POINTER = re.compile(rb"(?:^|\n)outs:\s*\n(?:\s*-)?\s+(?:md5|etag|size|path|hash):")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a file comes from, and what is known about it.
-
-    Attributes:
-        url: Where to ask for it.
-        key: How to call it in messages.
-        size: Bytes that it has to have, from the metadata.
-        checksum: What it has to hash to, from the metadata.
-        media_type: Its media type, from the metadata.
-    """
-
-    url: str
-    key: str
-    size: int | None = None
-    checksum: Checksum | None = None
-    media_type: str | None = None
-
-    @property
-    def may_be_html(self) -> bool:
-        return "html" in (self.media_type or "") or self.key.lower().endswith((".html", ".htm"))
-
-    @property
-    def is_dvc_file(self) -> bool:
-        return self.key.lower().endswith((".dvc", "dvc.lock"))
 
 
 @dataclass(frozen=True)
@@ -201,8 +160,8 @@ def copy_file(
             current_watch().time_left()
             part.write(hashing.buffer[:count])
             hashing.feed(count)
-        _check_size(source, part.size)
-        _check_digest(source, checksum, hashing.digest())
+        source.check_size(part.size)
+        source.check_digest(checksum, hashing.digest())
         known = None if checksum is None else str(checksum)
         received = Received(part.size, known, verified=True, resumed=False)
         if on_finish is not None:
@@ -494,22 +453,13 @@ class _Reception:
 
     def _take(self, response: requests.Response) -> bool:
         """Write a body to the part; tell whether its end was marked by the server."""
-        if not is_decodable(response):
-            raise DownloadError(
-                f"{shown(self._source.key)}: the server sends it in an encoding that cannot be "
-                f"undone here ({response.headers['Content-Encoding']!r}), although none was asked "
-                "for."
-            )
-        if not is_well_framed(response):
-            raise DownloadError(
-                f"{shown(self._source.key)}: the server does not say clearly where the file ends "
-                "(its headers Content-Length and Transfer-Encoding)."
-            )
+        self._source.check_body(response)
         hashing = self._hashing
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")
         total = self._total
-        self._check_limit(total or 0)
+        allowed = self._session.limits.file_bytes
+        self._source.check_limit(total or 0, allowed)
         span = span_of(response)
         if self._segments > 1 and total is not None and span is not None and span.stop < total:
             self._take_in_segments(response, span, total)
@@ -518,12 +468,12 @@ class _Reception:
         body = Body(response, url=self._url, session=self._session)
         for count in body.into(lambda: hashing.buffer):
             before = self._part.size
-            self._check_limit(before + count)
+            self._source.check_limit(before + count, allowed)
             self._part.write(hashing.buffer[:count])
             if not before:
-                first = hashing.buffer[: min(count, _PAGE_START)]
+                first = hashing.buffer[: min(count, PAGE_START)]
                 self._check_beginning(response, first.tobytes)
-            elif before < _POINTER_SIZE:
+            elif before < POINTER_SIZE:
                 self._check_beginning(response, self._beginning)
             if most is not None and self._part.size > most:
                 raise IncompleteDownloadError(
@@ -541,7 +491,7 @@ class _Reception:
 
     def _take_in_segments(self, response: requests.Response, span: range, total: int) -> None:
         """Write the rest of the body to the part, over several connections."""
-        self._check_promise()
+        self._source.check_announced(self._total)
         self._in_segments = True
         # A kill would leave a part with gaps, which nobody must continue.
         self._part.describe(None)
@@ -572,54 +522,26 @@ class _Reception:
                 "connections before one of them failed. Try again."
             )
 
-    def _check_limit(self, size: int) -> None:
-        allowed = self._session.limits.file_bytes
-        if allowed is not None and size > allowed:
-            raise DownloadError(
-                f"{shown(self._source.key)}: the file is larger than {allowed} bytes. If you "
-                "expect that, raise Limits(file_bytes=)."
-            )
-
-    def _check_promise(self) -> None:
-        """Refuse a file of another size than the metadata promise, before all of it has come."""
-        promised = self._source.size
-        if promised not in (None, self._total) and self._total:
-            raise IncompleteDownloadError(
-                f"{shown(self._source.key)}: the server announces {self._total} bytes, the "
-                f"metadata promise {promised}. The file has changed since the metadata were "
-                "written, or something else is served in its place."
-            )
-
     def _beginning(self) -> bytes:
-        return self._part.beginning(_PAGE_START)
+        return self._part.beginning(PAGE_START)
 
     def _check_beginning(self, response: requests.Response, beginning: Callable[[], bytes]) -> None:
         """Refuse as early as possible what is not the file; the first packet may hold a byte."""
-        self._refuse_page(response, beginning)
-        # What is small may be a pointer, which is known only when all of it is there.
-        if self._part.size >= _POINTER_SIZE:
-            self._check_promise()
-
-    def _refuse_page(self, response: requests.Response, beginning: Callable[[], bytes]) -> None:
-        start = beginning()
-        if self._source.may_be_html or not is_html(response, start):
-            return
-        error = error_for_page(
-            response,
-            start,
-            secrets=self._session.credentials.secrets(),
-            wanted=f"the file {shown(self._source.key)}",
+        error = self._source.error_for_page(
+            response, beginning(), self._session.credentials.secrets()
         )
-        # The page may repeat the token, and whatever prints a traceback may show its locals.
-        del start
-        raise error
+        if error is not None:
+            raise error
+        # What is small may be a pointer, which is known only when all of it is there.
+        if self._part.size >= POINTER_SIZE:
+            self._source.check_announced(self._total)
 
     def _checked(self, digest: bytes | None, *, framed: bool) -> Received:
         source, size = self._source, self._part.size
-        if size < _POINTER_SIZE:
-            _refuse_pointer(source, self._part.beginning(_POINTER_SIZE))
-        _check_size(source, size)
-        _check_digest(source, self._checksum, digest)
+        if size < POINTER_SIZE:
+            source.check_no_pointer(self._part.beginning(POINTER_SIZE))
+        source.check_size(size)
+        source.check_digest(self._checksum, digest)
         verified = framed or source.size is not None or self._checksum is not None
         if not verified:
             warnings.warn(
@@ -645,44 +567,9 @@ def _checksum_from(text: object) -> Checksum | None:
         return None
 
 
-# -- checks -------------------------------------------------------------------------------------
-
-
 def _if_changed(known: str | None) -> dict[str, str]:
     """Return the header that asks for content only if it is not the one that is `known`."""
     if known is None:
         return {}
     is_etag = known.startswith(('"', "W/"))
     return {"If-None-Match" if is_etag else "If-Modified-Since": known}
-
-
-def _check_size(source: Source, size: int) -> None:
-    if source.size is not None and size != source.size:
-        raise IncompleteDownloadError(
-            f"{shown(source.key)}: {size} bytes came, the metadata promise {source.size}. The file "
-            "has changed since the metadata were written, or it was cut."
-        )
-
-
-def _check_digest(source: Source, checksum: Checksum | None, digest: bytes | None) -> None:
-    if checksum is not None and digest != checksum.digest:
-        came = "nothing" if digest is None else digest.hex()
-        raise ChecksumMismatchError(
-            f"{shown(source.key)}: the {checksum.algorithm} of what came is {came}, expected was "
-            f"{checksum.digest.hex()}. The bytes are damaged, or the file has changed since the "
-            "metadata were written. Nothing was kept; verify=False skips this check."
-        )
-
-
-def _refuse_pointer(source: Source, content: bytes) -> None:
-    if _LFS_POINTER.match(content):
-        raise LFSPointerError(
-            f"{shown(source.key)}: a Git LFS pointer came in place of the file. Its URL, "
-            f"{scrub(source.url)}, serves the repository without LFS; ask for it through GitLab's "
-            "files API with lfs=true, or run 'git lfs pull' in a clone."
-        )
-    if _DVC_POINTER.match(content) and not source.is_dvc_file:
-        raise LFSPointerError(
-            f"{shown(source.key)}: a DVC pointer came in place of the file. Run 'dvc pull' in a "
-            "clone of the project to get the data that it points to."
-        )

@@ -31,8 +31,9 @@ from stac_gitlab.multihash import Checksum
 from stac_gitlab.part import leftovers_for
 from stac_gitlab.part import leftovers_in as parts_in
 from stac_gitlab.session import GitLabSession
+from stac_gitlab.source import Source
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
-from stac_gitlab.transfer import NotModified, Received, Source, receive
+from stac_gitlab.transfer import NotModified, Received, receive
 
 BODY = random.Random(3).randbytes(40_000)
 CHANGED = random.Random(4).randbytes(40_000)

@@ -42,8 +42,9 @@ from stac_gitlab.errors import (
 from stac_gitlab.multihash import Checksum
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
+from stac_gitlab.source import Source
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
-from stac_gitlab.transfer import Received, Source, copy_file, receive
+from stac_gitlab.transfer import Received, copy_file, receive
 from tests.conftest import Clock
 from tests.raw_server import RawServer
 
@@ -1157,7 +1158,8 @@ def test_memory_does_not_grow_with_the_file(
         from stac_gitlab.auth import Credentials
         from stac_gitlab.multihash import Checksum
         from stac_gitlab.session import GitLabSession
-        from stac_gitlab.transfer import Source, receive
+        from stac_gitlab.source import Source
+        from stac_gitlab.transfer import receive
 
         def peak():
             status = Path("/proc/self/status").read_text()
