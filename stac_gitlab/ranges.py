@@ -20,14 +20,22 @@ class Version:
     """What a server calls a content.
 
     Attributes:
-        validator: A strong entity tag, or a date; None where the server does not tell.
+        validator: An entity tag, or a date; None where the server does not tell. Parts are put
+            together by a strong one only.
     """
 
-    validator: str | None
+    validator: str | None = None
 
     def if_unchanged(self) -> dict[str, str]:
         """Return the header that asks for a part of this content, or else for all of another."""
         return {} if self.validator is None else {"If-Range": self.validator}
+
+    def if_changed(self) -> dict[str, str]:
+        """Return the header that asks for any content but this one."""
+        if self.validator is None:
+            return {}
+        is_etag = self.validator.startswith(('"', "W/"))
+        return {"If-None-Match" if is_etag else "If-Modified-Since": self.validator}
 
     def is_that_of(self, response: requests.Response) -> bool:
         """Tell whether an answer is of the same content.

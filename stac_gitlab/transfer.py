@@ -7,22 +7,20 @@ server can prove that it is still the same content, and from the start otherwise
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import requests
 import tenacity
 
 from stac_gitlab.adapter import current_watch
 from stac_gitlab.attempts import with_first_try
-from stac_gitlab.auth import scrub
 from stac_gitlab.body import Body, BrokenBodyError, content_length
+from stac_gitlab.content import Content
 from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
@@ -31,11 +29,9 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.hashing import Hashing
-from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import shown
 from stac_gitlab.part import Leftover, Part, part_beside
 from stac_gitlab.ranges import Version, is_encoded, span_of, total_of
-from stac_gitlab.records import digest_of
 from stac_gitlab.segments import FIRST_STRETCH, Segments
 from stac_gitlab.session import GitLabSession
 from stac_gitlab.source import PAGE_START, POINTER_SIZE, Source
@@ -43,9 +39,6 @@ from stac_gitlab.source import PAGE_START, POINTER_SIZE, Source
 __all__ = ["Finishing", "NotModified", "Received", "copy_file", "receive"]
 
 logger = logging.getLogger(__name__)
-
-# What is left of a smaller file is not worth keeping for a later run.
-KEEP_FROM = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -196,24 +189,20 @@ class _Reception:
         self._known = known
         self._segments = segments
         self._on_bytes = on_bytes or (lambda _received, _total: None)
-        self._url = source.url
+        self._content = Content()
         self._hashing: Hashing | None = None
-        self._checksum: Checksum | None = None
-        self._called: str | None = None
-        self._validator: str | None = None
         self._furthest = 0
         self._in_vain = 0
         self._since = session.retry.clock()
         self._measured = 0
         self._resumed = False
         self._in_segments = False
-        self._total: int | None = None
         self._response: requests.Response | None = None
 
     @property
     def is_continued(self) -> bool:
         """Whether the body is stitched together from answers that may not belong together."""
-        return self._resumed or (self._in_segments and self._validator is None)
+        return self._resumed or (self._in_segments and self._content.version.validator is None)
 
     def run(
         self, leftovers: Sequence[Leftover] = (), response: requests.Response | None = None
@@ -283,46 +272,26 @@ class _Reception:
         """Take over the longest of what earlier runs left, if it can be proven to fit."""
         for leftover in sorted(leftovers, key=lambda leftover: -leftover.size):
             notes = leftover.description() or {}
-            if self._fits(notes) and self._part.take_over(leftover):
-                self._take_up(notes)
+            content = Content.noted(notes, self._source, verify=self._verify)
+            if content is not None and self._part.take_over(leftover):
+                self._take_up(content)
+                self._part.describe(notes)
                 return
 
-    def _fits(self, notes: Mapping[str, Any]) -> bool:
-        """Tell whether a validator or a checksum can prove that a leftover is of this content."""
-        promised, validator = self._source.checksum, notes.get("validator")
-        return (
-            notes.get("source") == digest_of(self._url)
-            and isinstance(notes.get("total"), int)
-            and (
-                (isinstance(validator, str) and validator.isascii() and validator.isprintable())
-                or (
-                    self._verify and promised is not None and notes.get("checksum") == str(promised)
-                )
-            )
-        )
-
-    def _take_up(self, notes: Mapping[str, Any]) -> None:
+    def _take_up(self, content: Content) -> None:
         """Bring everything into the state in which an earlier run left it."""
-        self._called = self._validator = notes.get("validator")
-        self._total = notes["total"]
-        # What is promised now counts: the notes may be of a time when nothing was, or anyone's.
-        checksum = self._source.checksum or _checksum_from(notes.get("checksum"))
-        self._checksum = checksum if self._verify else None
+        self._content = content
         # The last byte is asked for in any case: the answer proves that the rest is right.
-        self._part.cut(max(0, min(self._part.size, notes["total"] - 1)))
-        hashing = self._hashing = self._new_hashing()
-        if self._checksum is not None:
-            for count in self._part.read_back(lambda: hashing.buffer):
-                current_watch().time_left()
-                hashing.feed(count)
-        self._part.describe(notes)
+        self._part.cut(max(0, min(self._part.size, (content.total or 0) - 1)))
+        self._hashing = self._new_hashing()
+        self._hash_what_is_there(0)
 
     def _ask(self, offset: int) -> requests.Response:
         """Ask for the body from `offset` on, or from the start where that cannot be trusted."""
         if offset == 0 or not self._has_proof():
             return self._ask_for_all()
-        headers = {"Range": self._range_from(offset), **Version(self._validator).if_unchanged()}
-        response = self._session.open(self._url, headers=headers, statuses=frozenset({416}))
+        headers = {"Range": self._range_from(offset), **self._content.version.if_unchanged()}
+        response = self._session.open(self._source.url, headers=headers, statuses=frozenset({416}))
         if self._continues(response, offset):
             self._resumed = True
             return response
@@ -335,20 +304,20 @@ class _Reception:
 
     def _has_proof(self) -> bool:
         """Tell whether something can prove that the parts of the body belong together."""
-        return self._validator is not None or (self._trusts_checksum and self._checksum is not None)
+        content = self._content
+        return content.version.validator is not None or (
+            self._trusts_checksum and content.checksum is not None
+        )
 
     def _continues(self, response: requests.Response, offset: int) -> bool:
         """Tell whether a part is what follows on the first `offset` bytes of the same content."""
         span, total = span_of(response), total_of(response)
-        if (
-            span is None
-            or span.start != offset
-            or not Version(self._validator).is_that_of(response)
-        ):
+        content = self._content
+        if span is None or span.start != offset or not content.version.is_that_of(response):
             return False
-        if self._total is None:
-            self._total = total
-        return total in (None, self._total)
+        if content.total is None:
+            self._content = replace(content, total=total)
+        return total in (None, self._content.total)
 
     def _range_from(self, offset: int) -> str:
         end = offset + FIRST_STRETCH - 1 if self._segments > 1 else ""
@@ -359,11 +328,11 @@ class _Reception:
         if response is not None:
             self._begin(response)
             return response
-        headers = _if_changed(self._known)
+        headers = Version(self._known).if_changed()
         if self._segments > 1:
             headers["Range"] = self._range_from(0)
         response = self._session.open(
-            self._url,
+            self._source.url,
             headers=headers,
             statuses=frozenset({304, 416} if self._segments > 1 else {304}),
         )
@@ -401,55 +370,30 @@ class _Reception:
     def _set_up(self, response: requests.Response, total: int | None) -> None:
         self._part.restart()
         self._resumed = False
-        encoded = is_encoded(response)
-        self._total = total
-        called = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        # It is written to the disk and sent back, and a server may have put anything there.
-        self._called = called if self._is_sound(called) else None
-        # Only a strong ETag, or a date, promises that two parts belong together.
-        weak = encoded or (self._called or "").startswith("W/")
-        self._validator = None if weak else self._called
-        self._checksum = self._expected_checksum(response) if self._verify else None
-        self._hashing = self._new_hashing()
-        self._part.describe(None if encoded else self._notes())
-
-    def _is_sound(self, validator: str | None) -> bool:
-        """Tell whether a validator can be kept, and sent back as a header."""
-        return (
-            validator is not None
-            and validator.isprintable()
-            and scrub(validator, self._session.credentials.secrets()) == validator
+        self._content = Content.of(
+            response,
+            total,
+            self._source,
+            verify=self._verify,
+            secrets=self._session.credentials.secrets(),
         )
+        self._hashing = self._new_hashing()
+        self._part.describe(self._content.notes(self._source))
 
     def _new_hashing(self) -> Hashing:
         if self._hashing is not None:
             self._hashing.close()
-        expected = self._total if self._total is not None else self._source.size
-        return Hashing(self._checksum, expected=expected)
+        total = self._content.total
+        expected = total if total is not None else self._source.size
+        return Hashing(self._content.checksum, expected=expected)
 
-    def _notes(self) -> dict[str, Any] | None:
-        """Return what a later run has to know to continue, or None if that is not worth it."""
-        worth_it = self._total is not None and self._total >= KEEP_FROM
-        if not worth_it or (self._validator is None and self._checksum is None):
-            return None
-        return {
-            "source": digest_of(self._url),
-            "validator": self._validator,
-            "total": self._total,
-            "checksum": None if self._checksum is None else str(self._checksum),
-        }
-
-    def _expected_checksum(self, response: requests.Response) -> Checksum | None:
-        if self._source.checksum is not None:
-            return self._source.checksum
-        # GitLab's hash describes the file in the repository. For a file in LFS that is the
-        # pointer; then its size is not the body's either.
-        digest = response.headers.get("X-Gitlab-Content-Sha256", "")
-        size = response.headers.get("X-Gitlab-Size", "")
-        if size == str(self._total):
-            with contextlib.suppress(UnknownChecksumError):
-                return Checksum.of_sha256(digest)
-        return None
+    def _hash_what_is_there(self, start: int) -> None:
+        """Hash what the part holds from byte `start` on, where a checksum wants it."""
+        hashing = self._hashing
+        if hashing is not None and self._content.checksum is not None:
+            for count in self._part.read_back(lambda: hashing.buffer, start):
+                current_watch().time_left()
+                hashing.feed(count)
 
     def _take(self, response: requests.Response) -> bool:
         """Write a body to the part; tell whether its end was marked by the server."""
@@ -457,7 +401,7 @@ class _Reception:
         hashing = self._hashing
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")
-        total = self._total
+        total = self._content.total
         allowed = self._session.limits.file_bytes
         self._source.check_limit(total or 0, allowed)
         span = span_of(response)
@@ -465,7 +409,7 @@ class _Reception:
             self._take_in_segments(response, span, total)
             return True
         most = self._source.size if total is None else total
-        body = Body(response, url=self._url, session=self._session)
+        body = Body(response, url=self._source.url, session=self._session)
         for count in body.into(lambda: hashing.buffer):
             before = self._part.size
             self._source.check_limit(before + count, allowed)
@@ -491,28 +435,24 @@ class _Reception:
 
     def _take_in_segments(self, response: requests.Response, span: range, total: int) -> None:
         """Write the rest of the body to the part, over several connections."""
-        self._source.check_announced(self._total)
+        self._source.check_announced(total)
         self._in_segments = True
         # A kill would leave a part with gaps, which nobody must continue.
         self._part.describe(None)
         segments = Segments(
             self._session,
-            self._url,
+            self._source.url,
             path=self._part.open_path(),
             total=total,
-            version=Version(self._validator),
+            version=self._content.version,
             on_bytes=self._on_bytes,
         )
         try:
             segments.run(response, span, self._segments)
         finally:
             self._part.cut(segments.without_gap())
-            self._part.describe(self._notes())
-        hashing = self._hashing
-        if hashing is not None and self._checksum is not None:
-            for count in self._part.read_back(lambda: hashing.buffer, span.start):
-                current_watch().time_left()
-                hashing.feed(count)
+            self._part.describe(self._content.notes(self._source))
+        self._hash_what_is_there(span.start)
         self._check_beginning(response, self._beginning)
         if self._part.size < total:
             # One connection for the rest: what went wrong may have been the others.
@@ -534,15 +474,15 @@ class _Reception:
             raise error
         # What is small may be a pointer, which is known only when all of it is there.
         if self._part.size >= POINTER_SIZE:
-            self._source.check_announced(self._total)
+            self._source.check_announced(self._content.total)
 
     def _checked(self, digest: bytes | None, *, framed: bool) -> Received:
-        source, size = self._source, self._part.size
+        source, content, size = self._source, self._content, self._part.size
         if size < POINTER_SIZE:
             source.check_no_pointer(self._part.beginning(POINTER_SIZE))
         source.check_size(size)
-        source.check_digest(self._checksum, digest)
-        verified = framed or source.size is not None or self._checksum is not None
+        source.check_digest(content.checksum, digest)
+        verified = framed or source.size is not None or content.checksum is not None
         if not verified:
             warnings.warn(
                 f"{shown(source.key)}: the server did not say how long the file is, and the "
@@ -550,26 +490,14 @@ class _Reception:
                 UnverifiedDownloadWarning,
                 stacklevel=2,
             )
-        checksum = None if self._checksum is None else str(self._checksum)
         return Received(
-            size, checksum, verified=verified, resumed=self._resumed, validator=self._called
+            size,
+            None if content.checksum is None else str(content.checksum),
+            verified=verified,
+            resumed=self._resumed,
+            validator=content.validator,
         )
 
     def _log(self, state: tenacity.RetryCallState) -> None:
         error = None if state.outcome is None else state.outcome.exception()
         logger.info("Continuing in %.1f s: %s", state.upcoming_sleep, error)
-
-
-def _checksum_from(text: object) -> Checksum | None:
-    try:
-        return Checksum.parse(text)
-    except UnknownChecksumError:
-        return None
-
-
-def _if_changed(known: str | None) -> dict[str, str]:
-    """Return the header that asks for content only if it is not the one that is `known`."""
-    if known is None:
-        return {}
-    is_etag = known.startswith(('"', "W/"))
-    return {"If-None-Match" if is_etag else "If-Modified-Since": known}

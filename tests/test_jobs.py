@@ -467,6 +467,19 @@ def test_a_leftover_with_a_validator_that_no_server_sent_is_not_continued(
     assert leftovers_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("validator", ['"one"\r\nX-Evil: 1', 5])
+def test_a_validator_that_no_server_sent_is_not_sent_back_where_a_checksum_is_the_proof(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, validator: Any
+) -> None:
+    item = one_file(server, ServedFile(BIG), **{"file:checksum": multihash_of(BIG)})
+    cut_run(server, item, tmp_path)
+    [notes] = tmp_path.glob("*.json")
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), "validator": validator}))
+    assert downloader.download_assets(item, tmp_path)["a"].status == "resumed"
+    assert "If-Range" not in server.requests[0].headers
+    assert files_in(tmp_path) == {"a": BIG}
+
+
 def test_leftovers_that_cannot_be_removed_do_not_cost_the_file(
     server: LoopbackServer,
     downloader: STACDownloader,

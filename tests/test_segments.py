@@ -382,7 +382,7 @@ def test_a_number_that_makes_no_sense_is_refused(
 def test_a_run_that_is_called_off_leaves_a_part_without_gaps_and_no_thread(
     server: LoopbackServer, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stac_gitlab.transfer.KEEP_FROM", 1)
+    monkeypatch.setattr("stac_gitlab.content.KEEP_FROM", 1)
     gate = Gate(b"never")
     begun = threading.Event()
 
