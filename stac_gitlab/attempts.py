@@ -23,7 +23,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.retry import RateGate, RetryPolicy
 
-__all__ = ["Attempts", "with_first_try"]
+__all__ = ["Attempts", "error_of", "tried"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,21 +73,15 @@ class Attempts(Generic[T]):
         Raises:
             STACGitLabError: What the last attempt raised.
         """
-        return with_first_try(
+        return tried(
             self._once,
             STACGitLabError,
-            lambda: tenacity.Retrying(
-                retry=tenacity.retry_if_exception(self._is_worth_retrying),
-                wait=self._wait,
-                stop=self._must_stop,
-                sleep=self._sleep,
-                before_sleep=self._log,
-                reraise=True,
-            ),
+            self._policy,
+            is_worth_retrying=self._is_worth_retrying,
+            wait=self._wait,
+            stop=self._must_stop,
+            log=self._log,
         )
-
-    def _sleep(self, seconds: float) -> None:
-        current_watch().sleep(seconds, self._policy.sleep)
 
     def _once(self) -> T:
         allowed = self._credentials.allows(self._url)
@@ -148,7 +142,7 @@ class Attempts(Generic[T]):
         return isinstance(error, InvalidResponseError) and error.truncated
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        error = _error_of(state)
+        error = error_of(state)
         if isinstance(error, RateLimitError):
             return max(0.0, self._waited_until - self._policy.clock())
         if isinstance(error, HTTPStatusError) and error.retry_after:
@@ -160,14 +154,14 @@ class Attempts(Generic[T]):
         tired = state.attempt_number >= self._policy.max_attempts
         if tired or state.upcoming_sleep >= left:
             why = f"{state.attempt_number} attempts" if tired else "the time allowed for it"
-            error = _error_of(state)
+            error = error_of(state)
             if state.attempt_number > 1 and error is not None and error.args:
                 error.args = (f"{error.args[0]} (Given up after {why}.)", *error.args[1:])
             return True
         return False
 
     def _log(self, state: tenacity.RetryCallState) -> None:
-        error = _error_of(state)
+        error = error_of(state)
         logger.info(
             "Attempt %d of %d failed, waiting %.1f s: %s",
             state.attempt_number,
@@ -177,10 +171,15 @@ class Attempts(Generic[T]):
         )
 
 
-def with_first_try(
+def tried(
     call: Callable[[], T],
     failures: type[Exception],
-    retrying: Callable[[], tenacity.Retrying],
+    policy: RetryPolicy,
+    *,
+    wait: Callable[[tenacity.RetryCallState], float],
+    stop: Callable[[tenacity.RetryCallState], bool],
+    is_worth_retrying: Callable[[BaseException], bool] = lambda _error: True,
+    log: Callable[[tenacity.RetryCallState], None] | None = None,
 ) -> T:
     """Return what `call` gives, at once or when tenacity has tried it again.
 
@@ -190,7 +189,11 @@ def with_first_try(
     Args:
         call: What to try.
         failures: What may be worth another attempt.
-        retrying: Makes what decides about that.
+        policy: How to sleep.
+        wait: How many seconds to wait before the next attempt.
+        stop: Whether there is no next one.
+        is_worth_retrying: Which of the `failures` are worth another attempt.
+        log: Called before each wait.
     """
     try:
         return call()
@@ -202,8 +205,19 @@ def with_first_try(
             raise first.pop()
         return call()
 
-    return retrying()(again)
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, failures) and is_worth_retrying(error)
+        ),
+        wait=wait,
+        stop=stop,
+        sleep=lambda seconds: current_watch().sleep(seconds, policy.sleep),
+        before_sleep=log,
+        reraise=True,
+    )
+    return retrying(again)
 
 
-def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
+def error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    """Return what the attempt that has just been made failed of."""
     return None if state.outcome is None else state.outcome.exception()

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import requests
-import tenacity
 import urllib3
 
 from stac_gitlab.adapter import Watch, watching
+from stac_gitlab.attempts import tried
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError
 from stac_gitlab.names import shown
@@ -153,15 +153,14 @@ class _Ranges(io.RawIOBase):
     def _fetch_into(self, view: memoryview) -> int:
         """Fill `view` from the current position on, as far as one answer goes."""
         policy = self._session.retry
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_BrokenRangeError),
-            stop=tenacity.stop_after_attempt(policy.max_attempts),
-            wait=lambda state: policy.backoff(state.attempt_number),
-            sleep=policy.sleep,
-            reraise=True,
-        )
         began = policy.clock()
-        count = retrying(self._fetch_once, view)
+        count = tried(
+            lambda: self._fetch_once(view),
+            _BrokenRangeError,
+            policy,
+            wait=lambda state: policy.backoff(state.attempt_number),
+            stop=lambda state: state.attempt_number >= policy.max_attempts,
+        )
         self._check_pace(count, len(view), policy.clock() - began)
         return count
 

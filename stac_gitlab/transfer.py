@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import requests
-import tenacity
 
 from stac_gitlab.adapter import current_watch
-from stac_gitlab.attempts import with_first_try
+from stac_gitlab.attempts import error_of, tried
 from stac_gitlab.body import Body, BrokenBodyError, content_length
 from stac_gitlab.content import Content
 from stac_gitlab.errors import (
@@ -218,16 +217,14 @@ class _Reception:
         self._response = response
         self._continue_one_of(leftovers)
         try:
-            framed = with_first_try(
+            framed = tried(
                 self._attempt,
                 BrokenBodyError,
-                lambda: tenacity.Retrying(
-                    retry=tenacity.retry_if_exception_type(BrokenBodyError),
-                    stop=lambda _: self._in_vain >= policy.max_attempts,
-                    wait=lambda _: policy.backoff(max(1, self._in_vain)),
-                    sleep=lambda seconds: current_watch().sleep(seconds, policy.sleep),
-                    before_sleep=self._log,
-                    reraise=True,
+                policy,
+                wait=lambda _: policy.backoff(max(1, self._in_vain)),
+                stop=lambda _: self._in_vain >= policy.max_attempts,
+                log=lambda state: logger.info(
+                    "Continuing in %.1f s: %s", state.upcoming_sleep, error_of(state)
                 ),
             )
             digest = None if self._hashing is None else self._hashing.digest()
@@ -497,7 +494,3 @@ class _Reception:
             resumed=self._resumed,
             validator=content.validator,
         )
-
-    def _log(self, state: tenacity.RetryCallState) -> None:
-        error = None if state.outcome is None else state.outcome.exception()
-        logger.info("Continuing in %.1f s: %s", state.upcoming_sleep, error)
