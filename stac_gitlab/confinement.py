@@ -28,6 +28,7 @@ __all__ = [
     "confine",
     "confined_schema",
     "is_local_path",
+    "is_web",
 ]
 
 REMOTE_FILE = "remote-file://refused/"
@@ -54,8 +55,17 @@ _SCHEMA_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$schema
 
 
 def is_local_path(href: str) -> bool:
-    """Tell whether an href means a path, relative or absolute, or a ``file:`` URL."""
+    """Tell whether an href means a path, relative or absolute, or a ``file:`` URL.
+
+    Raises:
+        ValueError: If it is nothing at all.
+    """
     return safe_urlparse(href).scheme in ("", "file")
+
+
+def is_web(href: object) -> bool:
+    """Tell, quickly, whether an href is written as nearly all are. Others may be web URLs, too."""
+    return isinstance(href, str) and href.startswith(("http://", "https://"))
 
 
 def check_is_followable(href: str) -> None:
@@ -132,7 +142,7 @@ def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
     links = list(_links_of(holder))
     # What was read by its own URL stands there; what is listed stands where it says.
     stands_remote = not listed or any(
-        link.get("rel") == "self" and _is_web(link.get("href")) for link in links
+        link.get("rel") == "self" and is_web(link.get("href")) for link in links
     )
     for link in links:
         href = link.get("href")
@@ -140,16 +150,16 @@ def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
         if href == "" and isinstance(rel, str) and rel not in FOLLOWED:
             # It means the document itself; pystac cannot copy a link without a target.
             link["href"] = url
-        elif isinstance(href, str) and href and not _is_web(href):
+        elif isinstance(href, str) and href and not is_web(href):
             keep = stands_remote and rel != "self"
             link["href"] = _confined(href, url, keep_relative=keep)
     named = holder.get("stac_extensions")
     extensions: list[Any] = named if isinstance(named, list) else []
-    if all(_is_web(name) for name in extensions):
+    if all(is_web(name) for name in extensions):
         return
     known = _names_known_to_pystac(holder)
     for index, name in enumerate(extensions):
-        if isinstance(name, str) and not _is_web(name) and name not in known:
+        if isinstance(name, str) and not is_web(name) and name not in known:
             extensions[index] = _confined(name, url, keep_relative=False)
 
 
@@ -177,9 +187,9 @@ def _leads_to_the_web(holder: dict[str, Any]) -> bool:
     if type(links) is not list or not (extensions is None or type(extensions) is list):
         return False
     for link in links:
-        if type(link) is not dict or not _is_web(link.get("href")):
+        if type(link) is not dict or not is_web(link.get("href")):
             return False
-    return extensions is None or all(map(_is_web, extensions))
+    return extensions is None or all(map(is_web, extensions))
 
 
 def _links_of(holder: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -239,10 +249,6 @@ def _scheme_of(href: str) -> str:
         return urlsplit(href).scheme
     except ValueError:
         return "none"
-
-
-def _is_web(href: object) -> bool:
-    return isinstance(href, str) and href.startswith(("http://", "https://"))
 
 
 def _texts_under(names: frozenset[str], schema: Any) -> Iterator[tuple[dict[str, Any], str, str]]:

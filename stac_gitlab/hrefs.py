@@ -19,6 +19,7 @@ from pystac.utils import make_absolute_href, safe_urlparse
 
 from stac_gitlab.assets import HasAssets
 from stac_gitlab.auth import Origin, scrub
+from stac_gitlab.confinement import is_local_path, is_web
 from stac_gitlab.errors import DownloadError, UnverifiedDownloadWarning
 from stac_gitlab.multihash import Checksum, UnknownChecksumError
 from stac_gitlab.names import shown
@@ -27,9 +28,6 @@ from stac_gitlab.sharinghub import strip_token
 from stac_gitlab.source import Source
 
 __all__ = ["Locator", "self_href"]
-
-# How nearly all hrefs begin: the quick test before the thorough one.
-_WEB = ("http://", "https://")
 
 _TOOL_FOR_SCHEME = {
     "s3": "boto3, or 'aws s3 cp'",
@@ -100,7 +98,7 @@ class Locator:
                     "set_self_href, gets to choose local files."
                 )
             return url
-        scheme = "" if url.startswith(_WEB) else safe_urlparse(url).scheme.lower()
+        scheme = "" if is_web(url) else safe_urlparse(url).scheme
         if scheme not in ("", "http", "https"):
             tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
             raise DownloadError(
@@ -128,7 +126,7 @@ class Locator:
     def _absolute(self, item_url: str, href: str) -> str:
         # An absolute href is taken as written: parsing it would lose what a "#" or "?" in the name
         # of a file has done to it.
-        if href.startswith(_WEB) or safe_urlparse(href).scheme or not item_url:
+        if is_web(href) or safe_urlparse(href).scheme or not item_url:
             return href
         if Origin.of(item_url) is None:
             # pystac would take a "#" or "?" in the name of a local file for the end of the name.
@@ -142,7 +140,7 @@ def self_href(item: HasAssets) -> str:
 
 
 def _is_local(href: str) -> bool:
-    return not href.startswith(_WEB) and safe_urlparse(href).scheme.lower() in ("", "file")
+    return not is_web(href) and is_local_path(href)
 
 
 def _local_path(href: str) -> Path:

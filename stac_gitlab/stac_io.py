@@ -23,7 +23,12 @@ from pystac.utils import safe_urlparse
 from stac_gitlab.adapter import current_watch
 from stac_gitlab.arguments import dict_of, expect, path_of, whole_number
 from stac_gitlab.auth import Credentials, TokenSource, hidden, parse_hosts, scrub
-from stac_gitlab.confinement import check_is_followable, confine, confined_schema
+from stac_gitlab.confinement import (
+    check_is_followable,
+    confine,
+    confined_schema,
+    is_local_path,
+)
 from stac_gitlab.documents import (
     check_stac,
     parse_json,
@@ -637,7 +642,7 @@ def text_of(answer: Document) -> str:
 def is_local(href: str) -> bool:
     """Tell whether `href` is a local path or a ``file://`` URL."""
     try:
-        return safe_urlparse(href).scheme in ("", "file")
+        return is_local_path(href)
     except ValueError as error:
         raise ConfigurationError(f"{scrub(href)}: not a URL ({error}).") from None
 
