@@ -81,9 +81,13 @@ def install() -> None:
         *((owner, "clone", _clone(owner.clone)) for owner in _CLONED),
     )
     for owner, name, hook in hooks:
-        present = owner.__dict__.get(name)
-        if getattr(getattr(present, "__func__", present), _MARK, False):
-            continue
+        add_hook(owner, name, hook)
+
+
+def add_hook(owner: type, name: str, hook: Any) -> None:
+    """Put a function in the place of a method or class method, unless one of ours is there."""
+    present = owner.__dict__.get(name)
+    if not getattr(getattr(present, "__func__", present), _MARK, False):
         setattr(hook, _MARK, True)
         setattr(owner, name, classmethod(hook) if isinstance(present, classmethod) else hook)
 

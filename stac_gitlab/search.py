@@ -33,6 +33,7 @@ from stac_gitlab.confinement import confined_schema
 from stac_gitlab.documents import check_stac, text_without_tokens
 from stac_gitlab.errors import ConfigurationError, InvalidResponseError, STACGitLabError
 from stac_gitlab.paging import Page, PageRequest, Pages
+from stac_gitlab.pystac_hooks import add_hook
 from stac_gitlab.query import with_parameters
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import Document, timeout_pair
@@ -343,42 +344,33 @@ class _Listed(dict[str, Any]):
         self.url = url
 
 
-def _guard(owner: Any) -> None:
-    """Let `owner` explain what it refuses of our documents; pystac-client calls it by itself."""
-    stock = owner.__dict__["from_dict"].__func__
-    if getattr(stock, "_stac_gitlab_guard", False):
-        return
+def _from_dict(stock: Any) -> Callable[..., Any]:
+    """Explain what pystac refuses of our documents; pystac-client calls it by itself."""
 
-    @functools.wraps(stock)
+    @functools.wraps(stock.__func__)
     def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(d, _Listed):
-            return stock(cls, d, *args, **kwargs)
+            return stock.__func__(cls, d, *args, **kwargs)
         with _api_errors(), refusals_explained(d.url, d):
             check_stac({"stac_version": "1.0.0", **d}, url=scrub(d.url))
-            return stock(cls, d, *args, **kwargs)
+            return stock.__func__(cls, d, *args, **kwargs)
 
-    from_dict._stac_gitlab_guard = True  # type: ignore[attr-defined]  # a mark of ours
-    owner.from_dict = classmethod(from_dict)
+    return from_dict
 
 
-def _guard_collections_of_items() -> None:
-    stock = ItemCollection.__dict__["from_dict"].__func__
-    if getattr(stock, "_stac_gitlab_guard", False):
-        return
-
-    @functools.wraps(stock)
+def _items_from_dict(stock: Any) -> Callable[..., Any]:
+    @functools.wraps(stock.__func__)
     def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
         features = d.get("features") if isinstance(d, dict) else None
         ours = [one for one in features or () if isinstance(one, _Listed)]
         if not ours:
-            return stock(cls, d, *args, **kwargs)
+            return stock.__func__(cls, d, *args, **kwargs)
         with _api_errors(), refusals_explained(ours[0].url, d):
             for feature in ours:
                 check_feature(feature, url=scrub(feature.url))
-            return stock(cls, d, *args, **kwargs)
+            return stock.__func__(cls, d, *args, **kwargs)
 
-    from_dict._stac_gitlab_guard = True  # type: ignore[attr-defined]  # a mark of ours
-    ItemCollection.from_dict = classmethod(from_dict)  # type: ignore[assignment,method-assign]
+    return from_dict
 
 
 def _check_extras(page: Page) -> None:
@@ -451,5 +443,5 @@ def _api_errors() -> Iterator[None]:
 
 
 for _owner in (pystac.Item, pystac.Catalog, pystac.Collection):
-    _guard(_owner)
-_guard_collections_of_items()
+    add_hook(_owner, "from_dict", _from_dict(_owner.from_dict))
+add_hook(ItemCollection, "from_dict", _items_from_dict(ItemCollection.from_dict))
