@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,8 @@ from stac_gitlab.testing import LoopbackServer
 # Modules beside the tests, such as the servers that misbehave, are imported by their names.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from fault_server import Certificate, TLSServer, make_certificate
+from home import Home
 from real_servers import gate, pgstac, rustac  # noqa: F401  # fixtures
 
 # How long one example takes says something about the machine, not about the code.
@@ -82,6 +85,28 @@ def other_server() -> Iterator[LoopbackServer]:
     """A second server: another origin, because its port is another."""
     with LoopbackServer() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def tls_server(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LoopbackServer]:
+    """A server that speaks TLS, with a certificate that the environment vouches for."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
+    with TLSServer(certificate) as running:
+        yield running
+
+
+@pytest.fixture
+def home(server: LoopbackServer, tmp_path: Path) -> Iterator[Home]:
+    """Where one file goes."""
+    with ExitStack() as closing:
+        yield Home(server, tmp_path, closing)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from stac_gitlab.testing import Answer, LoopbackServer, RecordedRequest
 
 TOKEN = "glpat-do-not-show-this"
 BODY = random.Random(1).randbytes(40_000)
+CHANGED = random.Random(2).randbytes(40_000)
 SHA256 = "1220" + hashlib.sha256(BODY).hexdigest()
 
 

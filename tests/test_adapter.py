@@ -22,7 +22,6 @@ from stac_gitlab.adapter import (
 )
 from stac_gitlab.testing import Fault, LoopbackServer
 from tests.conftest import Clock
-from tests.fault_server import TLSServer, make_certificate
 from tests.raw_server import RawServer
 
 
@@ -256,16 +255,8 @@ def test_nothing_is_tried_again_here(server: LoopbackServer, session: requests.S
 # -- TLS and proxies ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def tls_server(tmp_path: pytest.TempPathFactory, session: requests.Session) -> Iterator[TLSServer]:
-    certificate = make_certificate(tmp_path)  # type: ignore[arg-type]
-    session.verify = str(certificate.file)
-    with TLSServer(certificate) as server:
-        yield server
-
-
 def test_a_deadline_and_a_stop_end_a_read_under_tls(
-    tls_server: TLSServer, session: requests.Session
+    tls_server: LoopbackServer, session: requests.Session
 ) -> None:
     tls_server.route("/x", b"x" * 1000)
     tls_server.inject(Fault(trickle=(1, 0.02), times=None))
@@ -283,7 +274,7 @@ def test_a_deadline_and_a_stop_end_a_read_under_tls(
     "fault", [Fault(), Fault(cut_after=150_000), Fault(reset=True, cut_after=150_000)]
 )
 def test_records_of_tls_that_have_arrived_are_taken_together(
-    tls_server: TLSServer, session: requests.Session, fault: Fault
+    tls_server: LoopbackServer, session: requests.Session, fault: Fault
 ) -> None:
     content = bytes(range(256)) * 600
     tls_server.route("/x", content)
@@ -325,7 +316,7 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 
 def test_a_tunnel_through_a_proxy_is_watched_too(
-    tls_server: TLSServer, session: requests.Session
+    tls_server: LoopbackServer, session: requests.Session
 ) -> None:
     tls_server.route("/x", b"x" * 1000)
     with RawServer(tunnel_to(tls_server.port)) as proxy:
@@ -339,7 +330,7 @@ def test_a_tunnel_through_a_proxy_is_watched_too(
 
 
 def test_a_proxy_that_never_answers_is_watched_too(
-    tls_server: TLSServer, session: requests.Session
+    tls_server: LoopbackServer, session: requests.Session
 ) -> None:
     with RawServer(headers_byte_by_byte) as proxy:
         session.proxies = {"https": proxy.url}

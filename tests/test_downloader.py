@@ -454,19 +454,18 @@ def test_cookies_of_one_asset_do_not_travel_with_the_next(
 
 
 def test_assets_come_over_tls_whose_certificate_the_environment_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tls_server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate = faulty.make_certificate(tmp_path)
-    with faulty.TLSServer(certificate) as server:
-        item = served(server, "a", "b", big=BODY)
-        server.inject(faulty.cut(20_000, path="big"))
-        with STACDownloader(TOKEN, server.url) as downloader:
+    item = served(tls_server, "a", "b", big=BODY)
+    tls_server.inject(faulty.cut(20_000, path="big"))
+    with STACDownloader(TOKEN, tls_server.url) as downloader:
+        with monkeypatch.context() as without:
+            without.delenv("REQUESTS_CA_BUNDLE")
             with pytest.raises(DownloadError, match="name its file in REQUESTS_CA_BUNDLE"):
                 downloader.download_assets(item, tmp_path / "out")
-            assert server.requests == []
-            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
-            report = downloader.download_assets(item, tmp_path / "out")
-        assert secrets_seen(server) == {"X-Gitlab-Token"}
+        assert tls_server.requests == []
+        report = downloader.download_assets(item, tmp_path / "out")
+    assert secrets_seen(tls_server) == {"X-Gitlab-Token"}
     assert report["big"].status == "resumed"
     assert files_in(tmp_path / "out") == {"a": b"content of a", "b": b"content of b", "big": BODY}
 

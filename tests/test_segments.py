@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fault_server as faulty
 import pytest
 from fault_server import FAULTS_TO_FAIL_OF, FAULTS_TO_SURVIVE, Gate, ServedFile
-from sample_items import files_in, item_of, leftovers_in
+from home import Home
+from sample_items import BODY, CHANGED, files_in, item_of, leftovers_in, multihash_of
 
-from stac_gitlab import GitLabStacIO, RetryPolicy, STACDownloader
-from stac_gitlab.auth import Credentials
+from stac_gitlab import GitLabStacIO, STACDownloader
 from stac_gitlab.errors import (
     ChecksumMismatchError,
     ConfigurationError,
@@ -27,16 +24,9 @@ from stac_gitlab.errors import (
     IncompleteDownloadError,
     STACGitLabError,
 )
-from stac_gitlab.multihash import Checksum
-from stac_gitlab.part import leftovers_for
-from stac_gitlab.part import leftovers_in as parts_in
-from stac_gitlab.session import GitLabSession
-from stac_gitlab.source import Source
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
-from stac_gitlab.transfer import NotModified, Received, receive
+from stac_gitlab.transfer import NotModified
 
-BODY = random.Random(3).randbytes(40_000)
-CHANGED = random.Random(4).randbytes(40_000)
 FIRST = 4_000
 
 
@@ -47,68 +37,11 @@ def small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stac_gitlab.segments._SMALLEST", 1_000)
 
 
-@dataclass
-class Home:
-    """Brings the file at `/lakes.bin` home, over four connections."""
-
-    server: LoopbackServer
-    target: Path
-    closing: ExitStack
-    file: ServedFile = field(default_factory=lambda: ServedFile(BODY))
-    progress: list[tuple[int, int | None]] = field(default_factory=list)
-    sleep: Callable[[float], None] = lambda _seconds: None
-
-    def bring(
-        self,
-        *,
-        segments: int = 4,
-        checksum: str | None = None,
-        size: int | None = None,
-        continuing: bool = False,
-        **more: Any,
-    ) -> Received:
-        session = self.closing.enter_context(
-            GitLabSession(
-                Credentials("glpat-do-not-show-this", base_url=self.server.url),
-                retry=RetryPolicy(max_attempts=3, sleep=self.sleep),
-            )
-        )
-        source = Source(
-            f"{self.server.url}/lakes.bin",
-            "lakes.bin",
-            size=size,
-            checksum=None if checksum is None else Checksum.parse(checksum),
-        )
-        found = leftovers_for(self.target, parts_in(self.target.parent)) if continuing else ()
-        return receive(
-            session,
-            source,
-            self.target,
-            segments=segments,
-            leftovers=found,
-            on_bytes=lambda *there: self.progress.append(there),
-            **more,
-        )
-
-    def assert_there(self, content: bytes = BODY) -> None:
-        assert self.target.read_bytes() == content
-        assert os.listdir(self.target.parent) == [self.target.name]
-
-    @property
-    def ranges(self) -> list[str | None]:
-        return [request.headers.get("Range") for request in self.server.requests]
-
-
 @pytest.fixture
-def home(server: LoopbackServer, tmp_path: Path) -> Iterator[Home]:
-    with ExitStack() as closing:
-        there = Home(server, tmp_path / "lakes.bin", closing)
-        server.route("/lakes.bin", there.file)
-        yield there
-
-
-def sha256(content: bytes) -> str:
-    return str(Checksum.of_sha256(hashlib.sha256(content).hexdigest()))
+def home(home: Home) -> Home:
+    """It brings files over four connections."""
+    home.segments = 4
+    return home
 
 
 # -- when nothing goes wrong ----------------------------------------------------------------------
@@ -118,7 +51,7 @@ def sha256(content: bytes) -> str:
 @pytest.mark.parametrize("size", [1, FIRST - 1, FIRST, FIRST + 1, 9_999, 40_000])
 def test_every_byte_comes_once(home: Home, segments: int, size: int) -> None:
     home.file.content = BODY[:size]
-    received = home.bring(segments=segments, checksum=sha256(BODY[:size]), size=size)
+    received = home.bring(segments=segments, checksum=multihash_of(BODY[:size]), size=size)
     home.assert_there(BODY[:size])
     assert received.size == size
     assert received.verified
@@ -178,7 +111,7 @@ def test_the_same_content_is_not_sent_again(home: Home, server: LoopbackServer) 
 
 def test_a_server_without_ranges_sends_it_over_one_connection(home: Home) -> None:
     home.file.keeps_ranges = False
-    assert home.bring(checksum=sha256(BODY)).verified
+    assert home.bring(checksum=multihash_of(BODY)).verified
     home.assert_there()
     assert len(home.ranges) == 1
 
@@ -193,7 +126,7 @@ def test_parts_that_nothing_holds_together_are_not_put_together(home: Home) -> N
 @pytest.mark.parametrize("etag", [None, 'W/"one"'])
 def test_a_checksum_holds_parts_together(home: Home, etag: str | None) -> None:
     home.file.etag = etag
-    home.bring(checksum=sha256(BODY))
+    home.bring(checksum=multihash_of(BODY))
     home.assert_there()
     assert len(home.ranges) > 4
 
@@ -263,7 +196,7 @@ def test_parts_that_only_a_checksum_holds_together_come_again_where_it_does_not(
         return home.file(request)
 
     server.route("/lakes.bin", changing)
-    home.bring(checksum=sha256(CHANGED))
+    home.bring(checksum=multihash_of(CHANGED))
     home.assert_there(CHANGED)
     assert home.ranges[-1] is None
 
@@ -271,7 +204,7 @@ def test_parts_that_only_a_checksum_holds_together_come_again_where_it_does_not(
 def test_a_wrong_checksum_leaves_what_stood_there(home: Home) -> None:
     home.target.write_bytes(b"good and old")
     with pytest.raises(ChecksumMismatchError):
-        home.bring(checksum=sha256(CHANGED))
+        home.bring(checksum=multihash_of(CHANGED))
     home.assert_there(b"good and old")
 
 
@@ -292,7 +225,7 @@ def test_what_goes_wrong_once_is_survived(home: Home, name: str, which: int) -> 
     for fault in faults:
         home.server.inject(fault)
     home.server.inject(FAULTS_TO_SURVIVE[name])
-    home.bring(checksum=sha256(BODY))
+    home.bring(checksum=multihash_of(BODY))
     home.assert_there()
 
 
@@ -303,7 +236,7 @@ def test_what_always_goes_wrong_leaves_what_stood_there(home: Home, name: str) -
     home.target.write_bytes(b"good and old")
     home.server.inject(replace(fault, times=None))
     with pytest.raises(STACGitLabError):
-        home.bring(checksum=sha256(BODY), size=len(BODY))
+        home.bring(checksum=multihash_of(BODY), size=len(BODY))
     home.assert_there(b"good and old")
 
 
@@ -344,18 +277,11 @@ def test_a_server_that_bears_one_connection_only_is_asked_over_one(
         return Answer(answer.status, answer.headers, pieces(), length=len(answer.body))
 
     server.route("/lakes.bin", one_at_a_time)
-    home.sleep = lambda _seconds: time.sleep(0.1)
-    home.bring()
+    home.bring(sleep=lambda _seconds: time.sleep(0.1))
     home.assert_there()
 
 
 # -- in a run -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def downloader(server: LoopbackServer) -> Iterator[STACDownloader]:
-    with STACDownloader("glpat-x", server.url, retry=RetryPolicy(backoff_base=0.001)) as ready:
-        yield ready
 
 
 def test_a_downloader_brings_large_files_over_several_connections(

@@ -42,7 +42,6 @@ from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import Document, GitLabSession
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from tests.conftest import Clock
-from tests.fault_server import TLSServer, make_certificate
 from tests.raw_server import RawServer
 
 TOKEN = "glpat-canary-0123456789"
@@ -194,17 +193,6 @@ def test_the_token_arrives_when_another_origin_redirects_to_its_own(
     server.route("/x", b"home")
     fetch(session_for(server.url), f"{other_server.url}/away")
     assert (tokens(other_server), tokens(server)) == ([{}], [{"X-Gitlab-Token": TOKEN}])
-
-
-@pytest.fixture
-def tls_server(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[LoopbackServer]:
-    """An https server whose certificate is trusted."""
-    certificate = make_certificate(tmp_path_factory.mktemp("tls"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
-    with TLSServer(certificate) as running:
-        yield running
 
 
 def test_the_token_does_not_follow_a_redirect_from_https_to_http(

@@ -6,12 +6,11 @@ import gzip
 import hashlib
 import itertools
 import os
-import random
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any
 import fault_server as faulty
 import pytest
 import requests
-from fault_server import ServedFile
+from home import Home
+from sample_items import BODY, CHANGED, SHA256, TOKEN
 
 from stac_gitlab import hashing
 from stac_gitlab.auth import Credentials
@@ -30,7 +30,6 @@ from stac_gitlab.errors import (
     DownloadError,
     IncompleteDownloadError,
     InvalidResponseError,
-    LFSPointerError,
     NetworkError,
     NotFoundError,
     PermissionDeniedError,
@@ -40,94 +39,12 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.multihash import Checksum
-from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
 from stac_gitlab.source import Source
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from stac_gitlab.transfer import Received, copy_file, receive
 from tests.conftest import Clock
 from tests.raw_server import RawServer
-
-BODY = random.Random(1).randbytes(40_000)
-CHANGED = random.Random(2).randbytes(40_000)
-SHA256 = "1220" + hashlib.sha256(BODY).hexdigest()
-TOKEN = "glpat-do-not-show-this"
-
-
-class Home:
-    """Brings the file at `/lakes.bin` home, with a session whose waits are only noted down."""
-
-    def __init__(self, server: LoopbackServer, folder: Path, closing: ExitStack) -> None:
-        self.server = server
-        self.target = folder / "lakes.bin"
-        self.slept: list[float] = []
-        self.progress: list[tuple[int, int | None]] = []
-        self.file = ServedFile(BODY)
-        self._closing = closing
-        server.route("/lakes.bin", self.file)
-
-    def session(self, **policy: Any) -> GitLabSession:
-        settings = {"max_attempts": 3, "sleep": self.slept.append, **policy}
-        credentials = Credentials(TOKEN, base_url=self.server.url)
-        return self._closing.enter_context(
-            GitLabSession(credentials, retry=RetryPolicy(**settings))
-        )
-
-    def bring(
-        self,
-        path: str = "/lakes.bin",
-        *,
-        key: str = "lakes.bin",
-        size: int | None = None,
-        checksum: str | None = None,
-        media_type: str | None = None,
-        verify: bool = True,
-        on_bytes: Callable[[int, int | None], None] | None = None,
-        **policy: Any,
-    ) -> Received:
-        source = Source(
-            url=path if "://" in path else f"{self.server.url}{path}",
-            key=key,
-            size=size,
-            checksum=None if checksum is None else Checksum.parse(checksum),
-            media_type=media_type,
-        )
-        return receive(
-            self.session(**policy),
-            source,
-            self.target,
-            verify=verify,
-            on_bytes=on_bytes or (lambda *there: self.progress.append(there)),
-        )
-
-    def fails(
-        self, error: type[Exception] | tuple[type[Exception], ...], match: str, **how: Any
-    ) -> STACGitLabError:
-        """Bringing it fails, and what stood there before is there, alone and unharmed."""
-        self.target.write_bytes(b"good and old")
-        with pytest.raises(error, match=match) as caught:
-            self.bring(**how)
-        assert self.target.read_bytes() == b"good and old"
-        assert os.listdir(self.target.parent) == [self.target.name]
-        assert TOKEN not in str(caught.value)
-        assert isinstance(caught.value, STACGitLabError)
-        return caught.value
-
-    def assert_there(self, content: bytes = BODY) -> None:
-        assert self.target.read_bytes() == content
-        assert os.listdir(self.target.parent) == [self.target.name]
-
-    @property
-    def ranges(self) -> list[str | None]:
-        """The `Range` of each request so far."""
-        return [request.headers.get("Range") for request in self.server.requests]
-
-
-@pytest.fixture
-def home(server: LoopbackServer, tmp_path: Path) -> Iterator[Home]:
-    with ExitStack() as closing:
-        yield Home(server, tmp_path, closing)
-
 
 # -- when nothing goes wrong ----------------------------------------------------------------------
 
@@ -551,27 +468,6 @@ def test_a_length_that_is_no_number_neither_crashes_nor_harms(home: Home, length
         home.assert_there()
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"Content-Length: +5",
-        b"Content-Length: 0_5",
-        b"Content-Length: 5\r\nContent-Length: 19",
-        b"Transfer-Encoding: gzip, chunked",
-        b"Transfer-Encoding: chunked, chunked",
-        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-    ],
-)
-def test_a_body_that_ends_nobody_knows_where_is_no_file(home: Home, head: bytes) -> None:
-    answer = b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n5\r\nlakes\r\n0\r\n\r\nmore"
-    with RawServer(lambda server, connection: server.send(connection, [answer])) as server:
-        home.fails(
-            (DownloadError, InvalidResponseError, NetworkError),
-            "where the file ends|Content-Length",
-            path=f"{server.url}/lakes.bin",
-        )
-
-
 def test_no_more_is_taken_than_the_metadata_promise(home: Home) -> None:
     endless = itertools.repeat(b"4000\r\n" + bytes(0x4000) + b"\r\n")
     head = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
@@ -582,17 +478,6 @@ def test_no_more_is_taken_than_the_metadata_promise(home: Home) -> None:
             path=f"{server.url}/lakes.bin",
             size=40_000,
         )
-
-
-@pytest.mark.parametrize("etag", ['"on\xe9\x80"', '"one\t"'])
-def test_an_etag_that_cannot_be_sent_back_is_not(home: Home, etag: str) -> None:
-    beginning = f"HTTP/1.1 200 OK\r\nETag: {etag}\r\nContent-Length: 9\r\n\r\nlake"
-    whole = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nlakes.bin"
-    answers = iter([beginning.encode("latin-1"), whole.encode()])
-    with RawServer(lambda s, c: s.send(c, [next(answers)])) as server:
-        home.bring(f"{server.url}/lakes.bin")
-        assert b"If-Range" not in server.requests[1]
-    home.assert_there(b"lakes.bin")
 
 
 BAD_CHUNKS = {
@@ -696,42 +581,6 @@ def test_a_small_answer_that_unfolds_to_much_is_decoded_piece_by_piece(home: Hom
 # -- sizes and checksums --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, 1, 39_999, 40_001, 10**15])
-def test_another_size_than_the_metadata_promise_is_refused(home: Home, size: int) -> None:
-    home.fails(IncompleteDownloadError, f"40000 bytes.*promise {size}", size=size)
-    assert len(home.server.requests) == 1, "asking again would not help"
-
-
-@pytest.mark.parametrize(
-    ("prefix", "function", "length"),
-    [
-        ("1220", "sha256", 32),
-        ("1114", "sha1", 20),
-        ("d50110", "md5", 16),
-        ("1340", "sha512", 64),
-        ("1620", "sha3_256", 32),
-        ("c0e40240", "blake2b", 64),
-        ("1208", "sha256", 8),
-    ],
-)
-def test_the_checksum_of_the_metadata_is_compared(
-    home: Home, prefix: str, function: str, length: int
-) -> None:
-    digest = hashlib.new(function, BODY).digest()[:length].hex()
-    received = home.bring(checksum=prefix + digest)
-    assert (received.verified, received.checksum) == (True, prefix + digest)
-    wrong = prefix + digest[:-1] + ("0" if digest[-1] != "0" else "1")
-    error = home.fails(ChecksumMismatchError, f"the {function} of what came", checksum=wrong)
-    assert digest in str(error)
-    assert "verify=False skips this check" in str(error)
-
-
-def test_without_verification_a_wrong_checksum_is_no_error(home: Home) -> None:
-    received = home.bring(checksum="1220" + "00" * 32, verify=False)
-    assert received.checksum is None
-    home.assert_there()
-
-
 def test_a_continued_body_is_hashed_as_a_whole(home: Home) -> None:
     home.server.inject(faulty.cut(9_999, times=3))
     assert home.bring(checksum=SHA256).checksum == SHA256
@@ -757,146 +606,6 @@ def test_nothing_is_kept_for_a_later_run_of_bytes_that_are_wrong(home: Home) -> 
     home.file.content = BODY * 50
     home.fails(IncompleteDownloadError, "promise 7", size=7)
     home.fails(ChecksumMismatchError, "Nothing was kept", checksum=SHA256)
-
-
-def gitlab_headers(content: bytes, size: int | None = None) -> dict[str, str]:
-    return {
-        "x-gitlab-content-sha256": hashlib.sha256(content).hexdigest(),
-        "x-gitlab-size": str(len(content) if size is None else size),
-    }
-
-
-def test_the_hash_that_gitlab_sends_is_compared(home: Home) -> None:
-    home.file.headers = gitlab_headers(BODY)
-    assert home.bring().checksum == SHA256
-    home.file.headers = gitlab_headers(CHANGED)
-    home.fails(ChecksumMismatchError, "sha256")
-
-
-def test_the_hash_that_gitlab_sends_is_not_compared_where_it_describes_a_pointer(
-    home: Home,
-) -> None:
-    home.file.headers = gitlab_headers(faulty.LFS_POINTER)
-    assert home.bring().checksum is None
-    home.file.headers = {"x-gitlab-content-sha256": hashlib.sha256(b"pointer").hexdigest()}
-    home.bring()
-    home.assert_there()
-
-
-@pytest.mark.parametrize("digest", ["", "none", "00", "zz" * 32])
-def test_a_hash_of_gitlab_that_is_none_is_passed_over(home: Home, digest: str) -> None:
-    home.file.headers = {"x-gitlab-content-sha256": digest, "x-gitlab-size": "40000"}
-    assert home.bring().checksum is None
-
-
-def test_the_checksum_of_the_metadata_beats_the_one_of_the_server(home: Home) -> None:
-    home.file.headers = gitlab_headers(CHANGED)
-    assert home.bring(checksum=SHA256).checksum == SHA256
-
-
-# -- something else in place of the file ----------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", [{}, {"chunked": True}, {"trickle": (1, 0.0)}])
-@pytest.mark.parametrize("size", [None, 40_000])
-@pytest.mark.parametrize("media_type", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_sign_in_page_is_not_taken_for_the_file(
-    home: Home, how: dict[str, Any], size: int | None, media_type: str
-) -> None:
-    page = Answer(200, (("content-type", media_type),), faulty.SIGN_IN_PAGE)
-    home.server.inject(Fault(answer=lambda _: page, times=None, **how))
-    # Of a page that comes byte by byte it is soon known that it is one, but not always which.
-    errors = (
-        (AuthenticationError, InvalidResponseError) if "trickle" in how else AuthenticationError
-    )
-    error = home.fails(errors, "(an HTML|a sign-in) page came in place of", size=size)
-    assert "'lakes.bin'" in str(error)
-    assert len(home.server.requests) == 1
-
-
-def test_any_other_page_is_not_taken_for_the_file_either(home: Home) -> None:
-    page = b"\n\n<!-- maintenance --><HTML><body>Back soon</body></HTML>"
-    home.server.inject(Fault(body=page, times=None))
-    home.fails(InvalidResponseError, "an HTML page came in place of the file 'lakes.bin'")
-
-
-@pytest.mark.parametrize(
-    "how", [{"key": "report.html"}, {"key": "R.HTM"}, {"media_type": "text/html"}]
-)
-def test_a_page_is_taken_where_a_page_was_asked_for(home: Home, how: dict[str, Any]) -> None:
-    home.file.content = faulty.SIGN_IN_PAGE
-    home.bring(**how)
-    home.assert_there(faulty.SIGN_IN_PAGE)
-
-
-@pytest.mark.parametrize("content", [b"<kml>x</kml>", b"<!-- html --> text", b"x <html>"])
-def test_other_angle_brackets_are_content(home: Home, content: bytes) -> None:
-    home.file.content = content
-    home.bring()
-    home.assert_there(content)
-
-
-@pytest.mark.parametrize("size", [None, 12_345])
-@pytest.mark.parametrize(
-    "pointer", [faulty.LFS_POINTER, faulty.LFS_POINTER.replace(b"git-lfs.github", b"hawser.github")]
-)
-def test_an_lfs_pointer_is_not_taken_for_the_file(
-    home: Home, pointer: bytes, size: int | None
-) -> None:
-    home.file.content = pointer
-    error = home.fails(LFSPointerError, "a Git LFS pointer came in place of the file", size=size)
-    assert "git lfs pull" in str(error)
-
-
-@pytest.mark.parametrize("size", [None, len(BODY)])
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/api/v4/projects/7/repository/files/lakes.bin/raw?ref=main",
-        "/api/v4/projects/7/repository/files/lakes.bin/raw?lfs=false&ref=main",
-        "/gitlab/api/v4/projects/7/repository/files/lakes.bin/raw?ref=a%2Bb",
-        "/api/download/group/lakes/repository/lakes.bin?ref=main",
-    ],
-)
-def test_a_pointer_of_gitlab_is_asked_for_again_as_content(
-    home: Home, path: str, size: int | None
-) -> None:
-    content = ServedFile(BODY)
-
-    def serve(request: RecordedRequest) -> Answer | bytes:
-        return content(request) if request.query.get("lfs") == "true" else faulty.LFS_POINTER
-
-    home.server.route(path.partition("?")[0], serve)
-    home.bring(path, size=size, checksum=None if size is None else SHA256)
-    home.assert_there()
-    first, second = home.server.requests
-    assert first.query["ref"] == second.query["ref"]
-    assert second.query["lfs"] == "true"
-
-
-def test_a_pointer_that_comes_as_content_too_is_an_error(home: Home) -> None:
-    path = "/api/v4/projects/7/repository/files/lakes.bin/raw"
-    home.server.route(path, faulty.LFS_POINTER)
-    home.fails(LFSPointerError, "Git LFS pointer", path=f"{path}?ref=main")
-    assert len(home.server.requests) == 2
-
-
-def test_a_file_that_only_begins_like_a_pointer_is_content(home: Home) -> None:
-    home.file.content = faulty.LFS_POINTER + b"x" * 1024
-    home.bring()
-    home.assert_there(home.file.content)
-
-
-def test_a_dvc_pointer_is_not_taken_for_the_file(home: Home) -> None:
-    home.file.content = faulty.DVC_POINTER
-    home.fails(LFSPointerError, r"a DVC pointer came in place of the file. Run 'dvc pull'")
-
-
-@pytest.mark.parametrize("key", ["data/lakes.csv.dvc", "data.dvc", "dvc.lock"])
-def test_a_dvc_file_that_was_asked_for_is_taken(home: Home, key: str) -> None:
-    home.file.content = faulty.DVC_POINTER
-    home.bring(key=key)
-    home.assert_there(faulty.DVC_POINTER)
 
 
 # -- refusals, waits and redirects ----------------------------------------------------------------
@@ -1065,18 +774,10 @@ def test_a_local_file_may_be_copied_onto_itself(tmp_path: Path) -> None:
 # -- TLS ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> faulty.Certificate:
-    return faulty.make_certificate(tmp_path_factory.mktemp("tls"))
-
-
 @pytest.fixture
-def secure_home(
-    certificate: faulty.Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Home]:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
-    with faulty.TLSServer(certificate) as server, ExitStack() as closing:
-        yield Home(server, tmp_path, closing)
+def secure_home(tls_server: LoopbackServer, tmp_path: Path) -> Iterator[Home]:
+    with ExitStack() as closing:
+        yield Home(tls_server, tmp_path, closing)
 
 
 def test_a_file_comes_over_tls(secure_home: Home) -> None:
@@ -1181,16 +882,3 @@ def test_memory_does_not_grow_with_the_file(
     )
     assert (tmp_path / "large.bin").stat().st_size == size
     assert float(done.stdout) < 32, "MB; the file has 64"
-
-
-@pytest.mark.parametrize("encoding", ["compress", "x-foo", "gzip, x-foo"])
-def test_a_body_that_nobody_can_decode_is_not_saved(
-    encoding: str, server: LoopbackServer, tmp_path: Path
-) -> None:
-    server.route("/x", b"coded", headers={"Content-Encoding": encoding})
-    with (
-        GitLabSession(Credentials()) as session,
-        pytest.raises(DownloadError, match="in an encoding that cannot be undone here"),
-    ):
-        receive(session, Source(f"{server.url}/x", "x"), tmp_path / "x")
-    assert list(tmp_path.iterdir()) == []
