@@ -23,6 +23,7 @@ from api_server import (
     relative,
     without_next,
 )
+from stac_documents import a
 
 from stac_gitlab import (
     STACAPI,
@@ -103,8 +104,7 @@ def test_conformance_comes_from_its_own_page_where_the_landing_page_is_silent(
 def test_a_server_that_says_nothing_declares_nothing(
     server: LoopbackServer, stac_io: GitLabStacIO
 ) -> None:
-    page = {"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": "b", "links": []}
-    server.route("/api", page)
+    server.route("/api", a("catalog"))
     assert STACAPI(f"{server.url}/api", stac_io=stac_io).conformance() == ()
     assert targets(server) == ["GET /api", "GET /api/conformance"]
 
@@ -127,8 +127,7 @@ def test_collections_are_listed_page_by_page_and_each_once(
 def test_child_links_serve_where_there_is_no_list_of_collections(
     server: LoopbackServer, stac_io: GitLabStacIO
 ) -> None:
-    page = {"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": "b"}
-    server.route("/api", {**page, "links": [{"rel": "child", "href": "one"}]})
+    server.route("/api", a("catalog", links=[{"rel": "child", "href": "one"}]))
     server.route("/one", collection("one"))
     assert ids(STACAPI(f"{server.url}/api", stac_io=stac_io).collections()) == ["one"]
 

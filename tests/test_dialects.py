@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import requests
+from stac_documents import a
 
 from stac_gitlab import GitLabStacIO
 from stac_gitlab.auth import Credentials, Token
@@ -181,18 +182,12 @@ def test_a_file_that_is_nowhere_does_not_spoil_the_guess() -> None:
     assert refs_tried(fresh, "a/b/c.json", found_at="a") == ["a"]
 
 
-CATALOG = {
-    "type": "Catalog",
-    "id": "private",
-    "stac_version": "1.0.0",
-    "description": "A catalog in a repository",
-    "links": [],
-}
-
-
 @pytest.fixture
 def gitlab() -> Iterator[GitLabServer]:
-    files: dict[str, Any] = {"stac/catalog.json": _json(CATALOG), "data/big.bin": b"content"}
+    files: dict[str, Any] = {
+        "stac/catalog.json": _json(a("catalog", id="private")),
+        "data/big.bin": b"content",
+    }
     branch = Project("group/branch", dict(files), ref="feature/x", private=True)
     with GitLabServer([Project("group/lakes", files, private=True), branch]) as server:
         yield server

@@ -13,6 +13,7 @@ import pytest
 from fault_server import ServedFile
 from raw_server import RawServer
 from sample_items import leftovers_in
+from stac_documents import a
 
 from stac_gitlab import (
     ConfigurationError,
@@ -165,16 +166,8 @@ SENT: dict[str, Callable[[bytes], list[bytes]]] = {
 
 
 def item_with(url: str) -> pystac.Item:
-    document = {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "id": "lakes",
-        "geometry": None,
-        "properties": {"datetime": "2020-01-01T00:00:00Z"},
-        "links": [],
-        "assets": {"a.bin": {"href": url, "roles": ["data"]}},
-    }
-    return pystac.Item.from_dict(document)
+    assets = {"a.bin": {"href": url, "roles": ["data"]}}
+    return pystac.Item.from_dict(a("item", assets=assets))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ import pytest
 from pystac.item_collection import ItemCollection
 from pystac.validation import RegisteredValidator
 from pystac.validation.stac_validator import GetSchemaError
+from stac_documents import KINDS, a
 
 from stac_gitlab import (
     STACAPI,
@@ -55,37 +55,8 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_note)
 
 
-ITEM: dict[str, Any] = {
-    "type": "Feature",
-    "stac_version": "1.0.0",
-    "id": "lakes",
-    "geometry": None,
-    "properties": {"datetime": "2020-01-01T00:00:00Z"},
-    "links": [],
-    "assets": {},
-}
-CATALOG: dict[str, Any] = {
-    "type": "Catalog",
-    "stac_version": "1.0.0",
-    "id": "top",
-    "description": "d",
-    "links": [],
-}
-COLLECTION: dict[str, Any] = {
-    **CATALOG,
-    "type": "Collection",
-    "id": "all",
-    "license": "MIT",
-    "extent": {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [[None, None]]}},
-}
-KINDS = {"item": ITEM, "catalog": CATALOG, "collection": COLLECTION}
-
 FOLLOWED = ("root", "parent", "child", "item", "collection", "items", "data", "next", "self")
 OTHERS = ("derived_from", "search", "whatever")
-
-
-def a(kind: str, **fields: Any) -> dict[str, Any]:
-    return {**copy.deepcopy(KINDS[kind]), **fields}
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
@@ -281,7 +252,7 @@ def test_a_path_from_the_root_of_the_server_is_a_path_there(
     links = [{"rel": "child", "href": "/deep/child.json"}, {"rel": "item", "href": "./item.json"}]
     server.route("/a/stac.json", a("catalog", links=links))
     server.route("/deep/child.json", a("catalog", id="child"))
-    server.route("/a/item.json", ITEM)
+    server.route("/a/item.json", a("item"))
     catalog = pystac.Catalog.from_file(f"{server.url}/a/stac.json")
     assert [child.id for child in catalog.get_children()] == ["child"]
     assert [item.id for item in catalog.get_items()] == ["lakes"]
@@ -570,7 +541,7 @@ def test_an_id_that_leads_out_of_any_folder_is_refused(
         server.route("/stac.json", a(kind, id=name))
         with pytest.raises(InvalidResponseError, match="leads out of any folder"):
             pystac.read_file(f"{server.url}/stac.json")
-    page = {"type": "FeatureCollection", "features": [a("item", id=name), ITEM], "links": []}
+    page = {"type": "FeatureCollection", "features": [a("item", id=name), a("item")], "links": []}
     server.route("/items", page)
     with pytest.warns(STACGitLabWarning, match="leads out of any folder"):
         assert [item["id"] for item in stac_io.list_items(f"{server.url}/items")] == ["lakes"]

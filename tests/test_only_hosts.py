@@ -5,10 +5,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pystac
 import pytest
+from stac_documents import a
 
 from stac_gitlab import (
     STACAPI,
@@ -22,26 +22,15 @@ from stac_gitlab.testing import Answer, LoopbackServer
 
 ONCE = RetryPolicy(max_attempts=1)
 
-ITEM: dict[str, Any] = {
-    "type": "Feature",
-    "stac_version": "1.0.0",
-    "id": "lakes",
-    "geometry": None,
-    "properties": {"datetime": "2020-01-01T00:00:00Z"},
-    "links": [],
-    "assets": {},
-}
-CATALOG = {"type": "Catalog", "stac_version": "1.0.0", "id": "top", "description": "d"}
-
 
 @pytest.fixture
 def internal(other_server: LoopbackServer, server: LoopbackServer) -> LoopbackServer:
     """A server that `server` would like us to ask."""
     there = other_server.url
-    other_server.route("/catalog", {**CATALOG, "links": []})
-    other_server.route("/page", {"type": "FeatureCollection", "features": [ITEM], "links": []})
+    other_server.route("/catalog", a("catalog"))
+    other_server.route("/page", {"type": "FeatureCollection", "features": [a("item")], "links": []})
     other_server.route("/data", b"inside")
-    server.route("/catalog", {**CATALOG, "links": [{"rel": "child", "href": f"{there}/catalog"}]})
+    server.route("/catalog", a("catalog", links=[{"rel": "child", "href": f"{there}/catalog"}]))
     server.route("/away", lambda _: Answer(302, (("location", f"{there}/catalog"),)))
     server.route("/twice", lambda _: Answer(302, (("location", "/away"),)))
     server.route("/data", lambda _: Answer(302, (("location", f"{there}/data"),)))
@@ -52,7 +41,7 @@ def internal(other_server: LoopbackServer, server: LoopbackServer) -> LoopbackSe
         "straight": {"href": f"{there}/data", "roles": ["data"]},
         "round": {"href": f"{server.url}/data", "roles": ["data"]},
     }
-    server.route("/item", {**ITEM, "stac_extensions": [schema], "assets": assets})
+    server.route("/item", a("item", stac_extensions=[schema], assets=assets))
     return other_server
 
 

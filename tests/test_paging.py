@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stac_documents import a
 
 from stac_gitlab import (
     AuthenticationError,
@@ -40,23 +41,11 @@ from stac_gitlab.testing import (
 ITEMS = "https://api.example.org/collections/c/items"
 
 
-def feature(name: str) -> dict[str, Any]:
-    return {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "id": name,
-        "geometry": None,
-        "properties": {"datetime": "2024-01-01T00:00:00Z"},
-        "links": [],
-        "assets": {},
-    }
-
-
 def page(*names: str, **following: Any) -> dict[str, Any]:
     links = [{"rel": "next", **following}] if following else []
     return {
         "type": "FeatureCollection",
-        "features": [feature(name) for name in names],
+        "features": [a("item", id=name) for name in names],
         "links": [{"rel": "self", "href": ITEMS}, *links],
     }
 
@@ -285,7 +274,7 @@ def test_an_empty_page_does_not_end_the_walk() -> None:
 
 def test_a_page_without_links_is_the_last() -> None:
     for links in ({}, {"links": None}, {"links": []}, {"links": ["next"]}):
-        document = {"features": [feature("a")], **links}
+        document = {"features": [a("item", id="a")], **links}
         assert ids(Pages(Scripted({ITEMS: document}), PageRequest(ITEMS))) == ["a"]
 
 

@@ -16,6 +16,7 @@ import pystac
 import pytest
 from pystac.item_collection import ItemCollection
 from pystac.stac_io import DefaultStacIO
+from stac_documents import a
 
 from stac_gitlab import (
     GitLabStacIO,
@@ -363,36 +364,19 @@ class API:
         self.server = server
         self.url = server.url
 
-    def catalog(self, path: str, *links: dict[str, Any], **fields: Any) -> dict[str, Any]:
-        document = {
-            "type": "Catalog",
-            "stac_version": "1.0.0",
-            "id": path.strip("/") or "root",
-            "description": "d",
-            "links": [self.link("self", path), self.link("root", "/"), *links],
-            **fields,
-        }
+    def catalog(
+        self, path: str, *links: dict[str, Any], kind: str = "catalog", **fields: Any
+    ) -> dict[str, Any]:
+        own = [self.link("self", path), self.link("root", "/"), *links]
+        document = {**a(kind, id=path.strip("/") or "root", links=own), **fields}
         self.server.route(path, document)
         return document
 
     def collection(self, path: str, *links: dict[str, Any], **fields: Any) -> dict[str, Any]:
-        extent = {
-            "spatial": {"bbox": [[-180, -90, 180, 90]]},
-            "temporal": {"interval": [[None, None]]},
-        }
-        fields = {"type": "Collection", "license": "other", "extent": extent, **fields}
-        return self.catalog(path, *links, **fields)
+        return self.catalog(path, *links, kind="collection", **fields)
 
     def item(self, name: str, *links: dict[str, Any]) -> dict[str, Any]:
-        document = {
-            "type": "Feature",
-            "stac_version": "1.0.0",
-            "id": name,
-            "geometry": None,
-            "properties": {"datetime": "2024-01-01T00:00:00Z"},
-            "links": [self.link("self", f"/item/{name}"), *links],
-            "assets": {},
-        }
+        document = a("item", id=name, links=[self.link("self", f"/item/{name}"), *links])
         self.server.route(f"/item/{name}", document)
         return document
 
@@ -970,13 +954,11 @@ def test_a_clone_keeps_the_reader() -> None:
 
 
 def catalog_at(server: LoopbackServer, path: str, *links: tuple[str, str]) -> dict[str, Any]:
-    document = {
-        "type": "Catalog",
-        "stac_version": "1.0.0",
-        "id": path.strip("/"),
-        "description": "One of many",
-        "links": [{"rel": rel, "href": f"{server.url}{href}"} for rel, href in links],
-    }
+    document = a(
+        "catalog",
+        id=path.strip("/"),
+        links=[{"rel": rel, "href": f"{server.url}{href}"} for rel, href in links],
+    )
     server.route(path, document)
     return document
 
@@ -992,7 +974,7 @@ def lead_in_circles(server: LoopbackServer, how: str) -> pystac.Catalog:
         catalog_at(server, "/b", ("child", "/a"), ("root", "/a"), ("parent", "/a"))
     elif how == "a list of itself":
         catalog_at(server, "/a", ("data", "/list"))
-        listed = {**COLLECTION, "id": "c"}
+        listed = a("collection")
         itself = [{"rel": "self", "href": f"{server.url}/a"}]
         server.route("/list", {"collections": [{**listed, "links": itself}, listed], "links": []})
     else:
@@ -1002,17 +984,6 @@ def lead_in_circles(server: LoopbackServer, how: str) -> pystac.Catalog:
     return pystac.Catalog.from_file(f"{server.url}/a")
 
 
-COLLECTION: dict[str, Any] = {
-    "type": "Collection",
-    "stac_version": "1.0.0",
-    "description": "One of many",
-    "license": "MIT",
-    "extent": {
-        "spatial": {"bbox": [[0, 0, 1, 1]]},
-        "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]},
-    },
-    "links": [],
-}
 WALKS: dict[str, Callable[[pystac.Catalog], Any]] = {
     "get_items": lambda catalog: list(catalog.get_items(recursive=True)),
     "get_child": lambda catalog: catalog.get_child("none", recursive=True),
@@ -1065,16 +1036,7 @@ def test_a_catalog_may_be_as_deep_as_pystac_can_go(
 def test_a_link_that_leads_to_something_else_is_told(
     server: LoopbackServer, stac_io: GitLabStacIO, rel: str
 ) -> None:
-    item = {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "id": "lakes",
-        "geometry": None,
-        "properties": {"datetime": "2020-01-01T00:00:00Z"},
-        "links": [],
-        "assets": {},
-    }
-    server.route("/item", item)
+    server.route("/item", a("item"))
     catalog_at(server, "/catalog")
     catalog_at(server, "/a", (rel, "/item" if rel == "child" else "/catalog"))
     catalog = pystac.Catalog.from_file(f"{server.url}/a", stac_io=stac_io)

@@ -26,6 +26,7 @@ import pytest
 import requests
 import requests_mock
 from pystac.item_collection import ItemCollection
+from stac_documents import a
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
@@ -534,8 +535,7 @@ def test_wherever_a_look_alike_is_met_only_the_hub_itself_gets_the_token(
     base = "https://hub.example.org"
     page = {"type": "FeatureCollection", "features": [], "links": []}
     following = {**page, "links": [{"rel": "next", "href": url}]}
-    item = dict(BARE_ITEM)
-    item["assets"] = {"a": {"href": url, "roles": ["data"]}}
+    item = a("item", assets={"a": {"href": url, "roles": ["data"]}})
     with (
         requests_mock.Mocker() as net,
         GitLabStacIO(CANARY, base_url=f"{base}/gitlab/path", retry=IMPATIENT) as stac_io,
@@ -563,16 +563,6 @@ def test_wherever_a_look_alike_is_met_only_the_hub_itself_gets_the_token(
             assert not leaks(request.url)
         if url in OWN_SPELLINGS:
             assert net.request_history
-
-
-BARE_ITEM: dict[str, Any] = {
-    "type": "Feature",
-    "stac_version": "1.0.0",
-    "id": "lakes",
-    "geometry": None,
-    "properties": {"datetime": "2020-01-01T00:00:00Z"},
-    "links": [],
-}
 
 
 def test_a_proxy_gets_the_request_but_an_error_of_it_does_not_show_its_password(
@@ -606,8 +596,8 @@ def test_what_interrupts_a_request_does_not_show_the_token_in_its_frames(
     def interrupt(*_: object) -> None:
         raise raised
 
-    server.route("/x", BARE_ITEM)
-    item = pystac.Item.from_dict({**BARE_ITEM, "assets": {}})
+    server.route("/x", a("item"))
+    item = pystac.Item.from_dict(a("item"))
     item.add_asset("a", pystac.Asset(f"{server.url}/x", roles=["data"]))
     owner = adapter._Connection if where == "connect" else adapter._WatchedReader
     with GitLabStacIO(CANARY, base_url=server.url, retry=IMPATIENT) as stac_io:

@@ -21,6 +21,7 @@ import pytest
 from fault_server import FAULTS_TO_SURVIVE, SIGN_IN_PAGE, ServedFile, stalled
 from raw_server import RawServer
 from sample_items import leftovers_in
+from stac_documents import a
 
 from stac_gitlab import (
     AuthenticationError,
@@ -115,15 +116,12 @@ class Unwell(LoopbackServer):
                 assets[f"data/{key}.bin"]["file:checksum"] = f"1220{digest}"
         assets["lost.bin"] = {"href": f"{self.url}/nowhere"}
         assets["page.bin"] = {"href": f"{self.url}/page"}
-        return {
-            "type": "Feature",
-            "stac_version": "1.0.0",
-            "id": f"item-{number}",
-            "geometry": None,
-            "properties": {"datetime": "2020-01-01T00:00:00Z"},
-            "links": [{"rel": "self", "href": f"{self.url}/items/{number}"}],
-            "assets": {key: {**asset, "roles": ["data"]} for key, asset in assets.items()},
-        }
+        return a(
+            "item",
+            id=f"item-{number}",
+            links=[{"rel": "self", "href": f"{self.url}/items/{number}"}],
+            assets={key: {**asset, "roles": ["data"]} for key, asset in assets.items()},
+        )
 
     def _page(self, number: int) -> dict[str, Any]:
         size = 5
@@ -138,18 +136,7 @@ class Unwell(LoopbackServer):
         }
 
     def _collection(self) -> dict[str, Any]:
-        return {
-            "type": "Collection",
-            "stac_version": "1.0.0",
-            "id": "all",
-            "description": "",
-            "license": "MIT",
-            "extent": {
-                "spatial": {"bbox": [[0, 0, 1, 1]]},
-                "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]},
-            },
-            "links": [{"rel": "items", "href": f"{self.url}/items"}],
-        }
+        return a("collection", links=[{"rel": "items", "href": f"{self.url}/items"}])
 
 
 @pytest.fixture
