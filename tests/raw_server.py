@@ -79,3 +79,18 @@ class RawServer:
             self._answer(self, connection)
             # What the client still sends must not turn our goodbye into a reset.
             connection.shutdown(socket.SHUT_WR)
+
+
+def trickling(head: bytes, piece: bytes = b" ") -> Answer:
+    """The head comes at once, and then one piece after the other, for longer than anyone waits."""
+
+    def answer(server: RawServer, connection: socket.socket) -> None:
+        server.send(connection, [head])
+        server.send(connection, [piece] * 1000, 0.02)
+
+    return answer
+
+
+def silence(server: RawServer, connection: socket.socket) -> None:
+    """Nothing comes."""
+    server.send(connection, [b""], 30)

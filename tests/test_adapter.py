@@ -22,7 +22,7 @@ from stac_gitlab.adapter import (
 )
 from stac_gitlab.testing import Fault, LoopbackServer
 from tests.conftest import Clock
-from tests.raw_server import RawServer
+from tests.raw_server import RawServer, silence, trickling
 
 
 @pytest.fixture
@@ -76,40 +76,17 @@ def test_a_sleep_ends_when_the_work_is_called_off(clock: Clock) -> None:
 # -- at the socket ------------------------------------------------------------------------------
 
 
-def headers_byte_by_byte(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b"HTTP/1.1 200 OK\r\nX-Long: "])
-    server.send(connection, [b"x"] * 1000, 0.02)
+OK = b"HTTP/1.1 200 OK\r\n"
+SLOW = {
+    "headers": trickling(OK + b"X-Long: ", b"x"),
+    "body": trickling(OK + b"Content-Length: 1000\r\n\r\n"),
+    "chunks": trickling(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "one endless chunk size": trickling(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "nothing": silence,
+}
 
 
-def body_byte_by_byte(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
-    server.send(connection, [b"x"] * 1000, 0.02)
-
-
-def chunks_byte_by_byte(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
-    server.send(connection, [b"1\r\nx\r\n"] * 1000, 0.02)
-
-
-def one_endless_chunk_size(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
-    server.send(connection, [b"0"] * 1000, 0.02)
-
-
-def nothing(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b""], 30)
-
-
-SLOW = [
-    headers_byte_by_byte,
-    body_byte_by_byte,
-    chunks_byte_by_byte,
-    one_endless_chunk_size,
-    nothing,
-]
-
-
-@pytest.mark.parametrize("answer", SLOW)
+@pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW)
 def test_a_deadline_ends_the_read(
     answer: Callable[[RawServer, socket.socket], None], session: requests.Session
 ) -> None:
@@ -120,7 +97,7 @@ def test_a_deadline_ends_the_read(
         assert 0.2 < time.monotonic() - began < 0.6
 
 
-@pytest.mark.parametrize("answer", SLOW)
+@pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW)
 def test_a_stop_ends_the_read(
     answer: Callable[[RawServer, socket.socket], None], session: requests.Session
 ) -> None:
@@ -134,7 +111,7 @@ def test_a_stop_ends_the_read(
 
 
 def test_a_watch_that_can_be_stopped_keeps_the_read_timeout(session: requests.Session) -> None:
-    with RawServer(nothing) as server, watching(Watch(stop=threading.Event())):
+    with RawServer(silence) as server, watching(Watch(stop=threading.Event())):
         began = time.monotonic()
         with pytest.raises(requests.Timeout):
             session.get(server.url, timeout=0.3)
@@ -332,7 +309,7 @@ def test_a_tunnel_through_a_proxy_is_watched_too(
 def test_a_proxy_that_never_answers_is_watched_too(
     tls_server: LoopbackServer, session: requests.Session
 ) -> None:
-    with RawServer(headers_byte_by_byte) as proxy:
+    with RawServer(SLOW["headers"]) as proxy:
         session.proxies = {"https": proxy.url}
         began = time.monotonic()
         with watching(Watch(began + 0.3)), pytest.raises(requests.RequestException):

@@ -42,12 +42,15 @@ from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import Document, GitLabSession
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from tests.conftest import Clock
-from tests.raw_server import RawServer
+from tests.raw_server import RawServer, silence, trickling
 
 TOKEN = "glpat-canary-0123456789"
 
 # Whatever a token may travel under.
 TOKEN_HEADERS = ("X-Gitlab-Token", "PRIVATE-TOKEN", "JOB-TOKEN", "Authorization", "x-api-key")
+
+
+Sessions = Callable[..., GitLabSession]
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def policy(clock: Clock) -> RetryPolicy:
 
 
 @pytest.fixture
-def session_for(policy: RetryPolicy) -> Iterator[Callable[..., GitLabSession]]:
+def session_for(policy: RetryPolicy) -> Iterator[Sessions]:
     """Makes sessions, and closes them."""
     made: list[GitLabSession] = []
 
@@ -103,9 +106,7 @@ def redirect(server: LoopbackServer, path: str, to: str, status: int = 302) -> N
 
 
 def test_the_token_arrives_at_the_named_origins_only(
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     for each in (server, other_server):
         each.route("/x", b"{}")
@@ -144,7 +145,7 @@ def test_base_url_and_hosts_both_get_the_token(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_the_token_follows_a_redirect_within_its_origin(
-    status: int, server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    status: int, server: LoopbackServer, session_for: Sessions
 ) -> None:
     redirect(server, "/old", "/new", status)
     server.route("/new", b"there")
@@ -159,7 +160,7 @@ def test_the_token_does_not_follow_a_redirect_to_another_origin(
     host: str,
     server: LoopbackServer,
     other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    session_for: Sessions,
 ) -> None:
     redirect(server, "/old", f"{named(other_server, host)}/new")
     other_server.route("/new", b"there")
@@ -172,9 +173,7 @@ def test_the_token_does_not_follow_a_redirect_to_another_origin(
 
 
 def test_the_token_returns_after_a_detour_over_another_origin(
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     redirect(server, "/old", f"{other_server.url}/away")
     redirect(other_server, "/away", f"{server.url}/back")
@@ -185,9 +184,7 @@ def test_the_token_returns_after_a_detour_over_another_origin(
 
 
 def test_the_token_arrives_when_another_origin_redirects_to_its_own(
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     redirect(other_server, "/away", f"{server.url}/x")
     server.route("/x", b"home")
@@ -196,9 +193,7 @@ def test_the_token_arrives_when_another_origin_redirects_to_its_own(
 
 
 def test_the_token_does_not_follow_a_redirect_from_https_to_http(
-    tls_server: LoopbackServer,
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    tls_server: LoopbackServer, server: LoopbackServer, session_for: Sessions
 ) -> None:
     redirect(tls_server, "/old", f"{server.url}/new")
     server.route("/new", b"there")
@@ -209,9 +204,7 @@ def test_the_token_does_not_follow_a_redirect_from_https_to_http(
 
 @pytest.mark.parametrize("header", ["auto", "Authorization: Bearer"])
 def test_an_upgrade_to_https_is_another_origin_too(
-    header: str,
-    requests_mock: Mocker,
-    session_for: Callable[..., GitLabSession],
+    header: str, requests_mock: Mocker, session_for: Sessions
 ) -> None:
     # On the usual ports requests itself would let Authorization pass.
     requests_mock.get(
@@ -238,10 +231,7 @@ def test_an_upgrade_to_https_is_another_origin_too(
     ],
 )
 def test_no_spelling_of_a_redirect_lets_the_token_out(
-    location: str,
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    location: str, server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     good, evil = f"127.0.0.1:{server.port}", f"localhost:{other_server.port}"
     redirect(server, "/old", location.format(good=good, evil=evil))
@@ -264,10 +254,7 @@ def test_no_spelling_of_a_redirect_lets_the_token_out(
     ],
 )
 def test_every_spelling_of_an_allowed_origin_gets_the_token(
-    named_as: str,
-    asked: str,
-    requests_mock: Mocker,
-    session_for: Callable[..., GitLabSession],
+    named_as: str, asked: str, requests_mock: Mocker, session_for: Sessions
 ) -> None:
     requests_mock.get(ANY, content=b"there")
     fetch(session_for(named_as), asked)
@@ -277,7 +264,7 @@ def test_every_spelling_of_an_allowed_origin_gets_the_token(
 
 
 def test_user_info_in_the_url_is_the_callers_own_credential_elsewhere(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"{}")
     fetch(session_for("hub.example.org"), server.url.replace("//", "//me:word@") + "/x")
@@ -311,7 +298,7 @@ def test_a_netrc_entry_never_replaces_or_joins_the_token(
     sent: dict[str, str],
     server: LoopbackServer,
     other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    session_for: Sessions,
 ) -> None:
     server.route("/x", b"{}")
     redirect(other_server, "/away", f"{server.url}/x")
@@ -324,7 +311,7 @@ def test_a_netrc_entry_never_replaces_or_joins_the_token(
 
 @pytest.mark.parametrize("name", ["n\u00e4me", "\ud800", "", "a\r\nb"])
 def test_a_header_that_cannot_be_is_an_error_that_does_not_show_the_others(
-    name: str, server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    name: str, server: LoopbackServer, session_for: Sessions
 ) -> None:
     with pytest.raises(InvalidResponseError, match="cannot be asked for") as caught:
         fetch(session_for(server.url), f"{server.url}/x", headers={name: "x"})
@@ -333,17 +320,14 @@ def test_a_header_that_cannot_be_is_an_error_that_does_not_show_the_others(
 
 
 def test_a_body_that_json_cannot_hold_is_not_sent_again_and_again(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     with pytest.raises(InvalidResponseError, match="cannot be asked for"):
         fetch(session_for(server.url), f"{server.url}/x", method="PUT", json={"a": float("nan")})
 
 
 def test_a_netrc_that_is_no_text_is_passed_over(
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    server: LoopbackServer, session_for: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_bytes(b"machine 127.0.0.1 login me password \xff")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -353,7 +337,7 @@ def test_a_netrc_that_is_no_text_is_passed_over(
 
 @pytest.mark.usefixtures("netrc")
 def test_a_netrc_entry_serves_those_who_have_no_token(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"{}")
     fetch(session_for(token=None), f"{server.url}/x")
@@ -363,10 +347,7 @@ def test_a_netrc_entry_serves_those_who_have_no_token(
 @pytest.mark.parametrize("token", [TOKEN, None])
 @pytest.mark.parametrize("host", ["127.0.0.1", "hub.example.org"])
 def test_cookies_are_not_kept_and_not_sent(
-    token: str | None,
-    host: str,
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    token: str | None, host: str, server: LoopbackServer, session_for: Sessions
 ) -> None:
     cookie = {"Set-Cookie": "sharinghub-session=1; path=/"}
     server.route("/x", b"{}", headers=cookie)
@@ -379,9 +360,7 @@ def test_cookies_are_not_kept_and_not_sent(
 
 
 def test_headers_of_the_user_that_hold_no_secret_go_everywhere(
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     for each in (server, other_server):
         each.route("/x", b"{}")
@@ -396,7 +375,7 @@ def test_headers_of_the_user_that_hold_no_secret_go_everywhere(
 
 
 def test_the_users_short_header_values_leave_other_headers_alone(
-    other_server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     other_server.route("/x", b"{}")
     session = session_for("hub.example.org", headers={"DNT": "1", "X-Empty": ""})
@@ -431,7 +410,7 @@ def test_the_header_fits_the_path_and_the_token(
     token: str,
     sent: dict[str, str],
     server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    session_for: Sessions,
 ) -> None:
     server.route(path, b"{}")
     fetch(session_for(server.url, token=token), f"{server.url}{path}")
@@ -439,9 +418,7 @@ def test_the_header_fits_the_path_and_the_token(
 
 
 def test_a_ci_job_token_from_the_environment_travels_as_one(
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
-    monkeypatch: pytest.MonkeyPatch,
+    server: LoopbackServer, session_for: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI_JOB_TOKEN", "no-known-prefix")
     server.route("/api/v4/projects/1", b"{}")
@@ -450,7 +427,7 @@ def test_a_ci_job_token_from_the_environment_travels_as_one(
 
 
 def test_a_named_header_is_used_on_every_path(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     session = session_for(server.url, header="x-api-key")
     for path in ("/api/stac/", "/api/v4/projects/1", "/x"):
@@ -479,7 +456,7 @@ def test_a_refusal_is_raised_at_once_as_what_it_is(
     status: int,
     error: type[HTTPStatusError],
     server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    session_for: Sessions,
     clock: Clock,
 ) -> None:
     server.route("/x", {"detail": "because"}, status=status)
@@ -494,10 +471,7 @@ def test_a_refusal_is_raised_at_once_as_what_it_is(
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_elsewhere_says_that_the_token_was_not_sent_and_how_to_allow_it(
-    status: int,
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    status: int, server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     other_server.route("/new", b"", status=status)
     redirect(server, "/old", f"{other_server.url}/new")
@@ -513,7 +487,7 @@ def test_a_refusal_elsewhere_says_that_the_token_was_not_sent_and_how_to_allow_i
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_at_home_does_not_say_so(
-    status: int, server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    status: int, server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"", status=status)
     with pytest.raises(HTTPStatusError) as caught:
@@ -522,7 +496,7 @@ def test_a_refusal_at_home_does_not_say_so(
 
 
 def test_a_refusal_without_any_token_says_how_to_give_one(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"", status=401)
     with pytest.raises(AuthenticationError, match=r"No token was sent.*STAC_GITLAB_TOKEN"):
@@ -531,10 +505,7 @@ def test_a_refusal_without_any_token_says_how_to_give_one(
 
 @pytest.mark.parametrize("kind", ["text/html", "application/json"])
 def test_a_sign_in_page_is_no_document(
-    kind: str,
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    kind: str, server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     page = b"\n<!DOCTYPE html><html><body><a href='/users/sign_in'>Sign in</a></body></html>"
     for each in (server, other_server):
@@ -564,7 +535,7 @@ def accepting(server: LoopbackServer, good: str) -> None:
 
 
 def test_a_token_function_is_asked_again_after_a_401(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     given = iter(["token-one", "token-two"])
     accepting(server, "token-two")
@@ -580,7 +551,7 @@ def test_a_token_function_is_asked_again_after_a_401(
 
 
 def test_a_token_function_is_asked_again_only_once_a_request(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     given = (f"token-{n}" for n in range(100))
     accepting(server, "none of them")
@@ -589,9 +560,7 @@ def test_a_token_function_is_asked_again_only_once_a_request(
     assert len(server.requests) == 2
 
 
-def test_a_fixed_token_is_refused_once(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
-) -> None:
+def test_a_fixed_token_is_refused_once(server: LoopbackServer, session_for: Sessions) -> None:
     accepting(server, "another")
     for token in ("token-one", lambda: "token-one"):
         server.clear_requests()
@@ -601,7 +570,7 @@ def test_a_fixed_token_is_refused_once(
 
 
 def test_a_401_elsewhere_does_not_renew_the_token_or_even_ask_for_it(
-    other_server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     asked: list[None] = []
     other_server.route("/x", b"", status=401)
@@ -613,7 +582,7 @@ def test_a_401_elsewhere_does_not_renew_the_token_or_even_ask_for_it(
 
 
 def test_what_a_token_function_raises_is_the_cause_of_an_error_that_says_so(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     def locked() -> str:
         raise PermissionError("the vault is locked")
@@ -629,7 +598,7 @@ def test_what_a_token_function_raises_is_the_cause_of_an_error_that_says_so(
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_passing_failure_is_tried_again(
-    status: int, server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    status: int, server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     server.route("/x", b"there")
     server.inject(Fault(status=status, times=2))
@@ -640,7 +609,7 @@ def test_a_passing_failure_is_tried_again(
 
 
 def test_after_the_last_attempt_the_error_says_how_many_there_were(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession], policy: RetryPolicy
+    server: LoopbackServer, session_for: Sessions, policy: RetryPolicy
 ) -> None:
     server.inject(Fault(status=502, times=None, body="<html>bad gateway</html>"))
     session = session_for(server.url, retry=policy.replace(max_attempts=3))
@@ -651,7 +620,7 @@ def test_after_the_last_attempt_the_error_says_how_many_there_were(
 
 
 def test_one_attempt_is_one_attempt(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession], policy: RetryPolicy
+    server: LoopbackServer, session_for: Sessions, policy: RetryPolicy
 ) -> None:
     server.inject(Fault(status=503, times=None))
     session = session_for(server.url, retry=policy.replace(max_attempts=1))
@@ -662,7 +631,7 @@ def test_one_attempt_is_one_attempt(
 
 
 def test_a_policy_for_one_request_replaces_the_sessions(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession], policy: RetryPolicy
+    server: LoopbackServer, session_for: Sessions, policy: RetryPolicy
 ) -> None:
     server.inject(Fault(status=503, times=None))
     with pytest.raises(ServerError):
@@ -683,7 +652,7 @@ def test_a_policy_for_one_request_replaces_the_sessions(
     ids=["reset", "hung up", "cut", "cut in a chunk", "reset in the body", "garbled"],
 )
 def test_a_broken_connection_is_tried_again(
-    fault: Fault, server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    fault: Fault, server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     server.route("/x", b"there it is")
     server.inject(fault)
@@ -694,7 +663,7 @@ def test_a_broken_connection_is_tried_again(
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_always_cut_is_an_error_that_says_so(
-    chunked: bool, server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    chunked: bool, server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"there it is")
     server.inject(Fault(cut_after=3, chunked=chunked, times=None))
@@ -705,7 +674,7 @@ def test_a_body_that_is_always_cut_is_an_error_that_says_so(
 
 
 def test_a_connection_that_the_server_closed_in_the_meantime_is_replaced(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"there")
     server.inject(Fault(hang_up=True, times=None))
@@ -714,9 +683,7 @@ def test_a_connection_that_the_server_closed_in_the_meantime_is_replaced(
         assert fetch(session, f"{server.url}/x") == b"there"
 
 
-def test_a_server_that_is_not_there_is_a_network_error(
-    session_for: Callable[..., GitLabSession], clock: Clock
-) -> None:
+def test_a_server_that_is_not_there_is_a_network_error(session_for: Sessions, clock: Clock) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
     with pytest.raises(NetworkError, match="no connection") as caught:
@@ -727,10 +694,7 @@ def test_a_server_that_is_not_there_is_a_network_error(
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_tried_again(
-    tls_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
-    monkeypatch: pytest.MonkeyPatch,
-    clock: Clock,
+    tls_server: LoopbackServer, session_for: Sessions, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     with pytest.raises(NetworkError, match="REQUESTS_CA_BUNDLE"):
@@ -738,9 +702,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not_tried_again(
     assert clock.slept == []
 
 
-def test_a_handshake_that_breaks_off_is_tried_again(
-    session_for: Callable[..., GitLabSession], clock: Clock
-) -> None:
+def test_a_handshake_that_breaks_off_is_tried_again(session_for: Sessions, clock: Clock) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         hang_up = threading.Thread(target=_hang_up_on, args=(listener, 5))
         hang_up.start()
@@ -759,7 +721,7 @@ def _hang_up_on(listener: socket.socket, times: int) -> None:
 
 
 def test_a_retried_request_is_the_same_request(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/search", b"{}")
     server.inject(Fault(status=503, times=2))
@@ -784,7 +746,7 @@ def test_a_retried_request_is_the_same_request(
 
 @pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=429), Fault(reset=True)])
 def test_a_post_is_sent_once(
-    fault: Fault, server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    fault: Fault, server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     server.route("/x", b"{}")
     server.inject(fault)
@@ -795,7 +757,7 @@ def test_a_post_is_sent_once(
 
 
 def test_what_the_parser_calls_truncated_is_asked_for_again(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b'{"a": ')
 
@@ -812,7 +774,7 @@ def test_what_the_parser_calls_truncated_is_asked_for_again(
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_servers_hint_beats_the_backoff(
-    status: int, server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    status: int, server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     server.route("/x", b"{}")
     server.inject(Fault(status=status, headers={"Retry-After": "100"}))
@@ -822,7 +784,7 @@ def test_the_servers_hint_beats_the_backoff(
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_hint_of_nothing_is_no_reason_to_hammer(
-    status: int, server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    status: int, server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     server.inject(Fault(status=status, headers={"Retry-After": "0"}, times=None))
     with pytest.raises(HTTPStatusError):
@@ -843,7 +805,7 @@ def test_a_hint_longer_than_max_wait_is_an_error_at_once_for_everyone(
     headers: dict[str, str],
     seconds: float,
     server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    session_for: Sessions,
     clock: Clock,
 ) -> None:
     server.inject(Fault(status=429, headers=headers, times=None))
@@ -858,10 +820,7 @@ def test_a_hint_longer_than_max_wait_is_an_error_at_once_for_everyone(
 
 
 def test_a_hint_longer_than_the_deadline_is_an_error_at_once(
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
-    policy: RetryPolicy,
-    clock: Clock,
+    server: LoopbackServer, session_for: Sessions, policy: RetryPolicy, clock: Clock
 ) -> None:
     server.inject(Fault(status=429, headers={"Retry-After": "50"}, times=None))
     session = session_for(server.url, retry=policy.replace(deadline=20))
@@ -872,10 +831,7 @@ def test_a_hint_longer_than_the_deadline_is_an_error_at_once(
 
 
 def test_a_request_that_meets_a_pause_does_not_outstay_its_own_deadline(
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
-    policy: RetryPolicy,
-    clock: Clock,
+    server: LoopbackServer, session_for: Sessions, policy: RetryPolicy, clock: Clock
 ) -> None:
     server.inject(Fault(status=429, headers={"Retry-After": "50"}, times=None))
     session = session_for(server.url)
@@ -889,9 +845,7 @@ def test_a_request_that_meets_a_pause_does_not_outstay_its_own_deadline(
 
 
 def test_attempts_and_waits_are_logged(
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
-    caplog: pytest.LogCaptureFixture,
+    server: LoopbackServer, session_for: Sessions, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.route("/x", b"{}")
     server.inject(Fault(status=503, headers={"Retry-After": "7"}))
@@ -904,21 +858,6 @@ def test_attempts_and_waits_are_logged(
 # -- deadlines, by the real clock ---------------------------------------------------------------
 
 
-def trickling_body(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"])
-    server.send(connection, [b" "] * 1000, 0.02)
-
-
-def trickling_headers(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b"HTTP/1.1 200 OK\r\nX-Long: "])
-    server.send(connection, [b"x"] * 1000, 0.02)
-
-
-def trickling_error(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b"HTTP/1.1 503 Oh\r\nContent-Length: 10000\r\n\r\n"])
-    server.send(connection, [b" "] * 1000, 0.02)
-
-
 def endless_redirect_body(server: RawServer, connection: socket.socket) -> None:
     server.send(
         connection,
@@ -928,34 +867,28 @@ def endless_redirect_body(server: RawServer, connection: socket.socket) -> None:
     server.send(connection, (block for _ in range(100_000)))
 
 
-def trickling_redirect_body(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9999\r\n\r\n"])
-    server.send(connection, [b" "] * 1000, 0.02)
-
-
 def slow_redirects(server: RawServer, connection: socket.socket) -> None:
     server.send(connection, [b""], 0.1)
     server.send(connection, [b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"])
 
 
-def silence(server: RawServer, connection: socket.socket) -> None:
-    server.send(connection, [b""], 30)
+TRICKLING = {
+    "body": trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"),
+    "headers": trickling(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+    "error": trickling(b"HTTP/1.1 503 Oh\r\nContent-Length: 10000\r\n\r\n"),
+    "body of a redirect": trickling(
+        b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9999\r\n\r\n"
+    ),
+}
 
 
 @pytest.mark.parametrize(
     "answer",
-    [
-        trickling_body,
-        trickling_headers,
-        trickling_error,
-        trickling_redirect_body,
-        slow_redirects,
-        silence,
-    ],
+    [*TRICKLING.values(), slow_redirects, silence],
+    ids=[*TRICKLING, "slow redirects", "silence"],
 )
 def test_the_deadline_holds_whatever_the_server_does(
-    answer: Callable[[RawServer, socket.socket], None],
-    session_for: Callable[..., GitLabSession],
+    answer: Callable[[RawServer, socket.socket], None], session_for: Sessions
 ) -> None:
     with RawServer(answer) as server:
         session = session_for(server.url, retry=RetryPolicy(deadline=0.4, backoff_base=0.01))
@@ -965,10 +898,9 @@ def test_the_deadline_holds_whatever_the_server_does(
         assert 0.3 < time.monotonic() - began < 0.8
 
 
-@pytest.mark.parametrize("answer", [trickling_body, slow_redirects, silence])
+@pytest.mark.parametrize("answer", [TRICKLING["body"], slow_redirects, silence])
 def test_the_deadline_holds_over_the_transport_of_another(
-    answer: Callable[[RawServer, socket.socket], None],
-    session_for: Callable[..., GitLabSession],
+    answer: Callable[[RawServer, socket.socket], None], session_for: Sessions
 ) -> None:
     with RawServer(answer) as server, requests.Session() as transport:
         policy = RetryPolicy(deadline=0.4, backoff_base=0.01)
@@ -979,9 +911,7 @@ def test_the_deadline_holds_over_the_transport_of_another(
         assert 0.3 < time.monotonic() - began < 0.8
 
 
-def test_the_endless_body_of_a_redirect_is_not_read(
-    session_for: Callable[..., GitLabSession],
-) -> None:
+def test_the_endless_body_of_a_redirect_is_not_read(session_for: Sessions) -> None:
     with RawServer(endless_redirect_body) as server:
         session = session_for(server.url, retry=RetryPolicy(deadline=1.0))
         began = time.monotonic()
@@ -991,9 +921,7 @@ def test_the_endless_body_of_a_redirect_is_not_read(
         assert len(server.requests) == 11
 
 
-def test_the_deadline_counts_all_attempts_together(
-    session_for: Callable[..., GitLabSession],
-) -> None:
+def test_the_deadline_counts_all_attempts_together(session_for: Sessions) -> None:
     with RawServer(silence) as server:
         policy = RetryPolicy(deadline=0.5, backoff_base=0.01, max_attempts=100)
         session = session_for(server.url, retry=policy, timeout=0.1)
@@ -1005,7 +933,7 @@ def test_the_deadline_counts_all_attempts_together(
 
 
 def test_a_silent_server_is_given_up_after_the_timeout(
-    session_for: Callable[..., GitLabSession], policy: RetryPolicy
+    session_for: Sessions, policy: RetryPolicy
 ) -> None:
     with RawServer(silence) as server:
         session = session_for(server.url, timeout=0.1, retry=policy.replace(max_attempts=2))
@@ -1024,7 +952,7 @@ def test_a_timeout_that_is_none_is_refused(timeout: Any) -> None:
 
 
 def test_redirects_in_circles_are_an_error_after_ten(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     redirect(server, "/x", "/x")
     with pytest.raises(InvalidResponseError, match="too many redirects"):
@@ -1051,10 +979,7 @@ def test_redirects_in_circles_are_an_error_after_ten(
     ],
 )
 def test_a_redirect_to_nowhere_is_an_error_of_ours(
-    location: str,
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
-    policy: RetryPolicy,
+    location: str, server: LoopbackServer, session_for: Sessions, policy: RetryPolicy
 ) -> None:
     redirect(server, "/x", location)
     session = session_for(server.url, retry=policy.replace(max_attempts=1))
@@ -1069,16 +994,14 @@ def test_a_redirect_to_nowhere_is_an_error_of_ours(
     "url", ["http://", "http://[::1", "http://[::1/api/stac", "http://host:port", "ftp://x/y", "x"]
 )
 def test_a_url_that_cannot_be_asked_for_is_the_callers_mistake(
-    url: str, session_for: Callable[..., GitLabSession]
+    url: str, session_for: Sessions
 ) -> None:
     with pytest.raises(ConfigurationError, match="not a URL"):
         fetch(session_for("hub.example.org"), url)
 
 
 def test_a_token_that_a_redirect_carries_is_not_sent_on(
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     redirect(server, "/old", f"{other_server.url}/new?gitlab_token={TOKEN}&a=1")
     other_server.route("/new", b"there")
@@ -1117,10 +1040,7 @@ class Limited:
 
 @pytest.mark.parametrize(("hint", "allowed"), [(True, 0.10), (False, 0.25)])
 def test_a_storm_of_threads_wastes_few_requests(
-    hint: bool,
-    allowed: float,
-    server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    hint: bool, allowed: float, server: LoopbackServer, session_for: Sessions
 ) -> None:
     route = Limited(100, 0.3, hint=hint)
     server.route("/x", route)
@@ -1147,7 +1067,7 @@ def test_a_storm_of_threads_wastes_few_requests(
 
 
 def test_a_429_that_one_thread_sees_pauses_the_others(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession], clock: Clock
+    server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     server.route("/x", b"{}")
     server.route("/y", b"{}")
@@ -1160,10 +1080,7 @@ def test_a_429_that_one_thread_sees_pauses_the_others(
 
 
 def test_a_429_of_one_origin_does_not_pause_another(
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
-    clock: Clock,
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions, clock: Clock
 ) -> None:
     other_server.route("/y", b"{}")
     session = session_for(server.url)
@@ -1175,9 +1092,7 @@ def test_a_429_of_one_origin_does_not_pause_another(
 
 
 def test_many_threads_share_a_session(
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     for each in (server, other_server):
         each.route("/x", lambda request: request.query["n"])
@@ -1215,7 +1130,7 @@ def gzip_bomb(size: int) -> bytes:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip"])
 def test_decompression_stops_at_the_limit(
-    encoding: str, server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    encoding: str, server: LoopbackServer, session_for: Sessions
 ) -> None:
     bomb = zlib.compress(b"\0" * 10**8) if encoding == "deflate" else gzip_bomb(10**8)
     if encoding == "gzip, gzip":
@@ -1229,7 +1144,7 @@ def test_decompression_stops_at_the_limit(
 
 
 def test_a_document_that_announces_too_much_is_not_read(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"x" * 101)
     session = session_for(server.url)
@@ -1238,9 +1153,7 @@ def test_a_document_that_announces_too_much_is_not_read(
     assert len(fetch(session, f"{server.url}/x", max_bytes=101)) == 101
 
 
-def test_a_document_without_end_is_cut_off(
-    session_for: Callable[..., GitLabSession],
-) -> None:
+def test_a_document_without_end_is_cut_off(session_for: Sessions) -> None:
     def endless(server: RawServer, connection: socket.socket) -> None:
         server.send(connection, [b"HTTP/1.1 200 OK\r\n\r\n"])
         server.send(connection, (b" " * 65536 for _ in range(100_000)))
@@ -1251,7 +1164,7 @@ def test_a_document_without_end_is_cut_off(
 
 @pytest.mark.parametrize("length", ["\xb2", "-1", "abc", "9" * 30, "5, 5", "+5", ""])
 def test_a_length_that_is_no_number_does_no_harm(
-    length: str, session_for: Callable[..., GitLabSession], policy: RetryPolicy
+    length: str, session_for: Sessions, policy: RetryPolicy
 ) -> None:
     def answer(server: RawServer, connection: socket.socket) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nthere"
@@ -1265,9 +1178,7 @@ def test_a_length_that_is_no_number_does_no_harm(
             assert length == "9" * 30
 
 
-def test_the_length_of_a_redirect_that_is_no_number_does_no_harm(
-    session_for: Callable[..., GitLabSession],
-) -> None:
+def test_the_length_of_a_redirect_that_is_no_number_does_no_harm(session_for: Sessions) -> None:
     def answer(server: RawServer, connection: socket.socket) -> None:
         first = len(server.requests) == 1
         head = "302 Found\r\nLocation: /x\r\nContent-Length: \xb2" if first else "200 OK"
@@ -1279,7 +1190,7 @@ def test_the_length_of_a_redirect_that_is_no_number_does_no_harm(
 
 @pytest.mark.parametrize("compressed", [True, False])
 def test_a_compressed_document_comes_decompressed(
-    compressed: bool, server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    compressed: bool, server: LoopbackServer, session_for: Sessions
 ) -> None:
     body = json.dumps({"a": list(range(10_000))}).encode()
     server.route("/x", body)
@@ -1290,7 +1201,7 @@ def test_a_compressed_document_comes_decompressed(
 
 
 def test_a_download_asks_for_the_bytes_as_they_are(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"bytes", ranges=True)
     session = session_for(server.url)
@@ -1358,9 +1269,7 @@ def proxy(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> LoopbackSe
     return server
 
 
-def test_the_proxy_of_the_environment_is_used(
-    proxy: LoopbackServer, session_for: Callable[..., GitLabSession]
-) -> None:
+def test_the_proxy_of_the_environment_is_used(proxy: LoopbackServer, session_for: Sessions) -> None:
     proxy.route("http://hub.localhost/x", b"there")
     assert fetch(session_for("hub.localhost"), "http://hub.localhost/x") == b"there"
     [request] = proxy.requests
@@ -1369,9 +1278,7 @@ def test_the_proxy_of_the_environment_is_used(
 
 
 def test_a_proxy_that_is_not_there_is_named_in_the_error(
-    session_for: Callable[..., GitLabSession],
-    monkeypatch: pytest.MonkeyPatch,
-    policy: RetryPolicy,
+    session_for: Sessions, monkeypatch: pytest.MonkeyPatch, policy: RetryPolicy
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://me:canary-word@127.0.0.1:1")
     session = session_for("hub.localhost", retry=policy.replace(max_attempts=1))
@@ -1381,9 +1288,7 @@ def test_a_proxy_that_is_not_there_is_named_in_the_error(
 
 
 def test_the_session_is_a_requests_session_that_authorizes_every_request(
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     for each in (server, other_server):
         each.route("/x", {"a": 1})
@@ -1472,7 +1377,7 @@ def test_no_error_shows_the_token(
     fault: Fault,
     header: str,
     server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    session_for: Sessions,
     policy: RetryPolicy,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -1507,7 +1412,7 @@ def test_no_error_of_a_reader_shows_the_token_that_an_answer_holds(
 
 
 def test_a_secret_in_the_url_is_not_shown_either(
-    session_for: Callable[..., GitLabSession], policy: RetryPolicy, server: LoopbackServer
+    session_for: Sessions, policy: RetryPolicy, server: LoopbackServer
 ) -> None:
     session = session_for("hub.example.org", retry=policy.replace(max_attempts=1))
     server.inject(Fault(status=404, times=None))
@@ -1524,7 +1429,7 @@ def test_a_secret_in_the_url_is_not_shown_either(
 def test_no_log_of_any_level_shows_the_token(
     outcome: dict[str, Any],
     server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    session_for: Sessions,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server.route("/x", b"{}")
@@ -1539,7 +1444,7 @@ def test_no_log_of_any_level_shows_the_token(
 
 
 def test_the_scrubbed_response_is_still_of_use(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", {"detail": "wrong category", "code": 7}, status=400)
     with pytest.raises(requests.HTTPError) as caught:
@@ -1554,10 +1459,7 @@ def test_the_scrubbed_response_is_still_of_use(
 
 @pytest.mark.parametrize("spelled", [TOKEN, f"%{ord(TOKEN[0]):x}{TOKEN[1:]}"])
 def test_a_redirect_that_would_carry_our_token_away_is_not_followed(
-    spelled: str,
-    server: LoopbackServer,
-    other_server: LoopbackServer,
-    session_for: Callable[..., GitLabSession],
+    spelled: str, server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:
     away = f"{other_server.url}/x?private_token={spelled}"
     server.route("/x", b"", status=302, headers={"Location": away})
@@ -1568,7 +1470,7 @@ def test_a_redirect_that_would_carry_our_token_away_is_not_followed(
 
 
 def test_the_reason_of_a_status_reaches_no_terminal_as_an_escape(
-    server: LoopbackServer, session_for: Callable[..., GitLabSession]
+    server: LoopbackServer, session_for: Sessions
 ) -> None:
     response = requests.Response()
     response.status_code, response.reason, response.url = 403, "\x1b[31mNo", f"{server.url}/x"
