@@ -178,7 +178,7 @@ def content_answer(content: Content, status: int = 200, media_type: str | None =
     return answer.with_headers({"content-type": media_type}) if media_type else answer
 
 
-def requested_range(request: RecordedRequest, size: int) -> range | None:
+def _requested_range(request: RecordedRequest, size: int) -> range | None:
     """The bytes that a `Range` header asks for, empty where they lie behind the end.
 
     `None` where the header is missing, names several ranges or makes no sense: a server then
@@ -212,7 +212,7 @@ def ranged_answer(whole: Answer, request: RecordedRequest, validators: Validator
     )
     if validators.met_by(request):
         return replace(whole, status=304, body=b"")
-    wanted = requested_range(request, len(body))
+    wanted = _requested_range(request, len(body))
     if wanted is None or not validators.allow_range(request):
         return whole
     if not wanted:
@@ -243,7 +243,6 @@ __all__ = [
     "content_answer",
     "json_answer",
     "ranged_answer",
-    "requested_range",
     "strong_etag",
     "text_answer",
 ]

@@ -27,7 +27,6 @@ from stac_gitlab.testing.exchange import Answer, RecordedRequest, Validators, ra
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n"
 
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format can say
-_ARCHIVE_BLOCK = 64 * 1024
 _TEXT_SAMPLE = 8192
 _IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif"}
 
@@ -153,10 +152,7 @@ def raw_file(
         ),
         content,
     )
-    part = ranged_answer(whole, request, Validators(last_modified=http_date(entry.updated)))
-    if part is None:
-        raise RefusedError(BEHIND_THE_END)
-    return part
+    return _in_range(whole, entry, request)
 
 
 def archive(entry: Entry, ref: str, *, cached: bool, request: RecordedRequest) -> Answer:
@@ -182,9 +178,11 @@ def archive(entry: Entry, ref: str, *, cached: bool, request: RecordedRequest) -
         archive_bytes(entry, ref, stem),
         chunked=not cached,
     )
-    if not cached:
-        return answer
-    part = ranged_answer(answer, request, Validators(last_modified=http_date(entry.updated)))
+    return _in_range(answer, entry, request) if cached else answer
+
+
+def _in_range(whole: Answer, entry: Entry, request: RecordedRequest) -> Answer:
+    part = ranged_answer(whole, request, Validators(last_modified=http_date(entry.updated)))
     if part is None:
         raise RefusedError(BEHIND_THE_END)
     return part
