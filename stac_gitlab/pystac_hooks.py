@@ -88,6 +88,7 @@ def add_hook(owner: type, name: str, hook: Any) -> None:
     """Put a function in the place of a method or class method, unless one of ours is there."""
     present = owner.__dict__.get(name)
     if not getattr(getattr(present, "__func__", present), _MARK, False):
+        hook.__doc__ = getattr(owner, name).__doc__
         setattr(hook, _MARK, True)
         setattr(owner, name, classmethod(hook) if isinstance(present, classmethod) else hook)
 
@@ -389,7 +390,6 @@ def _get_items(stock: GetItems) -> GetItems:
             for child in self.get_children():
                 yield from child.get_items(*ids, recursive=True)
 
-    get_items.__doc__ = stock.__doc__
     return get_items
 
 
@@ -439,7 +439,6 @@ def _get_child(stock: GetChild) -> GetChild:
                 return found
         return stock(self, id, recursive, sort_links_by_id)
 
-    get_child.__doc__ = stock.__doc__
     return get_child
 
 
@@ -488,7 +487,6 @@ def _from_file(stock: Any) -> Callable[..., Any]:
         become_own_root(found, href)
         return found
 
-    from_file.__doc__ = stock.__doc__
     return from_file
 
 
@@ -510,7 +508,6 @@ def _items_from_file(stock: Any) -> Callable[..., Any]:
             keep_reader(item, reader)
         return found
 
-    from_file.__doc__ = stock.__doc__
     return from_file
 
 
@@ -527,7 +524,6 @@ def _full_copy(stock: Callable[..., pystac.Catalog]) -> Callable[..., pystac.Cat
             _check_tree(self)
         return stock(self, root, parent)
 
-    full_copy.__doc__ = stock.__doc__
     return full_copy
 
 
@@ -539,7 +535,6 @@ def _normalize_hrefs(stock: Callable[..., None]) -> Callable[..., None]:
             _check_tree(self)
         stock(self, root_href, strategy, skip_unresolved)
 
-    normalize_hrefs.__doc__ = stock.__doc__
     return normalize_hrefs
 
 
@@ -566,7 +561,6 @@ def _clone(stock: Callable[..., Any]) -> Callable[..., Any]:
             keep_reader(copy, reader)
         return copy
 
-    clone.__doc__ = stock.__doc__
     return clone
 
 
@@ -579,7 +573,6 @@ def _set_default(stock: Any) -> Callable[..., Any]:
             stac_io_class = stac_io_class()
         stock.__func__(cls, stac_io_class)
 
-    set_default.__doc__ = stock.__doc__
     return set_default
 
 

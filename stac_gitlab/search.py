@@ -15,7 +15,6 @@ tried again, pages are followed to their end. Needs the extra ``client``.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
@@ -347,7 +346,6 @@ class _Listed(dict[str, Any]):
 def _from_dict(stock: Any) -> Callable[..., Any]:
     """Explain what pystac refuses of our documents; pystac-client calls it by itself."""
 
-    @functools.wraps(stock.__func__)
     def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(d, _Listed):
             return stock.__func__(cls, d, *args, **kwargs)
@@ -359,7 +357,6 @@ def _from_dict(stock: Any) -> Callable[..., Any]:
 
 
 def _items_from_dict(stock: Any) -> Callable[..., Any]:
-    @functools.wraps(stock.__func__)
     def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
         features = d.get("features") if isinstance(d, dict) else None
         ours = [one for one in features or () if isinstance(one, _Listed)]
