@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.hashing import Hashing
+from stac_gitlab.line import away
 from stac_gitlab.names import shown
 from stac_gitlab.part import Leftover, Part, part_beside
 from stac_gitlab.ranges import Version, is_encoded, span_of, total_of
@@ -38,6 +40,9 @@ from stac_gitlab.source import PAGE_START, POINTER_SIZE, Source
 __all__ = ["Finishing", "NotModified", "Received", "copy_file", "receive"]
 
 logger = logging.getLogger(__name__)
+
+# Bytes of a body that is large.
+_LARGE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -399,14 +404,25 @@ class _Reception:
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")
         total = self._content.total
-        allowed = self._session.limits.file_bytes
-        self._source.check_limit(total or 0, allowed)
+        self._source.check_limit(total or 0, self._session.limits.file_bytes)
         span = span_of(response)
         if self._segments > 1 and total is not None and span is not None and span.stop < total:
             self._take_in_segments(response, span, total)
             return True
-        most = self._source.size if total is None else total
         body = Body(response, url=self._source.url, session=self._session)
+        # What is large keeps the system and the hash busy, which need no interpreter.
+        with nullcontext() if total is not None and total < _LARGE else away():
+            self._write(body, response, hashing)
+        if total is not None and self._part.size < total:
+            raise BrokenBodyError(
+                f"{shown(self._source.key)}: the connection ended after {self._part.size} of "
+                f"{total} bytes. Try again."
+            )
+        return body.is_framed
+
+    def _write(self, body: Body, response: requests.Response, hashing: Hashing) -> None:
+        total, allowed = self._content.total, self._session.limits.file_bytes
+        most = self._source.size if total is None else total
         for count in body.into(lambda: hashing.buffer):
             before = self._part.size
             self._source.check_limit(before + count, allowed)
@@ -423,12 +439,6 @@ class _Reception:
                 )
             hashing.feed(count)
             self._on_bytes(self._part.size, total)
-        if total is not None and self._part.size < total:
-            raise BrokenBodyError(
-                f"{shown(self._source.key)}: the connection ended after {self._part.size} of "
-                f"{total} bytes. Try again."
-            )
-        return body.is_framed
 
     def _take_in_segments(self, response: requests.Response, span: range, total: int) -> None:
         """Write the rest of the body to the part, over several connections."""

@@ -38,6 +38,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
     UnverifiedDownloadWarning,
 )
+from stac_gitlab.line import Line, standing_in
 from stac_gitlab.multihash import Checksum
 from stac_gitlab.session import GitLabSession
 from stac_gitlab.source import Source
@@ -734,6 +735,24 @@ def test_the_target_is_never_there_with_less_than_all(home: Home) -> None:
     home.server.inject(Fault(trickle=(4_000, 0.0)))
     home.bring(on_bytes=look)
     home.assert_there()
+
+
+@pytest.mark.parametrize(("size", "lets_go"), [(5000, False), (2 * 2**20, True)])
+def test_while_a_large_body_is_written_other_threads_may_compute(
+    home: Home, size: int, lets_go: bool
+) -> None:
+    line = Line()
+    taken: list[bool] = []
+
+    def look(*_: object) -> None:
+        taken.append(not line.enter())
+        if not taken[-1]:
+            line.leave()
+
+    home.file.content = b"x" * size
+    with standing_in(line):
+        home.bring(on_bytes=look)
+    assert taken[0] is not lets_go
 
 
 # -- a local file ---------------------------------------------------------------------------------
