@@ -32,7 +32,7 @@ from stac_gitlab.stac_io import GitLabStacIO
 
 __all__ = ["MAX_WORKERS", "START_WORKERS", "Crew"]
 
-START_WORKERS = 32
+START_WORKERS = 16
 MAX_WORKERS = 64
 
 # Seconds after which to look at what has ended. A thread that had to wake another one for each

@@ -70,25 +70,25 @@ def a_round(
 
 
 def test_more_jobs_are_done_at_a_time_while_that_pays() -> None:
-    width = _Width(START_WORKERS, 200)
+    width = _Width(START_WORKERS, 100)
+    assert a_round(width, seconds=1) == 32
     assert a_round(width, seconds=1) == 64
-    assert a_round(width, seconds=1) == 128
-    assert a_round(width, seconds=1) == 200
-    assert a_round(width, seconds=0.1) == 200
+    assert a_round(width, seconds=1) == 100
+    assert a_round(width, seconds=0.1) == 100
 
 
 def test_the_number_stays_after_a_round_that_was_not_faster() -> None:
-    width = _Width(START_WORKERS, 200)
-    assert a_round(width, seconds=1) == 64
-    assert a_round(width, seconds=2) == 64
-    assert a_round(width, seconds=0.01) == 64
+    width = _Width(START_WORKERS, 100)
+    assert a_round(width, seconds=1) == 32
+    assert a_round(width, seconds=2) == 32
+    assert a_round(width, seconds=0.01) == 32
 
 
 def test_no_more_than_keep_the_processor_busy() -> None:
-    width = _Width(START_WORKERS, 200)
-    assert a_round(width, seconds=1, busy=0.02) == 50
-    assert a_round(width, seconds=0.1, busy=0.019) == 50
-    assert a_round(width, seconds=0.01, busy=0.0) == 50
+    width = _Width(START_WORKERS, 100)
+    assert a_round(width, seconds=1, busy=0.04) == 25
+    assert a_round(width, seconds=0.1, busy=0.039) == 25
+    assert a_round(width, seconds=0.01, busy=0.0) == 25
 
 
 def test_connecting_does_not_count() -> None:
@@ -100,18 +100,18 @@ def test_connecting_does_not_count() -> None:
 
 
 def test_for_large_files_bytes_count_and_not_files() -> None:
-    width = _Width(START_WORKERS, 200)
-    assert a_round(width, seconds=1, size=100_000_000) == 64
-    assert a_round(width, seconds=1, size=10_000_000) == 64
+    width = _Width(START_WORKERS, 100)
+    assert a_round(width, seconds=1, size=100_000_000) == 32
+    assert a_round(width, seconds=1, size=10_000_000) == 32
 
 
 def test_what_was_there_already_does_not_count_as_speed() -> None:
-    width = _Width(START_WORKERS, 200)
-    assert a_round(width, seconds=1, size=100_000_000) == 64
+    width = _Width(START_WORKERS, 100)
+    assert a_round(width, seconds=1, size=100_000_000) == 32
     skipped = AssetResult("a", "", size=10**9, status="skipped", seconds=1.0)
-    for _ in range(128):
+    for _ in range(64):
         width.note(skipped, busy=0.0, at=width._began + 1)
-    assert width.now == 64
+    assert width.now == 32
 
 
 def test_a_thread_that_is_busy_stays_alone() -> None:
