@@ -104,20 +104,20 @@ def _whole(value: Any) -> Any:
 
 
 def _is_too_deep(document: dict[str, Any], body: bytes, allowed: int) -> bool:
-    if body.count(b"{") + body.count(b"[") <= allowed:
-        return False
     if orjson is not None:
         wrapped: Any = document
         for _ in range(_ORJSON_LEVELS - allowed):
             wrapped = [wrapped]
         try:
-            # Writing all of it takes a third of the time that counting takes below.
+            # Writing all of it takes less time than even counting its brackets.
             orjson.dumps(wrapped)
         except TypeError:
             # Too deep, or an integer that has more than 64 bits.
             pass
         else:
             return False
+    if body.count(b"{") + body.count(b"[") <= allowed:
+        return False
     level: list[Any] = [document]
     for _ in range(allowed):
         level = [
@@ -202,10 +202,13 @@ def without_tokens(
 
 
 def _may_hold_secret(body: bytes, known: tuple[str, ...]) -> bool:
-    """Tell whether the parameter or a secret stands there, or an escape that may hide one."""
+    """Tell whether the parameter or a secret stands there, or an escape that may hide one.
+
+    A single byte is found in no time, two of them take a hundred times as long.
+    """
     return (
         (b"\\" in body and (b"\\u00" in body or b"\\/" in body))
-        or b"&#" in body
+        or (b"&" in body and b"&#" in body)
         or (b"%" in body and _hides_behind_percent_signs(body, known))
         or _UNDERSCORE_TOKEN.search(body) is not None
         or any(secret.encode() in body for secret in known)
