@@ -262,8 +262,8 @@ class Pages:
         self._upcoming = None
         self._stopped.set()
 
-    def listed(self, *, wanted: int | None = None) -> Generator[tuple[Any, Page], None, None]:
-        """Yield what the pages list, with its page, reading one page ahead.
+    def listed(self, *, wanted: int | None = None) -> Generator[tuple[Any, str], None, None]:
+        """Yield what the pages list, with the URL of its page to be shown, reading one page ahead.
 
         Reading ahead begins with the second thing asked for: who takes only one does not make the
         server put together a page for nothing. Who stops early calls off what is under way.
@@ -273,14 +273,19 @@ class Pages:
                 do not reach is not read ahead.
         """
         try:
-            for page in self:
-                ahead = wanted is None or self._count < wanted
-                for index, feature in enumerate(page.features(self._field_name)):
-                    if index == 1 and ahead:
-                        self.read_ahead()
-                    yield feature, page
+            while self._upcoming is not None:
+                yield from self._listed_next(wanted)
         finally:
             self.close()
+
+    def _listed_next(self, wanted: int | None) -> Iterator[tuple[Any, str]]:
+        """Yield what the next page lists. Nobody holds that page when the one after it is made."""
+        page = next(self)
+        ahead = wanted is None or self._count < wanted
+        for index, feature in enumerate(page.features(self._field_name)):
+            if index == 1 and ahead:
+                self.read_ahead()
+            yield feature, page.shown
 
     def read_ahead(self) -> None:
         """Begin to fetch the next page, if there is one, and the one before took its time."""

@@ -168,8 +168,8 @@ class ItemQuery:
     def _listed(self, endpoint: Endpoint) -> Features:
         pages = self._io.item_pages(self._url(endpoint))
         with contextlib.closing(pages.listed(wanted=self._max_items)) as listed:
-            for feature, page in listed:
-                if self._is_readable(feature, page.shown):
+            for feature, shown in listed:
+                if self._is_readable(feature, shown):
                     yield feature
 
     def _with_ids(self, endpoint: Endpoint, ids: tuple[str, ...]) -> Features:

@@ -327,8 +327,8 @@ class GitLabStacIO(pystac.StacIO):
             InvalidResponseError: If the server pages in circles.
         """
         with contextlib.closing(self.item_pages(items_url).listed()) as listed:
-            for feature, page in listed:
-                if self.is_readable(feature, url=page.shown):
+            for feature, shown in listed:
+                if self.is_readable(feature, url=shown):
                     yield feature
 
     def item_pages(self, items_url: str) -> Pages:
@@ -370,13 +370,12 @@ class GitLabStacIO(pystac.StacIO):
         limits = self.session.limits
         pages = Pages(self.read_page, first, field_name="collections", limits=limits)
         with contextlib.closing(pages.listed()) as listed:
-            for collection, page in listed:
+            for collection, shown in listed:
                 if not isinstance(collection, dict):
                     raise InvalidResponseError(
-                        f"{page.shown}: collections lists something that is no object.",
-                        url=page.shown,
+                        f"{shown}: collections lists something that is no object.", url=shown
                     )
-                check_stac({"stac_version": "1.0.0", **collection}, url=page.shown)
+                check_stac({"stac_version": "1.0.0", **collection}, url=shown)
                 yield collection
 
     def read_item_of(self, items_url: str, item_id: str) -> tuple[str, dict[str, Any]] | None:

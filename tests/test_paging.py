@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -522,6 +523,22 @@ def test_pages_after_a_redirect_are_relative_to_where_it_led(
     server.route("/api/items", page("a", href="items2"))
     server.route("/api/items2", page("b"))
     assert [each["id"] for each in stac_io.list_items(f"{server.url}/items")] == ["a", "b"]
+
+
+def test_a_page_is_let_go_before_the_next_one_comes(
+    stac_io: GitLabStacIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[weakref.ref[Page]] = []
+
+    def read_page(request: PageRequest) -> Page:
+        assert [each() for each in read] == [None] * len(read)
+        more = {"href": f"?p={len(read)}"} if len(read) < 2 else {}
+        answer = Page(request.href, page(f"{len(read)}a", f"{len(read)}b", **more))
+        read.append(weakref.ref(answer))
+        return answer
+
+    monkeypatch.setattr(stac_io, "read_page", read_page)
+    assert sum(1 for _ in stac_io.list_items(ITEMS)) == 6
 
 
 @pytest.mark.parametrize(
