@@ -219,13 +219,12 @@ def _move_to_server(item: dict[str, Any], base: str) -> None:
     """Let the links by which an item knows its relatives lead to the server that was asked."""
     links, right = item.get("links"), f"{base}/api/stac/"
     for link in links if isinstance(links, list) else ():
-        if isinstance(link, dict) and _has_rel(link, _LINKS_TO_THE_API):
-            href = str(link.get("href"))
-            if href.startswith(right):
-                continue
-            named = _base(href)
-            if named is not None and named != base:
-                link["href"] = f"{base}{href[len(named) :]}"
+        href = link.get("href") if isinstance(link, dict) else None
+        if not isinstance(href, str) or href.startswith(right):
+            continue
+        named = _base(href) if _has_rel(link, _LINKS_TO_THE_API) else None
+        if named is not None and named != base:
+            link["href"] = f"{base}{href[len(named) :]}"
 
 
 def _has_rel(link: Mapping[str, Any], rels: frozenset[str]) -> bool:
