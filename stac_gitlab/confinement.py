@@ -82,17 +82,18 @@ def check_is_followable(href: str) -> None:
         )
 
 
-def confine(document: dict[str, Any], *, url: str) -> None:
+def confine(document: dict[str, Any], *, url: str, listed: bool = True) -> None:
     """Let no link or extension of a remote document lead to this machine. Changes it in place.
 
     Args:
         document: A catalog, collection or item, or a page of them, of any shape.
         url: Where it came from.
+        listed: Whether to look into what a page lists, too.
     """
     _confine(document, url, listed=False)
-    for name in _LISTS:
-        listed = document.get(name)
-        for one in listed if isinstance(listed, list) else ():
+    for name in _LISTS if listed else ():
+        found = document.get(name)
+        for one in found if isinstance(found, list) else ():
             if isinstance(one, dict):
                 _confine(one, url, listed=True)
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from stac_gitlab.auth import masked, scrub
-from stac_gitlab.confinement import FOLLOWED
+from stac_gitlab.confinement import FOLLOWED, is_web
 from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.limits import Limits
 from stac_gitlab.sharinghub import strip_token
@@ -23,7 +23,13 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]  # optional: several times as fast
 
-__all__ = ["check_stac", "parse_json", "text_without_tokens", "without_tokens"]
+__all__ = [
+    "check_stac",
+    "lists_plain_items",
+    "parse_json",
+    "text_without_tokens",
+    "without_tokens",
+]
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -31,6 +37,8 @@ _BOM = b"\xef\xbb\xbf"
 _ORJSON_LEVELS = 254
 
 _HOLDERS = frozenset({dict, list})
+_OBJECT_OR_NULL = frozenset({dict, type(None)})
+_LIST_OR_NULL = frozenset({list, type(None)})
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -283,6 +291,40 @@ def check_stac(document: dict[str, Any], *, url: str) -> None:
         ) from None
 
 
+def lists_plain_items(page: dict[str, Any]) -> bool:
+    """Tell, quickly, whether a page lists items alone, and there is nothing to say about any.
+
+    That is so for nearly all pages. Such items pass :func:`check_stac`, and neither their links nor
+    their extensions have to be confined.
+    """
+    items = page.get("features")
+    return type(items) is list and "collections" not in page and all(map(_is_plain_item, items))
+
+
+def _is_plain_item(item: Any) -> bool:
+    if type(item) is not dict or item.get("type") != "Feature":
+        return False
+    name, properties = item.get("id"), item.get("properties")
+    links, assets = item.get("links"), item.get("assets")
+    extensions = item.get("stac_extensions", [])
+    return (
+        type(name) is str
+        and not _leads_out(name)
+        and type(item.get("stac_version")) is str
+        and type(properties) is dict
+        and type(properties.get("datetime")) is str
+        and type(item.get("geometry")) in _OBJECT_OR_NULL
+        and type(item.get("bbox")) in _LIST_OR_NULL
+        and type(item.get("collection", "")) is str
+        and type(extensions) is list
+        and all(map(is_web, extensions))
+        and type(links) is list
+        and all(map(_is_plain_link, links))
+        and type(assets) is dict
+        and all(map(_is_plain_asset, assets.values()))
+    )
+
+
 class _BrokenFieldError(Exception):
     """Says which field of a document is broken, and how."""
 
@@ -301,7 +343,9 @@ def _check(document: dict[str, Any]) -> None:
     _expect(document, "id", (str, int))
     if isinstance(document["id"], bool):
         raise _BrokenFieldError("id is a truth value")
-    _check_id(str(document["id"]))
+    name = str(document["id"])
+    if _leads_out(name):
+        raise _BrokenFieldError(f"id {name[:80]!r} is a path that leads out of any folder")
     _expect(document, "stac_extensions", list, optional=True)
     _check_links(document, optional=kind == "Feature")
     _check_assets(document)
@@ -314,13 +358,14 @@ def _check(document: dict[str, Any]) -> None:
             _check_extent(document)
 
 
-def _check_id(name: str) -> None:
-    # pystac makes folders and files of ids when a catalog is saved.
-    if not _UNUSUAL_ID.search(name):
-        return
-    leads_out = name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)
-    if leads_out or re.match(r"[A-Za-z]:[/\\]", name) or "\0" in name:
-        raise _BrokenFieldError(f"id {name[:80]!r} is a path that leads out of any folder")
+def _leads_out(name: str) -> bool:
+    """Tell whether an id is a path that leads out: pystac makes files of ids that it saves."""
+    return _UNUSUAL_ID.search(name) is not None and (
+        name.startswith(("/", "\\"))
+        or ".." in re.split(r"[/\\]", name)
+        or re.match(r"[A-Za-z]:[/\\]", name) is not None
+        or "\0" in name
+    )
 
 
 def _check_item(document: dict[str, Any]) -> None:
@@ -386,7 +431,7 @@ def _is_plain_link(link: Any) -> bool:
         type(href) is str
         and type(link.get("rel")) is str
         and type(link.get("type", "")) is str
-        and href.startswith("http")
+        and href.startswith(("http://", "https://"))
         and "[" not in href
         and "]" not in href
         and href.isascii()

@@ -150,11 +150,19 @@ def _sendable(headers: Mapping[str, Any], shown: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Page:
-    """One page: where it came from, what it says, and its entity tag, if it has one."""
+    """One page.
+
+    Attributes:
+        url: Where it came from.
+        document: What it says.
+        etag: Its entity tag, if it has one.
+        is_plain: Whether all that it lists is known to be items that can be read.
+    """
 
     url: str
     document: Mapping[str, Any]
     etag: str | None = None
+    is_plain: bool = False
 
     @cached_property
     def shown(self) -> str:
@@ -198,6 +206,10 @@ def number_matched(document: Mapping[str, Any]) -> int | None:
         if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
             return count
     return None
+
+
+IsReadable = Callable[[Any, str], bool]
+"""Tells whether a thing that is listed can be read, given the URL of its page, to be shown."""
 
 
 class Pages:
@@ -262,30 +274,34 @@ class Pages:
         self._upcoming = None
         self._stopped.set()
 
-    def listed(self, *, wanted: int | None = None) -> Generator[tuple[Any, str], None, None]:
-        """Yield what the pages list, with the URL of its page to be shown, reading one page ahead.
+    def listed(
+        self, is_readable: IsReadable, *, wanted: int | None = None
+    ) -> Generator[Any, None, None]:
+        """Yield what the pages list and can be read, reading one page ahead.
 
         Reading ahead begins with the second thing asked for: who takes only one does not make the
         server put together a page for nothing. Who stops early calls off what is under way.
 
         Args:
+            is_readable: Tells what can be read.
             wanted: How many things the caller is going to take, if that is known: a page that they
                 do not reach is not read ahead.
         """
         try:
             while self._upcoming is not None:
-                yield from self._listed_next(wanted)
+                yield from self._listed_next(is_readable, wanted)
         finally:
             self.close()
 
-    def _listed_next(self, wanted: int | None) -> Iterator[tuple[Any, str]]:
+    def _listed_next(self, is_readable: IsReadable, wanted: int | None) -> Iterator[Any]:
         """Yield what the next page lists. Nobody holds that page when the one after it is made."""
         page = next(self)
         ahead = wanted is None or self._count < wanted
         for index, feature in enumerate(page.features(self._field_name)):
             if index == 1 and ahead:
                 self.read_ahead()
-            yield feature, page.shown
+            if page.is_plain or is_readable(feature, page.shown):
+                yield feature
 
     def read_ahead(self) -> None:
         """Begin to fetch the next page, if there is one, and the one before took its time."""

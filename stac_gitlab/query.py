@@ -106,7 +106,11 @@ class ItemQuery:
         left = self._max_items
         with contextlib.closing(self._io.item_pages(self._url(endpoint))) as pages:
             for page in pages if left != 0 else ():
-                features = [f for f in page.features() if self._is_readable(f, page.shown)][:left]
+                features = [
+                    feature
+                    for feature in page.features()
+                    if page.is_plain or self._is_readable(feature, page.shown)
+                ][:left]
                 if left is not None:
                     left -= len(features)
                 if left != 0:
@@ -154,7 +158,7 @@ class ItemQuery:
 
     def _is_readable(self, feature: Any, url: str) -> bool:
         check = _check_stripped if self._stripped else None
-        return self._io.is_readable(feature, url=url, check=check)
+        return self._io.is_readable(feature, url, check=check)
 
     def _features(self, endpoint: Endpoint) -> Features:
         if self._max_items == 0:
@@ -167,10 +171,7 @@ class ItemQuery:
 
     def _listed(self, endpoint: Endpoint) -> Features:
         pages = self._io.item_pages(self._url(endpoint))
-        with contextlib.closing(pages.listed(wanted=self._max_items)) as listed:
-            for feature, shown in listed:
-                if self._is_readable(feature, shown):
-                    yield feature
+        yield from pages.listed(self._is_readable, wanted=self._max_items)
 
     def _with_ids(self, endpoint: Endpoint, ids: tuple[str, ...]) -> Features:
         if set(self.parameters) - {"limit"}:

@@ -31,6 +31,7 @@ from stac_gitlab.confinement import (
 )
 from stac_gitlab.documents import (
     check_stac,
+    lists_plain_items,
     parse_json,
     text_without_tokens,
     without_tokens,
@@ -269,9 +270,10 @@ class GitLabStacIO(pystac.StacIO):
             document = without_tokens(document, answer.body, secrets, url=shown)
             self.session.dialect_of(request.href).correct(document, request.href)
             there = _web_url(request.href, answer.url)
-            confine(document, url=there)
+            is_plain = lists_plain_items(document)
+            confine(document, url=there, listed=not is_plain)
             check_stac(document, url=shown)
-            return Page(there, document, etag_of(answer.headers, secrets))
+            return Page(there, document, etag_of(answer.headers, secrets), is_plain)
 
         return self._fetch(request, page, retry=retry)
 
@@ -326,21 +328,18 @@ class GitLabStacIO(pystac.StacIO):
             STACGitLabError: If a page cannot be read.
             InvalidResponseError: If the server pages in circles.
         """
-        with contextlib.closing(self.item_pages(items_url).listed()) as listed:
-            for feature, shown in listed:
-                if self.is_readable(feature, url=shown):
-                    yield feature
+        yield from self.item_pages(items_url).listed(self.is_readable)
 
     def item_pages(self, items_url: str) -> Pages:
         """Return the pages of an items endpoint, none of them read yet.
 
-        What they list has yet to pass :meth:`is_readable`.
+        What they list has yet to pass :meth:`is_readable`, unless they are plain.
         """
         first = PageRequest(with_limit(items_url, self.page_size))
         return Pages(self._read_items_page, first, limits=self.session.limits)
 
     def is_readable(
-        self, feature: Any, *, url: str, check: Callable[..., None] | None = None
+        self, feature: Any, url: str, *, check: Callable[..., None] | None = None
     ) -> bool:
         """Tell whether what a page lists can be read; if not, warn or raise as `on_bad_item` says.
 
@@ -369,14 +368,7 @@ class GitLabStacIO(pystac.StacIO):
         first = PageRequest(collections_url)
         limits = self.session.limits
         pages = Pages(self.read_page, first, field_name="collections", limits=limits)
-        with contextlib.closing(pages.listed()) as listed:
-            for collection, shown in listed:
-                if not isinstance(collection, dict):
-                    raise InvalidResponseError(
-                        f"{shown}: collections lists something that is no object.", url=shown
-                    )
-                check_stac({"stac_version": "1.0.0", **collection}, url=shown)
-                yield collection
+        yield from pages.listed(_is_collection)
 
     def read_item_of(self, items_url: str, item_id: str) -> tuple[str, dict[str, Any]] | None:
         """Return one item of an items endpoint with its URL, or None if it is not there.
@@ -580,6 +572,16 @@ def check_feature(feature: Any, *, url: str) -> None:
     check_stac(
         feature if "stac_version" in feature else {"stac_version": "1.0.0", **feature}, url=url
     )
+
+
+def _is_collection(collection: Any, url: str) -> bool:
+    """Check that what a page lists is a collection that pystac can read. None is left out."""
+    if not isinstance(collection, dict):
+        raise InvalidResponseError(
+            f"{url}: collections lists something that is no object.", url=url
+        )
+    check_stac({"stac_version": "1.0.0", **collection}, url=url)
+    return True
 
 
 def _id_of(feature: Any) -> Any:

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from stac_gitlab import InvalidResponseError, Limits, STACGitLabError, documents
-from stac_gitlab.documents import check_stac, parse_json, text_without_tokens, without_tokens
+from stac_gitlab.confinement import confine
+from stac_gitlab.documents import (
+    check_stac,
+    lists_plain_items,
+    parse_json,
+    text_without_tokens,
+    without_tokens,
+)
 
 URL = "https://hub.example.org/item"
 TOKEN = "glpat-Zx81-secret"
@@ -281,8 +288,10 @@ def broken(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 )
 def test_a_broken_item_is_an_error_that_names_the_field(path: str, value: Any, named: str) -> None:
     check_stac(ITEM, url=URL)
+    item = broken(ITEM, path, value)
+    assert not lists_plain_items({"features": [ITEM, item]})
     with pytest.raises(InvalidResponseError) as caught:
-        check_stac(broken(ITEM, path, value), url=URL)
+        check_stac(item, url=URL)
     assert named in str(caught.value)
     assert URL in str(caught.value)
 
@@ -308,6 +317,33 @@ def test_a_broken_collection_is_an_error_that_names_the_field(
     with pytest.raises(InvalidResponseError, match="id 'dataset'") as caught:
         check_stac(broken(COLLECTION, path, value), url=URL)
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("id", "../../etc"),
+        ("id", "/etc"),
+        ("links/0/href", "item.json"),
+        ("links/0/href", "/etc/passwd"),
+        ("links/0/href", "file:///etc/passwd"),
+        ("links/0/href", ""),
+        ("stac_extensions", ["https://h/eo.json", "file:///etc/eo.json"]),
+        ("stac_extensions", ["eo"]),
+        ("type", "Catalog"),
+    ],
+)
+def test_what_has_to_be_checked_or_confined_is_not_plain(path: str, value: Any) -> None:
+    assert lists_plain_items({"features": [ITEM]})
+    assert lists_plain_items({"features": []})
+    assert not lists_plain_items({"features": [ITEM, broken(ITEM, path, value)]})
+
+
+@pytest.mark.parametrize(
+    "page", [{}, {"features": None}, {"features": {}}, {"features": [ITEM], "collections": []}]
+)
+def test_what_does_not_list_items_alone_is_not_plain(page: dict[str, Any]) -> None:
+    assert not lists_plain_items(page)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +396,11 @@ def test_whatever_is_broken_nothing_but_our_error_is_raised(document: dict[str, 
     count = 0
     for each in every_break(document, ..., None, 5, True, "", "x", [], {}, [None], [5], {"a": 1}):
         count += 1
+        page = {"features": [copy.deepcopy(each)]}
+        if lists_plain_items(page):
+            check_stac(each, url=URL)
+            confine(page, url=URL)
+            assert page == {"features": [each]}
         with suppress(STACGitLabError):
             check_stac(each, url=URL)
     assert count > 100

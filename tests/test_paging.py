@@ -51,6 +51,10 @@ def page(*names: str, **following: Any) -> dict[str, Any]:
     }
 
 
+def everything(_listed: Any, _url: str) -> bool:
+    return True
+
+
 class Scripted:
     """Answers requests from a table of URLs, and notes what was asked."""
 
@@ -64,7 +68,7 @@ class Scripted:
 
 
 def ids(pages: Pages) -> list[str]:
-    return [listed["id"] for listed, _ in pages.listed()]
+    return [listed["id"] for listed in pages.listed(everything)]
 
 
 def followed(link: Mapping[str, Any], **asked: Any) -> PageRequest:
@@ -354,6 +358,22 @@ def test_a_count_that_says_nothing_is_no_warning(count: Any) -> None:
         assert ids(Pages(Scripted(pages), PageRequest(ITEMS))) == ["a", "b"]
 
 
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_what_is_known_to_be_readable_is_not_asked_about(is_plain: bool) -> None:
+    asked = []
+
+    def is_readable(listed: Any, url: str) -> bool:
+        asked.append((listed["id"], url))
+        return listed["id"] != "b"
+
+    def read(request: PageRequest) -> Page:
+        return Page(request.href, page("a", "b"), is_plain=is_plain)
+
+    found = [each["id"] for each in Pages(read, PageRequest(ITEMS)).listed(is_readable)]
+    assert found == (["a", "b"] if is_plain else ["a"])
+    assert asked == ([] if is_plain else [("a", ITEMS), ("b", ITEMS)])
+
+
 def test_who_stops_before_the_end_is_told_nothing_about_it() -> None:
     pages = {ITEMS: {**page("a", "b"), "numberMatched": 3}}
     listed = Pages(Scripted({ITEMS: {**pages[ITEMS]}}), PageRequest(ITEMS), field_name="features")
@@ -384,7 +404,7 @@ class Gated:
 @pytest.mark.usefixtures("always_ahead")
 def test_the_next_page_is_fetched_while_the_caller_works_on_this_one() -> None:
     read = Gated()
-    listed = Pages(read, PageRequest(ITEMS)).listed()
+    listed = Pages(read, PageRequest(ITEMS)).listed(everything)
     next(listed)
     assert read.count == 1, "the first item costs one page"
     next(listed)
@@ -411,7 +431,7 @@ def test_the_caller_goes_on_when_the_request_is_on_its_way() -> None:
         links = [{"rel": "next", "href": f"{ITEMS}?{len(asked)}"}] if len(asked) < 2 else []
         return Page(request.href, {"features": [{}, {}], "links": links})
 
-    listed = Pages(read, PageRequest(ITEMS)).listed()
+    listed = Pages(read, PageRequest(ITEMS)).listed(everything)
     next(listed)
     next(listed)
     assert len(asked) == 2
@@ -423,10 +443,10 @@ def test_the_caller_goes_on_when_the_request_is_on_its_way() -> None:
 def test_a_page_that_will_not_be_reached_is_not_read_ahead() -> None:
     read = Gated()
     read.gate.set()
-    listed = Pages(read, PageRequest(ITEMS)).listed(wanted=2)
-    assert [next(listed)[0]["id"] for _ in range(2)] == ["1a", "1b"]
+    listed = Pages(read, PageRequest(ITEMS)).listed(everything, wanted=2)
+    assert [next(listed)["id"] for _ in range(2)] == ["1a", "1b"]
     assert read.count == 1
-    assert next(listed)[0]["id"] == "2a", "it is read when it is asked for after all"
+    assert next(listed)["id"] == "2a", "it is read when it is asked for after all"
     listed.close()
 
 
@@ -445,12 +465,12 @@ def test_pages_that_come_at_once_are_not_read_ahead_and_those_that_are_waited_fo
         came.release()
         return Page(request.href, page(f"{asked}a", f"{asked}b", href=f"?p={asked + 1}"))
 
-    listed = Pages(read, PageRequest(ITEMS)).listed()
+    listed = Pages(read, PageRequest(ITEMS)).listed(everything)
     for count in (1, 1, 2, 2, 3):
         next(listed)
         assert asked == count
     takes = 0.02
-    assert [next(listed)[0]["id"] for _ in range(3)] == ["3b", "4a", "4b"]
+    assert [next(listed)["id"] for _ in range(3)] == ["3b", "4a", "4b"]
     for _ in range(5):
         assert came.acquire(timeout=10)
     assert asked == 5
@@ -468,8 +488,8 @@ def test_an_error_of_the_page_read_ahead_comes_when_it_is_its_turn() -> None:
             raise InvalidResponseError("the second page is broken")
         return Page(request.href, page("a", "b", "c", href="?p=2"))
 
-    listed = Pages(read, PageRequest(ITEMS)).listed()
-    assert [next(listed)[0]["id"] for _ in range(3)] == ["a", "b", "c"]
+    listed = Pages(read, PageRequest(ITEMS)).listed(everything)
+    assert [next(listed)["id"] for _ in range(3)] == ["a", "b", "c"]
     with pytest.raises(InvalidResponseError, match="second page"):
         next(listed)
 

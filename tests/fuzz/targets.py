@@ -21,7 +21,7 @@ import pystac
 
 from stac_gitlab.auth import Origin, scrub
 from stac_gitlab.confinement import REMOTE_FILE, confine, confined_schema, is_local_path
-from stac_gitlab.documents import check_stac, parse_json, without_tokens
+from stac_gitlab.documents import check_stac, lists_plain_items, parse_json, without_tokens
 from stac_gitlab.errors import InvalidResponseError, STACGitLabError, UnsafePathError
 from stac_gitlab.gitlab import GitLab
 from stac_gitlab.head import Head
@@ -159,8 +159,14 @@ def documents(data: bytes) -> None:
     with contextlib.suppress(InvalidResponseError):
         document = parse_json(data, url=URL)
         document = without_tokens(document, data, ["a-known-secret"], url=URL)
-        confine(document, url=URL)
-        check_stac(document, url=URL)
+        is_plain = lists_plain_items({"features": [document]})
+        before = json.dumps(document)
+        confine(document, url=URL, listed=not is_plain)
+        assert not is_plain or json.dumps(document) == before
+        try:
+            check_stac(document, url=URL)
+        except InvalidResponseError:
+            assert not is_plain
         assert "a-known-secret" not in json.dumps(document)
 
 
