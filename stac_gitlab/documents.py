@@ -212,13 +212,14 @@ def without_tokens(
 def _may_hold_secret(body: bytes, known: tuple[str, ...]) -> bool:
     """Tell whether the parameter or a secret stands there, or an escape that may hide one.
 
-    A single byte is found in no time, two of them take a hundred times as long.
+    A single byte is found in no time, two of them take a hundred times as long. Where servers write
+    tokens into their answers, the parameter stands near the beginning.
     """
     return (
-        (b"\\" in body and (b"\\u00" in body or b"\\/" in body))
+        _UNDERSCORE_TOKEN.search(body) is not None
+        or (b"\\" in body and (b"\\u00" in body or b"\\/" in body))
         or (b"&" in body and b"&#" in body)
         or (b"%" in body and _hides_behind_percent_signs(body, known))
-        or _UNDERSCORE_TOKEN.search(body) is not None
         or any(secret.encode() in body for secret in known)
     )
 
@@ -248,7 +249,7 @@ def _clean(holder: dict[str, Any] | list[Any], secrets: tuple[str, ...]) -> None
     """Clean all texts of an object or a list, in place; nearly all of them are clean."""
     pairs: Iterable[tuple[Any, Any]] = enumerate(holder)
     if type(holder) is dict:
-        if any(len(key) >= _SHORTEST_SECRET and _is_suspect(key, secrets) for key in holder):
+        if _is_suspect("\n".join(holder), secrets):
             renamed = {_cleaned_text(key, secrets): value for key, value in holder.items()}
             holder.clear()
             holder.update(renamed)
