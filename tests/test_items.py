@@ -94,6 +94,7 @@ def told(made: Callable[[], pystac.Item]) -> Any:
         assert part.owner is item
     return {
         **vars(item),
+        "time zone": repr(item.datetime),
         "links": [{**vars(link), "owner": None} for link in item.links],
         "assets": [(k, {**vars(asset), "owner": None}) for k, asset in item.assets.items()],
         "order": [*item.extra_fields, *item.properties],
@@ -168,6 +169,36 @@ def test_self_links_come_to_the_same(href: str) -> None:
 def test_any_self_link_comes_to_the_same(href: str) -> None:
     for begun in ("", "http://a"):
         assert_like_stock({**ITEM, "links": [{"rel": "self", "href": begun + href}]})
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2024-02-29T23:59:59Z",
+        "2024-02-29T23:59:59.1Z",
+        "2024-02-29T23:59:59.125Z",
+        "2024-02-29T23:59:59.000001Z",
+        "2024-02-29T23:59:59.0000019Z",
+        "2023-02-29T23:59:59Z",
+        "2024-02-29T24:00:00Z",
+        "2024-02-29T23:59:60Z",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00Z",
+        "2024-02-29t23:59:59z",
+        "2024-02-29 23:59:59Z",
+        "2024-02-29T23:59:59Z\n",
+        "2024-02-29T23:59:59",
+        "2024-02-29T23:59:59+00:00",
+        "2024-02-29T23:59:59-08:00",
+        "2024-02-29T23Z",
+        "2024-02-29",
+        "2024-W09-4T23:59:59Z",
+        "\u0662\u0660\u0662\u0664-02-29T23:59:59Z",
+        "",
+    ],
+)
+def test_times_come_to_the_same(time: str) -> None:
+    assert_like_stock({**ITEM, "properties": {"datetime": time}})
 
 
 def test_extensions_that_are_registered_later_are_heeded() -> None:
