@@ -138,6 +138,23 @@ def hrefs(data: bytes) -> None:
             absolute = pystac.utils.make_absolute_href(got, URL if rel == "child" else None)
             is_read_as_is = rel == "self" or pystac.utils.is_absolute_href(got)
             assert not is_local_path(got if is_read_as_is else absolute), (href, got)
+    for each in (href, f"https://{href}"):
+        item = {
+            "type": "Feature",
+            "stac_version": "1.1.0",
+            "id": "i",
+            "geometry": None,
+            "bbox": None,
+            "properties": {"datetime": "2024-01-01T00:00:00Z"},
+            "links": [{"rel": "self", "href": each}],
+            "assets": {"a": {"href": href}},
+        }
+        page = {"features": [item]}
+        if lists_plain_items(page):
+            before = json.dumps(page)
+            confine(page, url=URL)
+            assert json.dumps(page) == before
+            pystac.Item.from_dict(item, preserve_dict=True).to_dict()
     with contextlib.suppress(ValueError):
         SharingHub().asset_url(href, key="a", item_id="b", item_url=URL, properties={})
         GitLab().lfs_url(href)
