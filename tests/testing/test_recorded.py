@@ -123,13 +123,14 @@ def server() -> Iterator[SharingHubServer]:
 
 
 @pytest.fixture(scope="module")
-def replay(server: SharingHubServer) -> Iterator[Callable[[dict[str, Any]], requests.Response]]:
+def replay(server: SharingHubServer) -> Callable[[dict[str, Any]], requests.Response]:
     """Sends a recorded request to the stand-in, under the recorded server's name."""
-    with requests.Session() as session:
-        session.trust_env = False
 
-        def send(request: dict[str, Any]) -> requests.Response:
-            headers = {"Host": "sharinghub.example.org", "X-Forwarded-Proto": "https"}
+    def send(request: dict[str, Any]) -> requests.Response:
+        headers = {"Host": "sharinghub.example.org", "X-Forwarded-Proto": "https"}
+        # A connection for each: after some answers the server hangs up without a word.
+        with requests.Session() as session:
+            session.trust_env = False
             return session.request(
                 request["method"],
                 request["url"].replace(ORIGIN, server.url),
@@ -138,7 +139,7 @@ def replay(server: SharingHubServer) -> Iterator[Callable[[dict[str, Any]], requ
                 timeout=10,
             )
 
-        yield send
+    return send
 
 
 def recorded(name: str) -> dict[str, Any]:
