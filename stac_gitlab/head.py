@@ -21,10 +21,12 @@ MAX_HEAD = 256 * 1024
 _MAX_INTERIM = 100
 
 _STATUS_LINE = re.compile(r"HTTP/(\d\.\d)[ \t]+([1-9]\d\d)(?:[ \t](.*))?")
-_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*\r?\n", re.MULTILINE)
-_LENGTH = re.compile(r"[0-9]{1,18}")
+# Neither this nor the next may try to end the same white space at each of its characters: a server
+# can send as much of it as fits.
+_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)\r?\n", re.MULTILINE)
 # A header may go on in lines that begin with white space, which stands for a single space.
-_FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
+_FOLD = re.compile(r"(?<![ \t])[ \t]*(?:\r?\n[ \t]+)+")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -100,5 +102,5 @@ def _headers_in(lines: list[str]) -> HTTPMessage:
             raise HTTPException("a header that is garbled")
     headers = HTTPMessage()
     for name, value in found:
-        headers.set_raw(name, value)
+        headers.set_raw(name, value.strip(" \t"))
     return headers

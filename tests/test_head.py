@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
+import time
 
 import pytest
 
@@ -102,6 +104,24 @@ def test_a_head_that_breaks_off_is_no_head(cut: int) -> None:
 def test_a_head_is_bounded(line: bytes) -> None:
     with pytest.raises(http.client.HTTPException, match=f"more than {MAX_HEAD} bytes of head"):
         head_of(b"HTTP/1.1 200 OK", line)
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_garbled"),
+    [
+        ((b"A: 1" + b" " * (MAX_HEAD // 2) + b"2",), False),
+        ((b"A: 1" + b" " * (MAX_HEAD // 2) + b"2", b" 3"), False),
+        ((b"A:" + b"\t" * (MAX_HEAD // 2) + b"\r2",), True),
+        ((b"A" * (MAX_HEAD // 2),), True),
+        ((b"A: 1", *[b" "] * (MAX_HEAD // 4)), False),
+    ],
+)
+def test_no_head_takes_long(lines: tuple[bytes, ...], is_garbled: bool) -> None:
+    garbled = pytest.raises(http.client.HTTPException, match="garbled")
+    began = time.process_time()
+    with garbled if is_garbled else contextlib.nullcontext():
+        head_of(b"HTTP/1.1 200 OK", *lines)
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("status", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
