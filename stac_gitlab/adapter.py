@@ -223,7 +223,7 @@ class WatchedResponse(http.client.HTTPResponse):
         self.will_close = self._check_close()  # type: ignore[attr-defined]  # missing in the stubs
         if head.status in (204, 304):
             # If the body that must not be here comes all the same, it is not the next answer.
-            self.will_close |= head.is_chunked or bool(head.length)
+            self.will_close |= head.announces_body
             self.chunked, self.length = False, 0
         elif self._method == "HEAD":  # type: ignore[attr-defined]  # likewise
             self.length = 0

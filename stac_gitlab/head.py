@@ -56,6 +56,12 @@ class Head:
         length = self.headers.get("Content-Length", "")
         return int(length) if _LENGTH.fullmatch(length) else None
 
+    @property
+    def announces_body(self) -> bool:
+        """Whether there is word of a body, sensible or not."""
+        lengths = self.headers.get_all("Content-Length", ["0"])
+        return lengths != ["0"] or "Transfer-Encoding" in self.headers
+
     @classmethod
     def read_from(cls, stream: BinaryIO) -> Head:
         """Read the head of the next answer, and pass over interim ones (103, say) before it.

@@ -202,7 +202,13 @@ def test_nothing_but_interim_answers_is_no_answer(
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-@pytest.mark.parametrize("announced", [b"Content-Length: 4", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(
+    "announced",
+    [
+        *(b"Content-Length: 4", b"Content-Length: +4"),
+        *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked"),
+    ],
+)
 def test_a_body_that_must_not_be_there_is_not_the_next_answer(
     session: requests.Session, status: bytes, announced: bytes
 ) -> None:
