@@ -59,12 +59,13 @@ class Source:
 
     # -- before its bytes are taken -----------------------------------------------------------
 
-    def check_body(self, response: requests.Response) -> None:
+    def check_body(self, response: requests.Response, secrets: Iterable[str]) -> None:
         """Check that the body of an answer can be decoded, and that its end can be found."""
         if not is_decodable(response):
+            encoding = scrub(response.headers["Content-Encoding"], secrets)
             raise DownloadError(
                 f"{shown(self.key)}: the server sends it in an encoding that cannot be undone here "
-                f"({response.headers['Content-Encoding']!r}), although none was asked for."
+                f"({encoding[:80]!r}), although none was asked for."
             )
         if not is_well_framed(response):
             raise DownloadError(

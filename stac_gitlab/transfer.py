@@ -399,7 +399,7 @@ class _Reception:
 
     def _take(self, response: requests.Response) -> bool:
         """Write a body to the part; tell whether its end was marked by the server."""
-        self._source.check_body(response)
+        self._source.check_body(response, self._session.credentials.secrets())
         hashing = self._hashing
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")

@@ -10,7 +10,7 @@ import fault_server as faulty
 import pytest
 from fault_server import ServedFile
 from home import Home
-from sample_items import BODY, SHA256
+from sample_items import BODY, SHA256, TOKEN
 
 from stac_gitlab.auth import Credentials
 from stac_gitlab.errors import (
@@ -63,6 +63,18 @@ def test_a_body_that_nobody_can_decode_is_not_saved(
     ):
         receive(session, Source(f"{server.url}/x", "x"), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoding_that_repeats_the_token_is_not_shown(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    server.route("/x", b"coded", headers={"Content-Encoding": f"x-{TOKEN}"})
+    with (
+        GitLabSession(Credentials(TOKEN, base_url=server.url)) as session,
+        pytest.raises(DownloadError, match="in an encoding that cannot be undone here") as caught,
+    ):
+        receive(session, Source(f"{server.url}/x", "x"), tmp_path / "x")
+    assert TOKEN not in str(caught.value)
 
 
 # -- sizes and checksums ---------------------------------------------------------------------------
