@@ -21,6 +21,7 @@ object to pystac, whose own behaviour they extend and never replace:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -88,7 +89,9 @@ def add_hook(owner: type, name: str, hook: Any) -> None:
     """Put a function in the place of a method or class method, unless one of ours is there."""
     present = owner.__dict__.get(name)
     if not getattr(getattr(present, "__func__", present), _MARK, False):
-        hook.__doc__ = getattr(owner, name).__doc__
+        stock = getattr(owner, name)
+        # For help() and whoever looks at the signature.
+        functools.update_wrapper(hook, getattr(stock, "__func__", stock))
         setattr(hook, _MARK, True)
         setattr(owner, name, classmethod(hook) if isinstance(present, classmethod) else hook)
 

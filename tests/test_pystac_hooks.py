@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import inspect
 import json
 import os
 import threading
@@ -741,6 +743,26 @@ def test_installing_again_changes_nothing() -> None:
         pystac.Catalog.from_file.__func__,  # type: ignore[attr-defined]  # likewise
         ItemCollection.from_file.__func__,  # type: ignore[attr-defined]  # likewise
     )
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "parameter"),
+    [
+        (pystac.Catalog, "get_stac_objects", "modify_links"),
+        (pystac.STACObject, "from_file", "stac_io"),
+        (ItemCollection, "from_file", "stac_io"),
+        (pystac.Item, "from_dict", "preserve_dict"),
+        (ItemCollection, "from_dict", "preserve_dict"),
+    ],
+)
+def test_what_is_hooked_still_shows_its_name_and_its_signature(
+    owner: type, name: str, parameter: str
+) -> None:
+    pytest.importorskip("pystac_client")
+    importlib.import_module("stac_gitlab.search")
+    hooked = getattr(owner, name)
+    assert hooked.__name__ == name
+    assert parameter in inspect.signature(hooked).parameters
 
 
 # -- memory and threads ---------------------------------------------------------------------
