@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import math
 import threading
 import time
 import weakref
@@ -557,6 +558,8 @@ def test_a_page_is_let_go_before_the_next_one_comes(
         read.append(weakref.ref(answer))
         return answer
 
+    # A page that is read ahead comes while the one before is still at work.
+    monkeypatch.setattr(paging, "LONG_WAIT", math.inf)
     monkeypatch.setattr(stac_io, "read_page", read_page)
     assert sum(1 for _ in stac_io.list_items(ITEMS)) == 6
 
