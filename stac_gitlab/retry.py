@@ -218,16 +218,26 @@ class RateGate:
         while True:
             with self._changed:
                 open_at, now = self._open_at, self._policy.clock()
-                if open_at <= now or open_at <= waited_until:
-                    if self._limit is None or self._asking < self._limit:
-                        self._asking += 1
-                        return self._turn_after(now)
-                    with away():
-                        self._changed.wait(STOP_LATENCY)
-                    current_watch().time_left()
-                    continue
-            self._pause(open_at - now)
-            waited_until = open_at
+                is_open = open_at <= now or open_at <= waited_until
+                if is_open and self._has_place():
+                    self._asking += 1
+                    return self._turn_after(now)
+            if is_open:
+                self._wait_for_place()
+            else:
+                self._pause(open_at - now)
+                waited_until = open_at
+
+    def _has_place(self) -> bool:
+        return self._limit is None or self._asking < self._limit
+
+    def _wait_for_place(self) -> None:
+        # In this order: who stood in line for the interpreter and kept the lock meanwhile would
+        # hold up those in front, who need it to let others have their places.
+        with away(), self._changed:
+            if not self._has_place():
+                self._changed.wait(STOP_LATENCY)
+        current_watch().time_left()
 
     def _turn_after(self, now: float) -> float:
         if self._round_began is None:

@@ -12,6 +12,7 @@ from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab.adapter import Stopped, Watch, watching
 from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.line import Line, standing_in
 from stac_gitlab.retry import RateGate, RetryPolicy, wait_hint
 from tests.conftest import Clock
 
@@ -368,6 +369,37 @@ def test_threads_that_wait_for_a_place_get_it(policy: RetryPolicy, clock: Clock)
 
     run_all([ask] * 6)
     assert most == 1
+
+
+def test_who_gets_a_place_holds_up_nobody_while_they_stand_in_line(policy: RetryPolicy) -> None:
+    gate = RateGate(policy.replace(clock=lambda: 0.0))
+    gate.refused(None)
+    asks, is_in_line, may_go_on = threading.Event(), threading.Event(), threading.Event()
+
+    class SlowLine(Line):
+        def enter(self) -> bool:
+            if asks.is_set():
+                is_in_line.set()
+                may_go_on.wait(5)
+            return super().enter()
+
+    def ask() -> None:
+        with standing_in(SlowLine()):
+            asks.set()
+            with gate.asking(waited_until=1e9):
+                pass
+
+    asker, server = threading.Thread(target=ask), threading.Thread(target=gate.served)
+    with gate.asking(waited_until=1e9):
+        asker.start()
+        assert is_in_line.wait(5), "it gives up waiting now and then"
+        server.start()
+        server.join(2)
+        was_held_up = server.is_alive()
+        may_go_on.set()
+    asker.join(5)
+    server.join(5)
+    assert not was_held_up
 
 
 def run_all(works: list[Callable[[], None]]) -> None:
