@@ -250,6 +250,8 @@ def _run_once(
     contender: Contender, folder: Path, environment: Mapping[str, str], served: Served
 ) -> tuple[Measure, int | None]:
     command = [part.replace(FOLDER, str(folder)) for part in contender.command]
+    # Nobody waits for a disk that is still busy with what the one before wrote.
+    os.sync()
     requests_before, bytes_before = served()
     started = time.perf_counter()
     with subprocess.Popen(
