@@ -8,6 +8,7 @@ raised, whose messages hold URLs and whose frames hold the headers that were sen
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import re
 import ssl
@@ -174,7 +175,7 @@ def error_for_failure(
             "authority of your organisation, name its file in REQUESTS_CA_BUNDLE.",
             url=shown,
         )
-    if isinstance(failure, _BROKEN_BODIES):
+    if isinstance(failure, _BROKEN_BODIES) or _is_garbled(failure):
         return InvalidResponseError(
             f"{line}: the answer was cut short or garbled ({reason}). Try again.",
             url=shown,
@@ -259,6 +260,12 @@ def without_frames(error: STACGitLabError) -> STACGitLabError:
     """Forget where one of our errors comes from: the frames there hold a body as it came."""
     error.__context__ = None
     return error.with_traceback(None)
+
+
+def _is_garbled(failure: Exception) -> bool:
+    """Tell whether something came that is no answer, rather than nothing."""
+    root = _root(failure)
+    return isinstance(root, http.client.HTTPException) and not isinstance(root, ConnectionError)
 
 
 def _kind(failure: Exception) -> type[requests.exceptions.RequestException]:

@@ -48,15 +48,18 @@ class Body:
                 with watching(Watch(pace.limit(), clock=policy.clock, stop=current_watch().stop)):
                     count = self._read_into(buffer())
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
-                broken = pace.stall() if isinstance(failure, TimeoutError) else ""
-                raise self._broken(failure, broken) from detached(failure, self._secrets)
+                stall = pace.stall() if isinstance(failure, TimeoutError) else ""
+                error, cause = self._explained(failure, stall)
             except http.client.HTTPException as failure:
-                garbled = urllib3.exceptions.ProtocolError(str(failure))
-                raise self._broken(garbled) from detached(garbled, self._secrets)
-            if not count:
-                return
-            pace.note(count)
-            yield count
+                error, cause = self._explained(urllib3.exceptions.ProtocolError(str(failure)))
+            else:
+                if not count:
+                    return
+                pace.note(count)
+                yield count
+                continue
+            # Not above: what was caught there may repeat the token, and would be kept as context.
+            raise error from cause
 
     def _read_into(self, buffer: memoryview) -> int:
         # Below urllib3's stream stands the response of our own adapter, which reads straight into
@@ -74,11 +77,13 @@ class Body:
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
-    def _broken(self, failure: Exception, stall: str = "") -> BrokenBodyError:
+    def _explained(self, failure: Exception, stall: str = "") -> tuple[BrokenBodyError, Exception]:
+        """Return what to raise of a failure, and a cause of it that can be shown."""
+        cause = detached(failure, self._secrets)
         if stall:
-            return BrokenBodyError(f"GET {scrub(self._url, self._secrets)}: {stall}")
+            return BrokenBodyError(f"GET {scrub(self._url, self._secrets)}: {stall}"), cause
         error = error_for_failure(failure, method="GET", url=self._url, secrets=self._secrets)
-        return BrokenBodyError(str(error))
+        return BrokenBodyError(str(error)), cause
 
 
 class _Pace:

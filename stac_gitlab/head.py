@@ -53,8 +53,11 @@ class Head:
     @property
     def length(self) -> int | None:
         """How many bytes the body is said to have, or None where nothing sensible is said."""
-        length = self.headers.get("Content-Length", "")
-        return int(length) if _LENGTH.fullmatch(length) else None
+        # Said twice, and twice the same, it counts: proxies join headers that are repeated.
+        length, *others = {
+            part.strip() for part in self.headers.get("Content-Length", "").split(",")
+        }
+        return int(length) if not others and _LENGTH.fullmatch(length) else None
 
     @property
     def announces_body(self) -> bool:

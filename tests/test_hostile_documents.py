@@ -243,6 +243,7 @@ HEADS = {
     "countless headers": [b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 50_000, b"\r\n{}"],
     "a status line without end": [b"HTTP/1.1 200 " + b"O" * 300_000],
     "no HTTP at all": [b"\x16\x03\x01 hello\r\n\r\n"],
+    "a garbled header": [b"HTTP/1.1 200 OK\r\nno header\r\n\r\n{}"],
     "a status that is none": [b"HTTP/1.1 2e3 OK\r\n\r\n"],
     "a status of 0": [b"HTTP/1.1 000 Nothing\r\n\r\n"],
     "a status of 999": [b"HTTP/1.1 999 Everything\r\nContent-Length: 2\r\n\r\n{}"],
@@ -270,6 +271,17 @@ def test_an_answer_that_is_no_proper_one_is_an_error_of_ours(wire: list[bytes]) 
         pytest.raises(STACGitLabError),
     ):
         stac_io.read_json(f"{server.url}/doc")
+
+
+@pytest.mark.parametrize("name", ["no HTTP at all", "a status that is none", "a garbled header"])
+def test_an_answer_that_is_no_http_is_not_taken_for_no_connection(name: str) -> None:
+    with (
+        RawServer(lambda server, connection: server.send(connection, HEADS[name])) as server,
+        GitLabStacIO("glpat-hostile-doc", retry=HURRY) as stac_io,
+        pytest.raises(InvalidResponseError, match=r"cut short or garbled \(.+\)\. Try again"),
+    ):
+        stac_io.read_json(f"{server.url}/doc")
+    assert len(server.requests) == HURRY.max_attempts
 
 
 ENDLESS = {

@@ -728,6 +728,16 @@ def test_an_interrupt_leaves_the_old_file(home: Home) -> None:
     home.assert_there(b"good and old")
 
 
+def test_nothing_that_was_garbled_is_in_what_led_to_the_error(home: Home) -> None:
+    chunks = faulty.in_raw_chunks(f"5\r\nlakes\r\n{TOKEN}\r\n".encode())
+    home.server.inject(replace(chunks, times=None))
+    errors: list[BaseException | None] = [home.fails(IncompleteDownloadError, "garbled")]
+    for error in errors:
+        if error is not None:
+            assert TOKEN not in str(error)
+            errors += [error.__cause__, error.__context__]
+
+
 def test_the_target_is_never_there_with_less_than_all(home: Home) -> None:
     def look(_received: int, _total: int | None) -> None:
         assert not home.target.exists()
