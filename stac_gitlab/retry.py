@@ -178,7 +178,9 @@ class RateGate:
     # Seconds between two requests: never more than the one, not worth a wait below the other.
     _SLOWEST, _FASTEST = 1.0, 0.001
     # How much shorter the distance gets with every answer.
-    _CLOSING_UP = 0.98
+    _CLOSING_UP = 0.99
+    # Fewer answers than this, between two storms, do not tell how many the server bears.
+    _TELLING = 4
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -277,10 +279,12 @@ class RateGate:
 
     def _keep_distance(self) -> None:
         """Spread over the whole round, its pause included, what the server served in it."""
-        if self._round_began is not None and self._round_served:
-            round_took = self._open_at - self._round_began
-            self._distance = min(self._SLOWEST, round_took / self._round_served)
         self._next_turn = self._open_at
+        if self._round_began is None or self._round_served < self._TELLING:
+            # After a pause that was too short, say: the round goes on.
+            return
+        round_took = self._open_at - self._round_began
+        self._distance = min(self._SLOWEST, round_took / self._round_served)
         self._round_began, self._round_served = None, 0
 
     def _backoff(self) -> float:

@@ -427,14 +427,31 @@ def test_after_a_storm_requests_keep_the_distance_that_the_server_bears(clock: C
     assert clock.slept == [pytest.approx(1.0), pytest.approx(0.25)]
 
 
+def test_a_round_in_which_little_was_served_goes_on_after_the_storm(clock: Clock) -> None:
+    gate = RateGate(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    gate.refused(1.0)
+    # Eight in two rounds of a second, then: the rest of the pause, and a quarter of a second.
+    for served, slept in ((2, 0.0), (6, 1.25)):
+        for _ in range(served):
+            with gate.asking():
+                gate.served()
+        paused_until = gate.refused(1.0)
+        clock.slept.clear()
+        for _ in range(2):
+            with gate.asking(paused_until):
+                pass
+        assert sum(clock.slept) == pytest.approx(slept)
+
+
 def test_the_distance_shrinks_with_every_answer_until_there_is_none(clock: Clock) -> None:
     gate = RateGate(RetryPolicy(clock=clock.time, sleep=clock.sleep))
     for _ in range(2):
         gate.refused(1.0)
-        with gate.asking():
-            gate.served()
+        for _ in range(4):
+            with gate.asking():
+                gate.served()
     waits = []
-    for _ in range(400):
+    for _ in range(800):
         clock.slept.clear()
         with gate.asking():
             gate.served()
