@@ -219,7 +219,7 @@ class WatchedResponse(http.client.HTTPResponse):
         self.version, self.status, self.reason = head.version, head.status, head.reason
         self.code = head.status
         self.chunked, self.chunk_left = head.is_chunked, None
-        self.length = None if head.is_chunked else head.length
+        self.length = None if self.chunked else head.length
         self.will_close = self._check_close()  # type: ignore[attr-defined]  # missing in the stubs
         if head.status in (204, 304):
             # If the body that must not be here comes all the same, it is not the next answer.
