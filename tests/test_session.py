@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import logging
+import os
 import pickle
 import socket
 import threading
@@ -21,6 +22,7 @@ import pytest
 import requests
 from requests_mock import ANY, Adapter, Mocker
 
+import stac_gitlab
 from stac_gitlab import GitLabStacIO
 from stac_gitlab.answers import error_for_status
 from stac_gitlab.auth import Credentials
@@ -1302,6 +1304,9 @@ def test_the_session_is_a_requests_session_that_authorizes_every_request(
 # -- the canary ---------------------------------------------------------------------------------
 
 
+PACKAGE = os.path.join(os.path.dirname(stac_gitlab.__file__), "")
+
+
 def everything_said(error: BaseException) -> str:
     """Everything that an error shows to whoever prints, logs, pickles or debugs it."""
     said: list[str] = []
@@ -1316,7 +1321,8 @@ def everything_said(error: BaseException) -> str:
         said += [str(link), repr(link), repr(link.args), repr(getattr(link, "__notes__", ""))]
         said += [repr(value) for value in vars(link).values()]
         for frame, _ in traceback.walk_tb(link.__traceback__):
-            if "stac_gitlab" in frame.f_code.co_filename:
+            # A checkout may be called as the package is: the frames of a test are not ours.
+            if frame.f_code.co_filename.startswith(PACKAGE):
                 said.append(f"{frame.f_code.co_name}: {frame.f_locals!r}")
         for name in ("response", "request"):
             said += _said_by(getattr(link, name, None))
