@@ -12,11 +12,12 @@ from stac_gitlab.adapter import READ_AHEAD, Watch, WatchedResponse, current_watc
 from stac_gitlab.answers import detached, error_for_failure
 from stac_gitlab.auth import scrub
 from stac_gitlab.errors import IncompleteDownloadError
+from stac_gitlab.head import is_chunked, length_in
 from stac_gitlab.ranges import is_encoded
 from stac_gitlab.retry import RetryPolicy
 from stac_gitlab.session import GitLabSession
 
-__all__ = ["Body", "BrokenBodyError", "content_length", "is_decodable"]
+__all__ = ["Body", "BrokenBodyError", "is_decodable"]
 
 
 class BrokenBodyError(IncompleteDownloadError):
@@ -33,7 +34,7 @@ class Body:
         self._session = session
         self._secrets = session.credentials.secrets()
         self._room = READ_AHEAD
-        self.is_framed = _is_chunked(response) or content_length(response) is not None
+        self.is_framed = is_chunked(response.headers) or length_in(response.headers) is not None
 
     def into(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
         """Fill one buffer after the other; yield how many bytes each holds.
@@ -115,18 +116,6 @@ class _Pace:
         if self._bytes >= self._policy.min_rate * self._policy.stall_window:
             self._since = self._policy.clock()
             self._bytes = 0
-
-
-def content_length(response: requests.Response) -> int | None:
-    """Return how many bytes the server announces, or None where it does not say."""
-    length = response.headers.get("Content-Length", "").strip()
-    if _is_chunked(response):
-        return None
-    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
-
-
-def _is_chunked(response: requests.Response) -> bool:
-    return "chunked" in response.headers.get("Transfer-Encoding", "").lower()
 
 
 def is_decodable(response: requests.Response) -> bool:

@@ -9,11 +9,13 @@ Source: RFC 9112, "Message Format".
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.policy import Compat32
 from http.client import BadStatusLine, HTTPException, HTTPMessage, RemoteDisconnected
 from typing import BinaryIO
 
-__all__ = ["MAX_HEAD", "Head"]
+__all__ = ["MAX_HEAD", "Head", "is_chunked", "length_in"]
 
 MAX_HEAD = 256 * 1024
 """Bytes that a head may have."""
@@ -26,7 +28,7 @@ _STATUS_LINE = re.compile(r"HTTP/(\d\.\d)[ \t]+([1-9]\d\d)(?:[ \t](.*))?")
 _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)\r?\n", re.MULTILINE)
 # A header may go on in lines that begin with white space, which stands for a single space.
 _FOLD = re.compile(r"(?<![ \t])[ \t]*(?:\r?\n[ \t]+)+")
-_LENGTH = re.compile(r"[0-9]{1,18}")
+_LENGTH = re.compile(r"[ \t]*([0-9]{1,18})[ \t]*")
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,6 @@ class Head:
     status: int
     reason: str
     headers: HTTPMessage
-
-    @property
-    def is_chunked(self) -> bool:
-        """Whether the body comes in chunks, each with its length."""
-        return self.headers.get("Transfer-Encoding", "").lower() == "chunked"
-
-    @property
-    def length(self) -> int | None:
-        """How many bytes the body is said to have, or None where nothing sensible is said."""
-        # Said twice, and twice the same, it counts: proxies join headers that are repeated.
-        length, *others = {
-            part.strip() for part in self.headers.get("Content-Length", "").split(",")
-        }
-        return int(length) if not others and _LENGTH.fullmatch(length) else None
 
     @property
     def announces_body(self) -> bool:
@@ -87,6 +75,33 @@ class Head:
         raise HTTPException(f"{status} in place of an answer")
 
 
+def is_chunked(headers: Mapping[str, str] | HTTPMessage) -> bool:
+    """Tell whether a body comes in chunks, each with its length."""
+    return headers.get("Transfer-Encoding", "").strip().lower() == "chunked"
+
+
+def length_in(headers: Mapping[str, str] | HTTPMessage) -> int | None:
+    """Return how many bytes a body is said to have, or None where nothing sensible is said."""
+    said = headers.get("Content-Length", "")
+    if "," in said:
+        # Said twice, and twice the same, it counts: proxies join headers that are repeated.
+        said, *others = {part.strip() for part in said.split(",")}
+        if others:
+            return None
+    match = _LENGTH.fullmatch(said)
+    return int(match[1]) if match else None
+
+
+class _AsTheyCame(Compat32):
+    """What is looked up in headers, without the search for bytes that no mail may hold."""
+
+    def header_fetch_parse(self, _name: str, value: str) -> str:
+        return value
+
+
+_AS_THEY_CAME = _AsTheyCame()
+
+
 def _lines_from(stream: BinaryIO) -> list[str]:
     """Return the lines of a head, with the breaks at their ends, without the empty one."""
     lines: list[str] = []
@@ -109,7 +124,7 @@ def _headers_in(lines: list[str]) -> HTTPMessage:
         found = _HEADER.findall(unfolded)
         if len(found) != unfolded.count("\n"):
             raise HTTPException("a header that is garbled")
-    headers = HTTPMessage()
+    headers = HTTPMessage(_AS_THEY_CAME)
     for name, value in found:
         headers.set_raw(name, value.strip(" \t"))
     return headers

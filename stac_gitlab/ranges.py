@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import requests
 
+from stac_gitlab.head import length_in
+
 __all__ = ["Version", "is_encoded", "is_well_framed", "span_of", "total_of"]
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)", re.IGNORECASE)
@@ -54,8 +56,7 @@ def span_of(response: requests.Response) -> range | None:
     if match is None:
         return None
     span = range(int(match[1]), int(match[2]) + 1)
-    is_sound = span and response.headers.get("Content-Length", str(len(span))) == str(len(span))
-    return span if is_sound else None
+    return span if span and length_in(response.headers) in (None, len(span)) else None
 
 
 def total_of(response: requests.Response) -> int | None:
@@ -75,11 +76,7 @@ def is_well_framed(response: requests.Response) -> bool:
     The standard library reads ``+5`` and ``5_0`` as lengths, and takes what is ``gzip, chunked``,
     chunk sizes included, for the body.
     """
-    coding = response.headers.get("Transfer-Encoding", "").strip().lower()
-    lengths = {part.strip() for part in response.headers.get("Content-Length", "").split(",")}
-    length = lengths.pop()
-    return (
-        coding in ("", "identity", "chunked")
-        and not lengths
-        and (not length or (length.isascii() and length.isdigit()))
-    )
+    headers = response.headers
+    coding = headers.get("Transfer-Encoding", "").strip().lower()
+    is_clear = length_in(headers) is not None or not headers.get("Content-Length", "").strip()
+    return coding in ("", "identity", "chunked") and is_clear

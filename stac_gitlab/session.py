@@ -51,6 +51,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
 )
 from stac_gitlab.gitlab import GitLab
+from stac_gitlab.head import length_in
 from stac_gitlab.limits import Limits
 from stac_gitlab.retry import RateGate, RetryPolicy, wait_hint
 from stac_gitlab.sharinghub import SharingHub, strip_token
@@ -452,8 +453,7 @@ class GitLabSession(requests.Session):
         error.args = (f"{error.args[0]} {note}",)
 
     def _whole_body(self, response: requests.Response, max_bytes: int) -> bytes:
-        announced = response.headers.get("Content-Length", "")
-        if announced.isdecimal() and len(announced) < 20 and int(announced) > max_bytes:
+        if (length_in(response.headers) or 0) > max_bytes:
             raise self._too_large(response, max_bytes)
         chunks: list[bytes] = []
         size = 0
@@ -569,8 +569,8 @@ def _beginning_of_body(response: requests.Response) -> bytes:
 
 def _drop_body(response: requests.Response) -> None:
     """Get rid of the body of a redirect without reading a long one."""
-    length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and len(length) < 6 and int(length) <= _SMALL_BODY:
+    length = length_in(response.headers)
+    if length is not None and length <= _SMALL_BODY:
         _beginning_of_body(response)
     else:
         response.raw.close()

@@ -19,7 +19,7 @@ import requests
 
 from stac_gitlab.adapter import current_watch
 from stac_gitlab.attempts import error_of, tried
-from stac_gitlab.body import Body, BrokenBodyError, content_length
+from stac_gitlab.body import Body, BrokenBodyError
 from stac_gitlab.content import Content
 from stac_gitlab.errors import (
     ChecksumMismatchError,
@@ -29,6 +29,7 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.hashing import Hashing
+from stac_gitlab.head import is_chunked, length_in
 from stac_gitlab.line import away
 from stac_gitlab.names import shown
 from stac_gitlab.part import Leftover, Part, part_beside
@@ -367,7 +368,8 @@ class _Reception:
                 f"{shown(self._source.key)}: the server answers {response.status_code}, which is "
                 "not the whole file. It may be in the making; try again later."
             )
-        self._set_up(response, None if is_encoded(response) else content_length(response))
+        has_no_total = is_encoded(response) or is_chunked(response.headers)
+        self._set_up(response, None if has_no_total else length_in(response.headers))
 
     def _set_up(self, response: requests.Response, total: int | None) -> None:
         self._part.restart()

@@ -469,6 +469,13 @@ def test_a_length_that_is_no_number_neither_crashes_nor_harms(home: Home, length
         home.assert_there()
 
 
+def test_a_length_that_is_said_twice_is_one_length(home: Home) -> None:
+    home.server.inject(Fault(headers={"content-length": "40000, 40000"}, hang_up=True))
+    assert home.bring().verified
+    home.server.inject(Fault(headers={"content-length": "40001, 40001"}, hang_up=True, times=None))
+    home.fails(IncompleteDownloadError, "40000 of 40001 bytes")
+
+
 def test_no_more_is_taken_than_the_metadata_promise(home: Home) -> None:
     endless = itertools.repeat(b"4000\r\n" + bytes(0x4000) + b"\r\n")
     head = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
