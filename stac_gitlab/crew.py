@@ -241,15 +241,22 @@ class _Threads:
 
     def _work(self) -> None:
         outcome: AssetResult | BaseException
-        while self.takes_more and (job := self._jobs.get()) is not None:
-            began = time.thread_time()
-            try:
-                with standing_in(self._line):
+        with standing_in(self._line):
+            while self.takes_more and (job := self._next()) is not None:
+                began = time.thread_time()
+                try:
                     outcome = self._do(job)
-            except BaseException as error:  # noqa: BLE001  # of who is told, whatever it is
-                outcome = error
-            ended = _Ended(job, outcome, time.thread_time() - began, time.monotonic())
-            self._note_end(ended, is_idle=self._jobs.empty())
+                except BaseException as error:  # noqa: BLE001  # of who is told, whatever it is
+                    outcome = error
+                ended = _Ended(job, outcome, time.thread_time() - began, time.monotonic())
+                self._note_end(ended, is_idle=self._jobs.empty())
+
+    def _next(self) -> Job | None:
+        try:
+            return self._jobs.get_nowait()
+        except queue.Empty:
+            with away():
+                return self._jobs.get()
 
 
 class _Borrowed:
