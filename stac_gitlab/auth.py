@@ -421,7 +421,7 @@ class Credentials:
     def token(self) -> Token | None:
         """Return the token to use now, or None to stay anonymous."""
         token = self._token()
-        if token is not None:
+        if token is not None and token.value not in self._seen.values:
             self._note([token.value])
         return token
 
@@ -439,9 +439,11 @@ class Credentials:
         if not self.allows(url):
             return {}
         headers = self._scoped_headers()
+        if headers:
+            self._note(value for name, value in headers.items() if _is_credential(name, value))
         token = self.token()
         if token is not None:
-            if token == self._guide_token():
+            if headers and token == self._guide_token():
                 headers = {n: v for n, v in headers.items() if n.lower() != "x-gitlab-token"}
             if self._header_name is None:
                 name, value = token_header(token)
@@ -451,7 +453,6 @@ class Credentials:
             if name.lower() not in {n.lower() for n in headers}:
                 headers[name] = value
         if headers:
-            self._note(value for name, value in headers.items() if _is_credential(name, value))
             self._warn_if_exposed(url)
         return headers
 
@@ -466,7 +467,8 @@ class Credentials:
 
     def secrets(self) -> frozenset[str]:
         """Return every secret value that was in use so far, to be masked in texts."""
-        self._note(self._own_credentials().values())
+        if self.headers:
+            self._note(self._own_credentials().values())
         return self._seen.values
 
     def _note(self, values: Iterable[str]) -> None:
