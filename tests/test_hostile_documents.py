@@ -178,6 +178,35 @@ def test_brackets_in_texts_are_not_nesting(server: LoopbackServer, stac_io: GitL
     assert pystac.Item.from_file(answering(server, body)).id == "lakes"
 
 
+TEXTS = st.text(alphabet='[]{}"\\/u0a\u00e9', max_size=6)
+NESTED = st.recursive(
+    TEXTS | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, min_size=1, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def depth_of(value: object) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(depth_of, value), default=0) if isinstance(value, list) else 0
+
+
+@given(document=st.dictionaries(TEXTS, NESTED, max_size=4), ascii_only=st.booleans())
+def test_nesting_is_counted_whatever_stands_in_the_texts(
+    document: dict[str, Any], ascii_only: bool
+) -> None:
+    body = json.dumps(document, ensure_ascii=ascii_only).encode()
+    depth = depth_of(document)
+    limits = Limits(nesting=depth)
+    assert documents.parse_json(body, url="https://h/x", limits=limits) == document
+    if depth > 1:
+        with pytest.raises(InvalidResponseError, match="nested too deeply"):
+            documents.parse_json(body, url="https://h/x", limits=Limits(nesting=depth - 1))
+
+
 def test_an_error_body_that_is_nested_deeply_does_no_harm(
     server: LoopbackServer, stac_io: GitLabStacIO
 ) -> None:
