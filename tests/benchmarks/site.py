@@ -165,10 +165,9 @@ class Site:
 
     def file_item(self, name: str, size: int, listener: str, *, hashed: bool = False) -> str:
         """Return the URL of an item with one file; `hashed` if it is to name the checksum."""
-        path = self.file(name, size)
-        asset: dict[str, Any] = {"href": f"{self.origin(listener)}/{name}", "file:size": size}
-        if hashed:
-            asset["file:checksum"] = f"1220{_sha256(path)}"
+        self.file(name, size)
+        asset = self._asset(f"{self.origin(listener)}/{name}", hashed=hashed)
+        asset["file:size"] = size
         return self._item(f"{name}-{listener}-{hashed}", {name: asset}, listener)
 
     def small_files(self, listener: str) -> list[str]:
@@ -179,10 +178,20 @@ class Site:
             self.file(name, self.sizes.small_file)
         return [f"{self.origin(listener)}/{name}" for name in names]
 
-    def small_files_item(self, listener: str) -> str:
-        """Return the URL of an item with all small files."""
-        assets = {url.rpartition("/")[2]: {"href": url} for url in self.small_files(listener)}
-        return self._item(f"small-{listener}", assets, listener)
+    def small_files_item(self, listener: str, *, hashed: bool = False) -> str:
+        """Return the URL of an item with all small files; `hashed` if it is to name checksums."""
+        assets = {
+            url.rpartition("/")[2]: self._asset(url, hashed=hashed)
+            for url in self.small_files(listener)
+        }
+        return self._item(f"small-{listener}-{hashed}", assets, listener)
+
+    def _asset(self, url: str, *, hashed: bool) -> dict[str, Any]:
+        asset: dict[str, Any] = {"href": url}
+        if hashed:
+            path = self._root / url.split("/", 3)[3]
+            asset["file:checksum"] = f"1220{_sha256(path)}"
+        return asset
 
     def url_list(self, listener: str) -> Path:
         """Return a file with the URLs of the small files, one a line."""
