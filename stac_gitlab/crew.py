@@ -40,8 +40,10 @@ MAX_WORKERS = 64
 _LOOK_EVERY = 0.01
 # So many jobs show whether a single thread is busy.
 _ALONE_FOR = 4
-# A round has to be this much faster than the one before, and the next have as many more.
+# A round has to be this much faster than with fewer, and the next have as many more.
 _WORTH_IT = 1.15
+# If it is not, that may be the doing of others: rounds up to so many times as long are to tell.
+_LONGEST = 4
 # In an executor of the caller's, where the number of workers is not ours to know.
 _SUBMITTED_AT_ONCE = 256
 
@@ -349,7 +351,7 @@ class _Width:
 
     def __init__(self, start: int, ceiling: int) -> None:
         self._ceiling = ceiling
-        self._best = 0.0
+        self._with_fewer = 0.0
         self._next_round(start, time.monotonic())
 
     def note_silence(self) -> None:
@@ -381,7 +383,7 @@ class _Width:
             if self._jobs >= _ALONE_FOR:
                 waits = self._busy < self._seconds / 2
                 self._next_round(START_WORKERS if waits else self.now, at)
-        elif self._jobs >= self.now:
+        elif self._jobs >= self._length * self.now:
             self._compare(max(at - self._began, 1e-6), at)
 
     def _compare(self, elapsed: float, at: float) -> None:
@@ -391,14 +393,16 @@ class _Width:
         # With so many, one of them computes at any time, and more have nothing to gain.
         enough = self._seconds / max(self._busy, 1e-6)
         wider = min(2 * self.now, math.ceil(enough), self._ceiling)
-        if min(rate / max(self._best, 1e-6), wider / self.now) >= _WORTH_IT:
+        if min(rate / max(self._with_fewer, 1e-6), wider / self.now) >= _WORTH_IT:
+            self._with_fewer = rate
             self._next_round(wider, at)
+        elif self._length < _LONGEST:
+            self._next_round(self.now, at, length=2 * self._length)
         else:
             self._ceiling = self.now
-        self._best = max(self._best, rate)
 
-    def _next_round(self, width: int, at: float) -> None:
-        self.now = min(width, self._ceiling)
-        self._connecting = self.now if self.now >= START_WORKERS else 0
+    def _next_round(self, width: int, at: float, *, length: int = 1) -> None:
+        self.now, self._length = min(width, self._ceiling), length
+        self._connecting = self.now if self.now >= START_WORKERS and length == 1 else 0
         self._began, self._jobs, self._bytes = at, 0, 0
         self._seconds = self._busy = 0.0

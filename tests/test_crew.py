@@ -64,7 +64,7 @@ def a_round(
     for _ in range(width._connecting):
         width.note(result, busy=0.0, at=width._began)
     at = width._began + seconds
-    for _ in range(width.now if jobs is None else jobs):
+    for _ in range(width._length * width.now if jobs is None else jobs):
         width.note(result, busy=busy, at=at)
     return width.now
 
@@ -77,17 +77,27 @@ def test_more_jobs_are_done_at_a_time_while_that_pays() -> None:
     assert a_round(width, seconds=0.1) == 100
 
 
-def test_the_number_stays_after_a_round_that_was_not_faster() -> None:
+def test_the_number_stays_after_rounds_that_were_not_faster() -> None:
     width = _Width(START_WORKERS, 100)
     assert a_round(width, seconds=1) == 32
-    assert a_round(width, seconds=2) == 32
+    for length in (1, 2, 4):
+        assert a_round(width, seconds=2 * length) == 32
     assert a_round(width, seconds=0.01) == 32
+
+
+def test_one_round_that_others_slowed_does_not_decide() -> None:
+    width = _Width(START_WORKERS, 100)
+    assert a_round(width, seconds=1, busy=0.9) == START_WORKERS
+    assert a_round(width, seconds=2) == 32
+    assert a_round(width, seconds=2) == 32
+    assert a_round(width, seconds=2) == 64
 
 
 def test_no_more_than_keep_the_processor_busy() -> None:
     width = _Width(START_WORKERS, 100)
     assert a_round(width, seconds=1, busy=0.04) == 25
-    assert a_round(width, seconds=0.1, busy=0.039) == 25
+    for _ in range(3):
+        assert a_round(width, seconds=0.1, busy=0.039) == 25
     assert a_round(width, seconds=0.01, busy=0.0) == 25
 
 
