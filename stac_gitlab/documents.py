@@ -35,6 +35,9 @@ _BOM = b"\xef\xbb\xbf"
 
 _NO_BRACKETS = bytes(code for code in range(256) if code not in b'"[]{}')
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_PEAK = re.compile(rb"(\[+)(\]+)")
+# As many levels as go at once, each in a search of its own; few documents have more.
+_LEVELS_AT_ONCE = 8
 
 _HOLDERS = frozenset({dict, list})
 _OBJECT_OR_NULL = frozenset({dict, type(None)})
@@ -120,11 +123,19 @@ def _is_too_deep(body: bytes, allowed: int) -> bool:
     if b'"' in left:
         left = b"".join(left.split(b'"')[::2])
     # All that holds nothing else goes at once, and so, from inside, a level each time.
-    for _ in range(allowed):
+    level = min(allowed, _LEVELS_AT_ONCE)
+    for _ in range(level):
         if not left:
             return False
         left = left.replace(b"[]", b"")
-    return bool(left)
+    # A search for each level would take long where many small parts are deep. What is left are
+    # these, one after the other.
+    for peak in _PEAK.finditer(left):
+        level += len(peak[1])
+        if level > allowed:
+            return True
+        level -= len(peak[2])
+    return False
 
 
 def _unreadable(

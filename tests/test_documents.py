@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -87,6 +88,17 @@ def test_nesting_is_an_error_beyond_the_limit_and_not_before(inside: str, bracke
     for depth in (at_most + 1, at_most + 2, 253, 254, 255, 256, 600):
         with pytest.raises(InvalidResponseError, match="nested too deeply"):
             parsed(nested(depth))
+
+
+def test_many_deep_parts_take_no_longer_than_as_many_brackets_in_shallow_ones() -> None:
+    def seconds(depth: int) -> float:
+        part = b'"":' + b"[" * depth + b"]" * depth + b","
+        body = b"{" + part * (2**22 // len(part)) + b'"last": 1}'
+        began = time.process_time()
+        parsed(body)
+        return time.process_time() - began
+
+    assert min(seconds(126) for _ in range(2)) < 4 * min(seconds(10) for _ in range(2))
 
 
 @pytest.mark.parametrize("depth", [2_000, 100_000])
