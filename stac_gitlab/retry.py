@@ -184,7 +184,9 @@ class RateGate:
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # Who waits for a place, in the order in which they came; set to have them look again.
+        self._waiting: dict[threading.Event, None] = {}
         self._asking = 0
         self._limit: int | None = None
         self._served = 0
@@ -211,35 +213,50 @@ class RateGate:
                 self._pause(turn)
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._asking -= 1
-                self._changed.notify()
+                self._call_next()
 
     def _enter(self, waited_until: float) -> float:
         """Take a place; return the seconds until its turn comes."""
-        while True:
-            with self._changed:
-                open_at, now = self._open_at, self._policy.clock()
-                is_open = open_at <= now or open_at <= waited_until
-                if is_open and self._has_place():
-                    self._asking += 1
-                    return self._turn_after(now)
-            if is_open:
-                self._wait_for_place()
-            else:
-                self._pause(open_at - now)
-                waited_until = open_at
+        ticket = threading.Event()
+        try:
+            while True:
+                with self._lock:
+                    open_at, now = self._open_at, self._policy.clock()
+                    is_open = open_at <= now or open_at <= waited_until
+                    if is_open and self._has_place_for(ticket):
+                        self._asking += 1
+                        return self._turn_after(now)
+                    if is_open:
+                        ticket.clear()
+                        self._waiting[ticket] = None
+                if is_open:
+                    # Without the lock: those who leave need it.
+                    with away():
+                        ticket.wait(STOP_LATENCY)
+                    current_watch().time_left()
+                else:
+                    self._pause(open_at - now)
+                    waited_until = open_at
+        finally:
+            if ticket in self._waiting:
+                with self._lock:
+                    del self._waiting[ticket]
+                    self._call_next()
 
-    def _has_place(self) -> bool:
-        return self._limit is None or self._asking < self._limit
+    def _has_place_for(self, ticket: threading.Event) -> bool:
+        """Tell whether a place is free, and nobody has waited for it longer."""
+        if self._limit is None:
+            return True
+        # Whoever has just left comes back sooner than anyone wakes up, and would have it for ever.
+        return self._asking < self._limit and next(iter(self._waiting), ticket) is ticket
 
-    def _wait_for_place(self) -> None:
-        # In this order: who stood in line for the interpreter and kept the lock meanwhile would
-        # hold up those in front, who need it to let others have their places.
-        with away(), self._changed:
-            if not self._has_place():
-                self._changed.wait(STOP_LATENCY)
-        current_watch().time_left()
+    def _call_next(self) -> None:
+        """Wake up who has waited longest, if it can have a place."""
+        first = next(iter(self._waiting), None)
+        if first is not None and self._has_place_for(first):
+            first.set()
 
     def _turn_after(self, now: float) -> float:
         if self._round_began is None:
@@ -257,7 +274,7 @@ class RateGate:
 
     def refused(self, hint: float | None) -> float:
         """Note a 429; return the time, on the policy's clock, at which everyone may ask again."""
-        with self._changed:
+        with self._lock:
             now = self._policy.clock()
             if hint is not None and hint > self._policy.max_wait:
                 # Nobody waits that long: every request is to hear so at once.
@@ -298,7 +315,7 @@ class RateGate:
         """Note an answer that is not a 429."""
         if self._limit is None:
             return
-        with self._changed:
+        with self._lock:
             # Whoever serves something has not refused for good: the next wait is a short one again.
             self._refused = 0
             self._served += 1
@@ -309,4 +326,4 @@ class RateGate:
             if self._limit is not None and self._served >= self._PATIENCE * self._limit:
                 self._served = 0
                 self._limit += 1
-                self._changed.notify()
+                self._call_next()

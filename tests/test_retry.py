@@ -371,6 +371,41 @@ def test_threads_that_wait_for_a_place_get_it(policy: RetryPolicy, clock: Clock)
     assert most == 1
 
 
+def test_who_waits_for_a_place_is_not_overtaken(policy: RetryPolicy, clock: Clock) -> None:
+    gate = RateGate(policy)
+    clock.now = gate.refused(1.0)
+    waits = threading.Event()
+    order = []
+
+    class WatchedLine(Line):
+        def leave(self) -> None:
+            super().leave()
+            waits.set()
+
+    def ask() -> None:
+        with standing_in(WatchedLine()), gate.asking():
+            order.append("who waited")
+
+    asker = threading.Thread(target=ask)
+    with gate.asking():
+        asker.start()
+        assert waits.wait(5)
+    with gate.asking():
+        order.append("who came back")
+    asker.join(5)
+    assert order == ["who waited", "who came back"]
+
+
+def test_nobody_waits_behind_one_who_has_given_up(policy: RetryPolicy, clock: Clock) -> None:
+    gate = RateGate(policy)
+    clock.now = gate.refused(1.0)
+    late = Watch(clock.now, clock=clock.time)
+    with gate.asking(), watching(late), pytest.raises(TimeoutError), gate.asking():
+        pytest.fail("there is one place")
+    with watching(late), gate.asking():
+        pass
+
+
 def test_who_gets_a_place_holds_up_nobody_while_they_stand_in_line(policy: RetryPolicy) -> None:
     gate = RateGate(policy.replace(clock=lambda: 0.0))
     gate.refused(None)
