@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from stac_gitlab.head import Head, is_chunked, length_in
+from stac_gitlab.head import Head, coding_in, length_in
 from stac_gitlab.line import away
 
 __all__ = [
@@ -218,8 +218,10 @@ class WatchedResponse(http.client.HTTPResponse):
         self.headers = self.msg = head.headers
         self.version, self.status, self.reason = head.version, head.status, head.reason
         self.code = head.status
-        self.chunked, self.chunk_left = is_chunked(head.headers), None
-        self.length = None if self.chunked else length_in(head.headers)
+        coding = coding_in(head.headers)
+        self.chunked, self.chunk_left = coding == "chunked", None
+        # A length beside a coding does not count, not even beside one that nobody knows.
+        self.length = None if coding else length_in(head.headers)
         self.will_close = self._check_close()  # type: ignore[attr-defined]  # missing in the stubs
         if head.status in (204, 304):
             # If the body that must not be here comes all the same, it is not the next answer.

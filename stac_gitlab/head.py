@@ -15,7 +15,7 @@ from email.policy import Compat32
 from http.client import BadStatusLine, HTTPException, HTTPMessage, RemoteDisconnected
 from typing import BinaryIO
 
-__all__ = ["MAX_HEAD", "Head", "is_chunked", "length_in"]
+__all__ = ["MAX_HEAD", "Head", "coding_in", "is_chunked", "length_in"]
 
 MAX_HEAD = 256 * 1024
 """Bytes that a head may have."""
@@ -77,7 +77,17 @@ class Head:
 
 def is_chunked(headers: Mapping[str, str] | HTTPMessage) -> bool:
     """Tell whether a body comes in chunks, each with its length."""
-    return headers.get("Transfer-Encoding", "").strip().lower() == "chunked"
+    return coding_in(headers) == "chunked"
+
+
+def coding_in(headers: Mapping[str, str] | HTTPMessage) -> str:
+    """Return how a body is coded for the way, which may say where it ends; empty for not at all."""
+    if isinstance(headers, HTTPMessage):
+        said = ", ".join(headers.get_all("Transfer-Encoding", ()))
+    else:
+        said = headers.get("Transfer-Encoding", "")
+    coding = said.strip(" \t").lower()
+    return "" if coding == "identity" else coding
 
 
 def length_in(headers: Mapping[str, str] | HTTPMessage) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import requests
 
-from stac_gitlab.head import length_in
+from stac_gitlab.head import coding_in, length_in
 
 __all__ = ["Version", "is_encoded", "is_well_framed", "span_of", "total_of"]
 
@@ -77,6 +77,5 @@ def is_well_framed(response: requests.Response) -> bool:
     chunk sizes included, for the body.
     """
     headers = response.headers
-    coding = headers.get("Transfer-Encoding", "").strip().lower()
     is_clear = length_in(headers) is not None or not headers.get("Content-Length", "").strip()
-    return coding in ("", "identity", "chunked") and is_clear
+    return coding_in(headers) in ("", "chunked") and is_clear

@@ -224,6 +224,24 @@ def test_a_body_that_must_not_be_there_is_not_the_next_answer(
     assert followed == [b"", b""]
 
 
+@pytest.mark.parametrize(
+    "coding",
+    [
+        *(b"gzip, chunked", b"\x0bchunked", b"chunked, chunked"),
+        *(b"identity\r\nTransfer-Encoding: chunked", b"chunked\r\nTransfer-Encoding: gzip"),
+    ],
+)
+def test_a_length_beside_a_coding_is_not_where_the_next_answer_begins(
+    session: requests.Session, coding: bytes
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: " + coding
+    rest = b"{}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    answer = head + b"\r\n\r\n" + rest
+    with RawServer(lambda server, connection: server.send(connection, [answer])) as server:
+        response = session.get(server.url, timeout=5, stream=True)
+        assert response.raw.read1(decode_content=False) == rest
+
+
 def test_nothing_is_tried_again_here(server: LoopbackServer, session: requests.Session) -> None:
     server.inject(Fault(status=503, times=None))
     assert session.get(f"{server.url}/x", timeout=5).status_code == 503

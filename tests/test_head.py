@@ -154,7 +154,12 @@ def test_only_digits_are_a_length(value: bytes, length: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(b"chunked", True), (b"Chunked", True), (b"gzip, chunked", False)]
+    ("value", "expected"),
+    [
+        *((b"chunked", True), (b"Chunked", True), (b"\tchunked ", True)),
+        *((b"gzip, chunked", False), (b"\x0bchunked", False), (b"\xa0chunked", False)),
+        (b"chunked\r\nTransfer-Encoding: gzip", False),
+    ],
 )
 def test_a_body_in_chunks_is_known(value: bytes, expected: bool) -> None:
     head = head_of(b"HTTP/1.1 200 OK", b"Transfer-Encoding: " + value)
