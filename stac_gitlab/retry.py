@@ -196,6 +196,7 @@ class RateGate:
         self._next_turn = 0.0
         self._round_began: float | None = None
         self._round_served = 0
+        self._last_left = 0.0
 
     @contextmanager
     def asking(self, waited_until: float = 0.0) -> Iterator[None]:
@@ -215,6 +216,7 @@ class RateGate:
         finally:
             with self._lock:
                 self._asking -= 1
+                self._last_left = self._policy.clock()
                 self._call_next()
 
     def _enter(self, waited_until: float) -> float:
@@ -259,8 +261,14 @@ class RateGate:
             first.set()
 
     def _turn_after(self, now: float) -> float:
+        if self._limit is None:
+            return 0.0
         if self._round_began is None:
             self._round_began = now
+        elif self._asking == 1:
+            # That nobody has asked for anything for a while says nothing about the server.
+            idle = now - max(self._last_left, self._open_at)
+            self._round_began += idle if idle > self._SLOWEST else 0.0
         if not self._distance:
             return 0.0
         turn = max(now, self._next_turn)

@@ -462,6 +462,30 @@ def test_after_a_storm_requests_keep_the_distance_that_the_server_bears(clock: C
     assert clock.slept == [pytest.approx(1.0), pytest.approx(0.25)]
 
 
+@pytest.mark.parametrize("was_refused_before", [False, True])
+def test_time_in_which_nobody_asks_makes_no_distance_longer(
+    was_refused_before: bool, clock: Clock
+) -> None:
+    gate = RateGate(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    if was_refused_before:
+        clock.now = gate.refused(1.0)
+    with gate.asking():
+        gate.served()
+    clock.now += 600
+    if not was_refused_before:
+        clock.now = gate.refused(1.0)
+    for _ in range(4 - was_refused_before):
+        with gate.asking():
+            gate.served()
+    clock.now = gate.refused(1.0)
+    clock.slept.clear()
+    # Four in a second.
+    for _ in range(2):
+        with gate.asking():
+            pass
+    assert clock.slept == [pytest.approx(0.25)]
+
+
 def test_a_round_in_which_little_was_served_goes_on_after_the_storm(clock: Clock) -> None:
     gate = RateGate(RetryPolicy(clock=clock.time, sleep=clock.sleep))
     gate.refused(1.0)
