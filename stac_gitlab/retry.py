@@ -211,7 +211,7 @@ class RateGate:
         turn = self._enter(waited_until)
         try:
             if turn > 0:
-                self._pause(turn)
+                self._wait_for_turn(turn)
             yield
         finally:
             with self._lock:
@@ -279,6 +279,15 @@ class RateGate:
         left = current_watch().time_left()
         current_watch().sleep(seconds if left is None else min(seconds, left), self._policy.sleep)
         current_watch().time_left()
+
+    def _wait_for_turn(self, seconds: float) -> None:
+        try:
+            self._pause(seconds)
+        except BaseException:
+            # Turns that nobody took would put off all later ones, further with every request.
+            with self._lock:
+                self._next_turn -= self._distance
+            raise
 
     def refused(self, hint: float | None) -> float:
         """Note a 429; return the time, on the policy's clock, at which everyone may ask again."""

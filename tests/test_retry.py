@@ -486,6 +486,25 @@ def test_time_in_which_nobody_asks_makes_no_distance_longer(
     assert clock.slept == [pytest.approx(0.25)]
 
 
+def test_turns_that_nobody_took_put_off_no_others(clock: Clock) -> None:
+    gate = RateGate(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    clock.now = gate.refused(1.0)
+    for _ in range(4):
+        with gate.asking():
+            gate.served()
+    clock.now = gate.refused(1.0)
+    with gate.asking():
+        pass
+    for _ in range(100):
+        hurried = Watch(clock.now + 0.001, clock=clock.time)
+        with watching(hurried), pytest.raises(TimeoutError), gate.asking():
+            pytest.fail("its turn is later")
+    clock.slept.clear()
+    with gate.asking():
+        pass
+    assert clock.slept == [pytest.approx(0.15)]
+
+
 def test_a_round_in_which_little_was_served_goes_on_after_the_storm(clock: Clock) -> None:
     gate = RateGate(RetryPolicy(clock=clock.time, sleep=clock.sleep))
     gate.refused(1.0)
