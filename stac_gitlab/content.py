@@ -52,7 +52,11 @@ class Content:
         secrets: frozenset[str],
     ) -> Content:
         """Return what an answer tells of its content, `total` bytes of it."""
-        called = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        headers = response.headers
+        called = headers.get("ETag") or headers.get("Last-Modified")
+        if called == headers.get("Date"):
+            # It may change once more within the same second, and keep its date.
+            called = None
         # It is written to the disk and sent back, and a server may have put anything there.
         if called is not None and not (called.isprintable() and scrub(called, secrets) == called):
             called = None

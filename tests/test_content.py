@@ -26,6 +26,21 @@ def test_an_etag_that_cannot_be_sent_back_is_not(home: Home, etag: str) -> None:
     home.assert_there(b"lakes.bin")
 
 
+@pytest.mark.parametrize(("seconds", "is_proof"), [("41", False), ("42", True)])
+def test_what_was_changed_in_the_second_in_which_it_was_sent_may_change_again(
+    seconds: str, is_proof: bool, home: Home
+) -> None:
+    day = "Fri, 20 Nov 2026 11:51:"
+    dates = f"Last-Modified: {day}41 GMT\r\nDate: {day}{seconds} GMT\r\n"
+    head = f"HTTP/1.1 200 OK\r\n{dates}Content-Length: 9\r\n\r\n"
+    answers = iter([f"{head}lake", f"{head}lakes.bin"])
+    with RawServer(lambda s, c: s.send(c, [next(answers).encode()])) as server:
+        received = home.bring(f"{server.url}/lakes.bin")
+        assert (b"If-Range" in server.requests[1]) is is_proof
+        assert received.validator == (f"{day}41 GMT" if is_proof else None)
+    home.assert_there(b"lakes.bin")
+
+
 def gitlab_headers(content: bytes, size: int | None = None) -> dict[str, str]:
     return {
         "x-gitlab-content-sha256": hashlib.sha256(content).hexdigest(),
