@@ -221,6 +221,10 @@ class RateGate:
 
     def _enter(self, waited_until: float) -> float:
         """Take a place; return the seconds until its turn comes."""
+        if self._limit is None:
+            with self._lock:
+                self._asking += 1
+            return 0.0
         ticket = threading.Event()
         try:
             while True:
@@ -261,8 +265,6 @@ class RateGate:
             first.set()
 
     def _turn_after(self, now: float) -> float:
-        if self._limit is None:
-            return 0.0
         if self._round_began is None:
             self._round_began = now
         elif self._asking == 1:
