@@ -237,7 +237,8 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(("127.0.0.1", port), _Connection)
         self.owner = owner
         self.aborted: set[socket.socket] = set()
-        self._connections: dict[socket.socket, threading.Thread] = {}
+        self._connections: set[socket.socket] = set()
+        self._serving: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
 
@@ -261,11 +262,11 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
             accepting.join()
         self.server_close()
         with self._lock:
-            connections = list(self._connections.items())
-        for connection, _ in connections:
+            connections = list(self._connections)
+        for connection in connections:
             with suppress(OSError):  # the client or the handler was quicker
                 connection.shutdown(socket.SHUT_RDWR)
-        for _, thread in connections:
+        for thread in self._serving:
             thread.join(timeout=5)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -276,12 +277,14 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
             daemon=True,
         )
         with self._lock:
-            self._connections[request] = thread
+            self._connections.add(request)
+        # A thread outlives its connection by a moment.
+        self._serving = [*filter(threading.Thread.is_alive, self._serving), thread]
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
-            self._connections.pop(request, None)
+            self._connections.discard(request)
         if request in self.aborted:
             # A plain close, because the base class says goodbye first and a reset comes alone.
             self.aborted.discard(request)
