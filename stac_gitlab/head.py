@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.policy import Compat32
 from http.client import BadStatusLine, HTTPException, HTTPMessage, RemoteDisconnected
 from typing import BinaryIO
 
@@ -102,14 +101,11 @@ def length_in(headers: Mapping[str, str] | HTTPMessage) -> int | None:
     return int(match[1]) if match else None
 
 
-class _AsTheyCame(Compat32):
-    """What is looked up in headers, without the search for bytes that no mail may hold."""
+class _Headers(HTTPMessage):
+    """Headers that are listed as they came, without a search for what no mail may hold."""
 
-    def header_fetch_parse(self, _name: str, value: str) -> str:
-        return value
-
-
-_AS_THEY_CAME = _AsTheyCame()
+    def items(self) -> list[tuple[str, str]]:
+        return [*self.raw_items()]
 
 
 def _lines_from(stream: BinaryIO) -> list[str]:
@@ -134,7 +130,7 @@ def _headers_in(lines: list[str]) -> HTTPMessage:
         found = _HEADER.findall(unfolded)
         if len(found) != unfolded.count("\n"):
             raise HTTPException("a header that is garbled")
-    headers = HTTPMessage(_AS_THEY_CAME)
+    headers = _Headers()
     for name, value in found:
         headers.set_raw(name, value.strip(" \t"))
     return headers
