@@ -81,24 +81,27 @@ def is_chunked(headers: Mapping[str, str] | HTTPMessage) -> bool:
 
 def coding_in(headers: Mapping[str, str] | HTTPMessage) -> str:
     """Return how a body is coded for the way, which may say where it ends; empty for not at all."""
-    if isinstance(headers, HTTPMessage):
-        said = ", ".join(headers.get_all("Transfer-Encoding", ()))
-    else:
-        said = headers.get("Transfer-Encoding", "")
-    coding = said.strip(" \t").lower()
+    coding = _said("Transfer-Encoding", headers).strip(" \t").lower()
     return "" if coding == "identity" else coding
 
 
 def length_in(headers: Mapping[str, str] | HTTPMessage) -> int | None:
     """Return how many bytes a body is said to have, or None where nothing sensible is said."""
-    said = headers.get("Content-Length", "")
+    said = _said("Content-Length", headers)
     if "," in said:
         # Said twice, and twice the same, it counts: proxies join headers that are repeated.
-        said, *others = {part.strip() for part in said.split(",")}
+        said, *others = {part.strip(" \t") for part in said.split(",")}
         if others:
             return None
     match = _LENGTH.fullmatch(said)
     return int(match[1]) if match else None
+
+
+def _said(name: str, headers: Mapping[str, str] | HTTPMessage) -> str:
+    """Return what headers say under a name; what they say more than once is joined by commas."""
+    if isinstance(headers, HTTPMessage):
+        return ", ".join(headers.get_all(name, ()))
+    return headers.get(name, "")
 
 
 class _Headers(HTTPMessage):

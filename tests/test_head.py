@@ -144,7 +144,8 @@ def test_interim_heads_are_no_answer(status: bytes, times: int) -> None:
         *((b"0", 0), (b"5", 5), (b"005", 5), (b"", None), (b"+5", None), (b"-5", None)),
         *((b"5_0", None), (b"\xb2", None), (b"\t5 ", 5)),
         *((b"9" * 18, 10**18 - 1), (b"9" * 19, None), (b"9" * 5000, None)),
-        *((b"5, 5,5", 5), (b"5, 6", None), (b"5,", None)),
+        *((b"5, 5,5", 5), (b"5, 6", None), (b"5,", None), (b"5,\x0b5", None)),
+        *((b"5\r\nContent-Length: 5", 5), (b"5\r\nContent-Length: 6", None)),
     ],
 )
 def test_only_digits_are_a_length(value: bytes, length: int | None) -> None:
