@@ -421,7 +421,7 @@ class Credentials:
     def token(self) -> Token | None:
         """Return the token to use now, or None to stay anonymous."""
         token = self._token()
-        if token is not None and token.value not in self._seen.values:
+        if token is not None:
             self._note([token.value])
         return token
 
@@ -439,11 +439,9 @@ class Credentials:
         if not self.allows(url):
             return {}
         headers = self._scoped_headers()
-        if headers:
-            self._note(value for name, value in headers.items() if _is_credential(name, value))
         token = self.token()
         if token is not None:
-            if headers and token == self._guide_token():
+            if token == self._guide_token():
                 headers = {n: v for n, v in headers.items() if n.lower() != "x-gitlab-token"}
             if self._header_name is None:
                 name, value = token_header(token)
@@ -453,6 +451,7 @@ class Credentials:
             if name.lower() not in {n.lower() for n in headers}:
                 headers[name] = value
         if headers:
+            self._note([value for name, value in headers.items() if _is_credential(name, value)])
             self._warn_if_exposed(url)
         return headers
 
@@ -468,11 +467,13 @@ class Credentials:
     def secrets(self) -> frozenset[str]:
         """Return every secret value that was in use so far, to be masked in texts."""
         if self.headers:
-            self._note(self._own_credentials().values())
+            self._note([*self._own_credentials().values()])
         return self._seen.values
 
-    def _note(self, values: Iterable[str]) -> None:
+    def _note(self, values: list[str]) -> None:
         """Remember secrets, also without the scheme (``Bearer``) that stands before them."""
+        if self._seen.values.issuperset(values):
+            return
         found = {part for value in values for part in (value, value.rpartition(" ")[2])}
         found = {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
         if not found <= self._seen.values:
