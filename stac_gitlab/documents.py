@@ -125,8 +125,6 @@ def _is_too_deep(body: bytes, allowed: int) -> bool:
     # All that holds nothing else goes at once, and so, from inside, a level each time.
     level = min(allowed, _LEVELS_AT_ONCE)
     for _ in range(level):
-        if not left:
-            return False
         left = left.replace(b"[]", b"")
     # A search for each level would take long where many small parts are deep. What is left are
     # these, one after the other.
