@@ -253,10 +253,9 @@ class RateGate:
 
     def _has_place_for(self, ticket: threading.Event) -> bool:
         """Tell whether a place is free, and nobody has waited for it longer."""
-        if self._limit is None:
-            return True
+        is_free = self._limit is None or self._asking < self._limit
         # Whoever has just left comes back sooner than anyone wakes up, and would have it for ever.
-        return self._asking < self._limit and next(iter(self._waiting), ticket) is ticket
+        return is_free and next(iter(self._waiting), ticket) is ticket
 
     def _call_next(self) -> None:
         """Wake up who has waited longest, if it can have a place."""
