@@ -16,9 +16,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stac_gitlab import pystac_hooks
 from stac_gitlab.__about__ import __version__
-from stac_gitlab.assets import (
+from stac_gitlab.download.assets import (
     asset_roles,
     assets_with_role,
     data_assets,
@@ -56,17 +55,18 @@ from stac_gitlab.errors import (
     UnsafePathError,
     UnverifiedDownloadWarning,
 )
-from stac_gitlab.limits import Limits
-from stac_gitlab.pystac_hooks import materialize
-from stac_gitlab.retry import RetryPolicy
-from stac_gitlab.stac_io import GitLabStacIO
+from stac_gitlab.reading import pystac_hooks
+from stac_gitlab.reading.pystac_hooks import materialize
+from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.settings import Limits, RetryPolicy
 
 if TYPE_CHECKING:
-    from stac_gitlab.api import STACAPI
-    from stac_gitlab.downloader import STACDownloader
-    from stac_gitlab.query import ItemQuery
-    from stac_gitlab.report import AssetResult, BatchReport, DownloadReport
-    from stac_gitlab.transactions import BulkReport, BulkResult
+    from stac_gitlab.api.item_query import ItemQuery
+    from stac_gitlab.api.stac_api import STACAPI
+    from stac_gitlab.api.transactions import BulkReport, BulkResult
+    from stac_gitlab.download.downloader import STACDownloader
+    from stac_gitlab.download.progress import Progress
+    from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport
 
 __all__ = [
     "STACAPI",
@@ -96,6 +96,7 @@ __all__ = [
     "NotSTACError",
     "NothingToDownloadWarning",
     "PermissionDeniedError",
+    "Progress",
     "RateLimitError",
     "RemoteWriteError",
     "RequestTimeoutError",
@@ -120,20 +121,19 @@ __all__ = [
 
 # What those who only read do not need, and the module that is imported when it is asked for.
 _LATER = {
-    "STACAPI": "api",
-    "STACDownloader": "downloader",
-    "ItemQuery": "query",
-    "AssetResult": "report",
-    "BatchReport": "report",
-    "DownloadReport": "report",
-    "BulkReport": "transactions",
-    "BulkResult": "transactions",
+    "STACAPI": "api.stac_api",
+    "ItemQuery": "api.item_query",
+    "BulkReport": "api.transactions",
+    "BulkResult": "api.transactions",
+    "STACDownloader": "download.downloader",
+    "Progress": "download.progress",
+    "AssetResult": "download.report",
+    "BatchReport": "download.report",
+    "DownloadReport": "download.report",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER.values():
-        return import_module(f"{__name__}.{name}")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

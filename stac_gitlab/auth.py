@@ -20,24 +20,23 @@ from urllib.parse import urlsplit
 
 import requests
 
-from stac_gitlab.arguments import expect, expect_text
-from stac_gitlab.errors import (
-    ConfigurationError,
-    InsecureTransportWarning,
-    STACGitLabError,
-)
-
-__all__ = ["Credentials", "Origin", "Token", "TokenSource", "masked", "scrub"]
+from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning, STACGitLabError
+from stac_gitlab.redaction import _SHORTEST_SECRET, MASK, _is_credential, redact
+from stac_gitlab.settings import expect, expect_text
 
 logger = logging.getLogger(__name__)
+
 
 TokenSource = str | Callable[[], str | None] | None
 """A token, a function that returns one (asked again after a 401), or None: the environment."""
 
+
 TOKEN_VARIABLES = ("STAC_GITLAB_TOKEN", "GITLAB_TOKEN", "CI_JOB_TOKEN")
 """Environment variables that may hold a token, in the order in which they are tried."""
 
+
 URL_VARIABLE = "STAC_GITLAB_URL"
+
 
 # Their documents are public. A token bound to one of them by the accident of being read first
 # would be shown to strangers, and then be missing where it is needed.
@@ -54,7 +53,10 @@ PUBLIC_HOSTS = frozenset(
         "www.opengis.net",
     }
 )
+
+
 PUBLIC_SUFFIXES = (".github.io", ".githubusercontent.com", ".gitlab.io")
+
 
 # A header that a user puts into ``io.headers`` goes where the token goes, unless it is known to be
 # one for everybody.
@@ -70,84 +72,8 @@ HARMLESS_HEADERS = frozenset(
     }
 )
 
-# Removed from a request before ours are set, so that a .netrc entry, a cookie or what an earlier
-# hop carried cannot stand in for, or travel beside, the credential that belongs there.
-CREDENTIAL_HEADERS = frozenset(
-    {
-        "authorization",
-        "cookie",
-        "deploy-token",
-        "job-token",
-        "private-token",
-        "x-api-key",
-        "x-gitlab-token",
-    }
-)
-
-_CREDENTIAL_NAME = re.compile(
-    r"auth|cookie|credential|key|passw|secret|session|signature|token", re.IGNORECASE
-)
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-
-MASK = "***"
-
-_SECRET_PARAMETER = re.compile(
-    r"\b(gitlab_token|private[-_]token|job[-_]token|deploy[-_]token|access_token|id_token"
-    r"|refresh_token|api[-_]?key|x-gitlab-token|x-amz-signature|x-amz-security-token|sig"
-    r"|signature|password|secret|token)(=|%3D|[\"']?:\s*[\"']?)[^&#\s\"'<>)\],;]+",
-    re.IGNORECASE,
-)
-_USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]+@")
-_BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
-_TOKEN_SHAPE = re.compile(r"\bgl[a-z]{2,6}-[\w.-]{8,}")
-
-# Something of this is in everything that one of these finds.
-_SUSPECT = re.compile(r"@|\bgl[a-z]|basic|bearer|key|password|secret|sig|token", re.IGNORECASE)
-
-# What an escape begins with, in a URL, in JSON and in HTML.
-_ESCAPE_SIGNS = ("%", "\\u", "&#")
-
-# Shorter values are words rather than secrets: masking every "a" of a message helps nobody.
-_SHORTEST_SECRET = 4
-
-
-def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """Mask everything in `text` that is, or looks like, a secret.
-
-    Args:
-        text: A URL, a header, a server's answer, an error message.
-        secrets: Values that are known to be secret and are masked wherever they stand.
-    """
-    text = masked(text, (secret for secret in secrets if len(secret) >= _SHORTEST_SECRET))
-    if _SUSPECT.search(text) is None:
-        return text
-    text = _USER_INFO.sub(f"{MASK}@", text)
-    text = _SECRET_PARAMETER.sub(rf"\1\2{MASK}", text)
-    text = _BEARER.sub(rf"\1 {MASK}", text)
-    return _TOKEN_SHAPE.sub(MASK, text)
-
-
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """Mask `secrets` in `text`, also where their characters are escaped."""
-    is_escaped = any(sign in text for sign in _ESCAPE_SIGNS)
-    # The longest first: one secret may be the beginning of another.
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-        if is_escaped:
-            text = _spellings(secret).sub(MASK, text)
-    return text
-
-
-@functools.lru_cache(maxsize=64)
-def _spellings(secret: str) -> re.Pattern[str]:
-    """Return what finds a secret although it is escaped for a URL (also twice), JSON or HTML."""
-    spelled = (
-        rf"(?:{re.escape(char)}|(?i:%(?:25)*{ord(char):02x}|\\+u{ord(char):04x}"
-        rf"|&\#(?:0*{ord(char)}|x0*{ord(char):x});))"
-        for char in secret
-    )
-    return re.compile("".join(spelled))
 
 
 class Origin(NamedTuple):
@@ -225,7 +151,7 @@ def parse_host(text: str) -> frozenset[Origin]:
         if https is not None and http is not None:
             return frozenset({https, http}) if https.is_loopback else frozenset({https})
     raise ConfigurationError(
-        f"{scrub(text)!r} is not a host. Give a URL such as 'https://gitlab.example.org' or a "
+        f"{redact(text)!r} is not a host. Give a URL such as 'https://gitlab.example.org' or a "
         "bare host name."
     )
 
@@ -294,7 +220,7 @@ def _problem_of(token: object) -> str:
     return ""
 
 
-def hidden(token: TokenSource | Token) -> Token | Callable[[], str | None] | None:
+def hide_token(token: TokenSource | Token) -> Token | Callable[[], str | None] | None:
     """Return a token that does not show itself; a function, or None, as it is.
 
     Whoever takes a token from the caller deletes its own variable: else an error about another
@@ -366,7 +292,7 @@ class Credentials:
         self._ask: Callable[[], str | None] | None = None
         self._fixed: Token | None = None
         try:
-            known = hidden(token)
+            known = hide_token(token)
         finally:
             del token
         if isinstance(known, Token):
@@ -512,12 +438,12 @@ class Credentials:
             raise
         except Exception as error:  # noqa: BLE001  # of the caller's, whatever it is
             cause = error
-        kind, shown = type(cause).__name__, scrub(str(cause), self._seen.values)
-        if shown != str(cause):
+        kind, redacted = type(cause).__name__, redact(str(cause), self._seen.values)
+        if redacted != str(cause):
             # It says the token itself.
             cause = None
         raise ConfigurationError(
-            f"The function that was passed as token= failed ({kind}: {shown}). Without a token "
+            f"The function that was passed as token= failed ({kind}: {redacted}). Without a token "
             "nothing was asked for."
         ) from cause
 
@@ -607,11 +533,6 @@ class Credentials:
 def _is_sendable(value: object) -> bool:
     """Tell whether a header can carry a value."""
     return isinstance(value, str) and value.strip().isascii() and value.strip().isprintable()
-
-
-def _is_credential(name: str, value: str) -> bool:
-    """Tell whether a header stands in for a token, by its name or by how its value begins."""
-    return _CREDENTIAL_NAME.search(name) is not None or _BEARER.match(value) is not None
 
 
 def _origins(base_url: str | None, hosts: Iterable[str] | None) -> frozenset[Origin]:

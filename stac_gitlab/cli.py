@@ -18,19 +18,18 @@ import pystac
 import requests
 
 from stac_gitlab.__about__ import __version__
-from stac_gitlab.assets import asset_roles, data_assets
-from stac_gitlab.downloader import STACDownloader
+from stac_gitlab.dialects.sharinghub import api_url
+from stac_gitlab.download.assets import asset_roles, data_assets
+from stac_gitlab.download.downloader import STACDownloader
+from stac_gitlab.download.report import DownloadReport
 from stac_gitlab.errors import STACGitLabError
-from stac_gitlab.names import shown
-from stac_gitlab.report import DownloadReport
-from stac_gitlab.sharinghub import api_url
-from stac_gitlab.stac_io import GitLabStacIO
+from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.redaction import quoted
 from stac_gitlab.testing import SharingHubServer, sample_projects
-
-__all__ = ["main"]
 
 # Of a real server with thousands of items, this many a collection give an idea.
 ITEMS_SHOWN = 5
+
 
 _SAMPLE_TOKEN = "glpat-sample-token-of-the-demo"  # noqa: S105  # opens nothing but the stand-in
 
@@ -133,7 +132,7 @@ def _show_tree(root: pystac.Catalog, *, wanted: str | None) -> pystac.Item | Non
         for item in islice(collection.get_items(), ITEMS_SHOWN):
             print(f"    {_plain(item.id)}: {_plain(item.properties.get('title', ''))}")
             for key, asset in item.assets.items():
-                print(f"      {shown(key)[1:-1]:<28} {_plain(', '.join(asset_roles(asset)))}")
+                print(f"      {quoted(key)[1:-1]:<28} {_plain(', '.join(asset_roles(asset)))}")
             if wanted is None and len(data_assets(item)) > most:
                 found, most = item, len(data_assets(item))
         if wanted is not None and found is None:

@@ -45,37 +45,6 @@ from typing import Any
 import pystac
 import requests
 
-__all__ = [
-    "AssetNotFoundError",
-    "AuthenticationError",
-    "ChecksumMismatchError",
-    "ConfigurationError",
-    "ConflictError",
-    "DownloadError",
-    "HTTPStatusError",
-    "IncompleteDownloadError",
-    "IncompleteListingWarning",
-    "InsecureTransportWarning",
-    "InvalidRequestError",
-    "InvalidResponseError",
-    "LFSPointerError",
-    "NetworkError",
-    "NotFoundError",
-    "NotSTACError",
-    "NothingToDownloadWarning",
-    "PermissionDeniedError",
-    "RateLimitError",
-    "RemoteWriteError",
-    "RequestTimeoutError",
-    "STACGitLabError",
-    "STACGitLabWarning",
-    "ServerError",
-    "UndeclaredExtensionWarning",
-    "UnreadableItemWarning",
-    "UnsafePathError",
-    "UnverifiedDownloadWarning",
-]
-
 
 def _restore(
     cls: type[STACGitLabError], args: tuple[Any, ...], state: dict[str, Any]

@@ -26,28 +26,25 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from stac_gitlab import errors
-from stac_gitlab.arguments import dict_of, expect, expect_text
-from stac_gitlab.auth import Origin, TokenSource, hidden, scrub
-from stac_gitlab.confinement import confined_schema
-from stac_gitlab.documents import check_stac, text_without_tokens
+from stac_gitlab.auth import Origin, TokenSource, hide_token
 from stac_gitlab.errors import ConfigurationError, InvalidResponseError, STACGitLabError
-from stac_gitlab.paging import Page, PageRequest, Pages
-from stac_gitlab.pystac_hooks import add_hook
-from stac_gitlab.query import with_parameters
-from stac_gitlab.retry import RetryPolicy
-from stac_gitlab.session import Document, timeout_pair
-from stac_gitlab.stac_io import (
-    HREF,
-    GitLabStacIO,
-    check_feature,
-    is_local,
-    refusals_explained,
-    text_of,
-)
+from stac_gitlab.files.paths import is_local
+from stac_gitlab.http.responses import Document, text_of
+from stac_gitlab.reading.documents import check_stac
+from stac_gitlab.reading.listing import report_bad_item
+from stac_gitlab.reading.objects import check_feature, explain_pystac_errors
+from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_parameters
+from stac_gitlab.reading.pystac_hooks import add_hook
+from stac_gitlab.reading.stac_io import HREF, GitLabStacIO
+from stac_gitlab.reading.untrusted_links import secure_schema
+from stac_gitlab.redaction import redact, text_without_tokens
+from stac_gitlab.settings import RetryPolicy, dict_of, expect, expect_text, timeout_pair
 
 __all__ = ["GitLabStacApiIO", "open_client"]
 
+
 T = TypeVar("T")
+
 
 RequestModifier = Callable[[requests.Request], requests.Request | None]
 
@@ -74,7 +71,7 @@ def open_client(
         STACGitLabError: If the landing page cannot be read.
     """
     try:
-        known: Any = hidden(token)
+        known: Any = hide_token(token)
     finally:
         del token
     if stac_io is not None and (known is not None or options):
@@ -113,7 +110,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         # Neither constructor of the base classes: one would make a second session, and the other a
         # session without tokens.
         try:
-            given: Any = stac_io if isinstance(stac_io, GitLabStacIO) else hidden(stac_io)
+            given: Any = stac_io if isinstance(stac_io, GitLabStacIO) else hide_token(stac_io)
         finally:
             del stac_io
         if not isinstance(given, GitLabStacIO):
@@ -176,7 +173,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             return super().read_text(source)
         text = self.request(str(source), *args, **kwargs)
         # pystac validates with what it reads this way.
-        return confined_schema(text, url=scrub(str(source), self.credentials.secrets()))
+        return secure_schema(text, url=redact(str(source), self.credentials.secrets()))
 
     def read_json(self, source: HREF, *_: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the JSON object at a URL, a ``file://`` URL or a local path.
@@ -275,8 +272,8 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             if isinstance(one, Mapping):
                 yield _Listed(one, url=page.url)
             else:
-                text = f"{page.shown}: {name} lists something that is no object."
-                self.report_bad_item(InvalidResponseError(text, url=page.shown), None)
+                text = f"{page.redacted_url}: {name} lists something that is no object."
+                report_bad_item(self, InvalidResponseError(text, url=page.redacted_url), None)
 
     def _check_is_at_home(self, request: PageRequest) -> None:
         """Check that a POST goes to the server that was opened, or takes no token along.
@@ -285,11 +282,12 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         """
         is_elsewhere = self._home is not None and Origin.of(request.href) != self._home
         if request.method == "POST" and is_elsewhere and self.credentials.allows(request.href):
-            shown = scrub(request.href)
+            redacted = redact(request.href)
             raise InvalidResponseError(
-                f"{shown}: {self._home} wants a search to be sent there. It is not: with our token "
+                f"{redacted}: {self._home} wants a search to be sent there. It is not: with "
+                "our token "
                 "it could change something. Open that server itself, or search with method='GET'.",
-                url=shown,
+                url=redacted,
             )
 
     def write_text(self, dest: HREF, txt: str, *args: Any, **kwargs: Any) -> None:
@@ -349,8 +347,8 @@ def _from_dict(stock: Any) -> Callable[..., Any]:
     def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(d, _Listed):
             return stock.__func__(cls, d, *args, **kwargs)
-        with _api_errors(), refusals_explained(d.url, d):
-            check_stac({"stac_version": "1.0.0", **d}, url=scrub(d.url))
+        with _api_errors(), explain_pystac_errors(d.url, d):
+            check_stac({"stac_version": "1.0.0", **d}, url=redact(d.url))
             return stock.__func__(cls, d, *args, **kwargs)
 
     return from_dict
@@ -362,9 +360,9 @@ def _items_from_dict(stock: Any) -> Callable[..., Any]:
         ours = [one for one in features or () if isinstance(one, _Listed)]
         if not ours:
             return stock.__func__(cls, d, *args, **kwargs)
-        with _api_errors(), refusals_explained(ours[0].url, d):
+        with _api_errors(), explain_pystac_errors(ours[0].url, d):
             for feature in ours:
-                check_feature(feature, url=scrub(feature.url))
+                check_feature(feature, url=redact(feature.url))
             return stock.__func__(cls, d, *args, **kwargs)
 
     return from_dict
@@ -374,13 +372,17 @@ def _check_extras(page: Page) -> None:
     """Check what pystac-client looks at in a document, and pystac does not."""
     classes, links = page.document.get("conformsTo"), page.document.get("links")
     if classes is not None and not _all_texts(classes):
-        raise InvalidResponseError(f"{page.shown}: conformsTo is no list of texts.", url=page.shown)
+        raise InvalidResponseError(
+            f"{page.redacted_url}: conformsTo is no list of texts.", url=page.redacted_url
+        )
     if not isinstance(page.document.get("context", {}), Mapping):
-        raise InvalidResponseError(f"{page.shown}: context is no object.", url=page.shown)
+        raise InvalidResponseError(
+            f"{page.redacted_url}: context is no object.", url=page.redacted_url
+        )
     methods = [k.get("method") for k in links if isinstance(k, Mapping)] if links else []
     if not _all_texts([method for method in methods if method is not None]):
         raise InvalidResponseError(
-            f"{page.shown}: a link with a method that is no text.", url=page.shown
+            f"{page.redacted_url}: a link with a method that is no text.", url=page.redacted_url
         )
 
 
@@ -441,4 +443,6 @@ def _api_errors() -> Iterator[None]:
 
 for _owner in (pystac.Item, pystac.Catalog, pystac.Collection):
     add_hook(_owner, "from_dict", _from_dict(_owner.from_dict))
+
+
 add_hook(ItemCollection, "from_dict", _items_from_dict(ItemCollection.from_dict))

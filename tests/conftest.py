@@ -11,8 +11,9 @@ import hypothesis
 import pystac
 import pytest
 
-from stac_gitlab import RetryPolicy, STACDownloader, paging
+from stac_gitlab import RetryPolicy, STACDownloader
 from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
+from stac_gitlab.reading import paging
 from stac_gitlab.testing import LoopbackServer
 
 # Modules beside the tests, such as the servers that misbehave, are imported by their names.

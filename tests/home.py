@@ -13,14 +13,14 @@ from fault_server import ServedFile
 from sample_items import BODY, TOKEN
 
 from stac_gitlab.auth import Credentials
+from stac_gitlab.download.source import Source
+from stac_gitlab.download.transfer import Received, receive
 from stac_gitlab.errors import STACGitLabError
-from stac_gitlab.multihash import Checksum
-from stac_gitlab.part import leftovers_for, leftovers_in
-from stac_gitlab.retry import RetryPolicy
-from stac_gitlab.session import GitLabSession
-from stac_gitlab.source import Source
+from stac_gitlab.files.checksums import Checksum
+from stac_gitlab.files.partial_file import leftovers_for, leftovers_in
+from stac_gitlab.http.session import GitLabSession
+from stac_gitlab.settings import RetryPolicy
 from stac_gitlab.testing import LoopbackServer
-from stac_gitlab.transfer import Received, receive
 
 
 class Home:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing_extensions import Self  # in `typing` from Python 3.11 on
+    from typing import Self  # in `typing` from Python 3.11 on
 
 Answer = Callable[["RawServer", socket.socket], None]
 

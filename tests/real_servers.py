@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import URLError
@@ -122,7 +122,7 @@ def run(*command: str, **environment: str) -> None:
 
 TIED = "tied"
 COUNT = 1000
-FIRST_DAY = datetime(2020, 1, 1, tzinfo=timezone.utc)
+FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def item(number: int, collection: str = TIED, prefix: str = "item") -> dict[str, Any]:

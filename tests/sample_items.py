@@ -12,8 +12,8 @@ from typing import Any
 import pystac
 from fault_server import ServedFile
 
-from stac_gitlab.part import OWN_PREFIX
-from stac_gitlab.records import FILE_NAME
+from stac_gitlab.download.task import FILE_NAME
+from stac_gitlab.files.partial_file import OWN_PREFIX
 from stac_gitlab.testing import Answer, LoopbackServer, RecordedRequest
 
 TOKEN = "glpat-do-not-show-this"
@@ -35,7 +35,7 @@ def item_of(
     item_id: str = "group/lakes",
 ) -> pystac.Item:
     """An item with these assets: hrefs, or whole assets, by key."""
-    item = pystac.Item(item_id, None, None, dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc), {})
+    item = pystac.Item(item_id, None, None, dt.datetime(2020, 1, 1, tzinfo=dt.UTC), {})
     if at is not None:
         item.set_self_href(at)
     for key, asset in assets.items():

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from stac_gitlab.auth import Credentials, Origin, Token, parse_host, scrub
+from stac_gitlab.auth import Credentials, Origin, Token, parse_host
 from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning
+from stac_gitlab.redaction import redact
 
 TOKEN = "glpat-canary-0123456789"
 HUB = "https://hub.example.org"
@@ -401,7 +402,7 @@ def test_plain_http_does_not_warn_where_nothing_secret_is_sent() -> None:
     ],
 )
 def test_a_known_secret_is_masked_wherever_it_stands(text: str) -> None:
-    masked = scrub(text.format("s3cr3t/+="), ["s3cr3t/+="])
+    masked = redact(text.format("s3cr3t/+="), ["s3cr3t/+="])
     assert "s3cr3t" not in masked
     assert "***" in masked
 
@@ -419,15 +420,15 @@ def test_a_known_secret_is_masked_wherever_it_stands(text: str) -> None:
     ],
 )
 def test_a_secret_is_masked_however_it_is_escaped(spelled: str) -> None:
-    assert scrub(f"a {spelled} b", ["glpat-secret"]) == "a *** b"
+    assert redact(f"a {spelled} b", ["glpat-secret"]) == "a *** b"
 
 
 def test_a_secret_is_masked_in_its_quoted_form_too() -> None:
-    assert scrub("x?t=a%2Fb%2Bc%3D%3D&y=1", ["a/b+c=="]) == "x?t=***&y=1"
+    assert redact("x?t=a%2Fb%2Bc%3D%3D&y=1", ["a/b+c=="]) == "x?t=***&y=1"
 
 
 def test_a_secret_that_begins_another_leaves_no_tail() -> None:
-    assert scrub("abcd-efgh and abcd", ["abcd", "abcd-efgh"]) == "*** and ***"
+    assert redact("abcd-efgh and abcd", ["abcd", "abcd-efgh"]) == "*** and ***"
 
 
 @pytest.mark.parametrize(
@@ -449,7 +450,7 @@ def test_a_secret_that_begins_another_leaves_no_tail() -> None:
     ],
 )
 def test_what_looks_like_a_secret_is_masked(text: str) -> None:
-    masked = scrub(text)
+    masked = redact(text)
     assert "***" in masked
     for secret in ("unknown-one", "0123456789abc", "64_abc", "dW5rbm93"):
         assert secret not in masked
@@ -465,11 +466,11 @@ def test_what_looks_like_a_secret_is_masked(text: str) -> None:
     ],
 )
 def test_what_is_no_secret_stays_readable(text: str) -> None:
-    assert scrub(text) == text
+    assert redact(text) == text
 
 
 def test_a_value_too_short_to_be_a_secret_does_not_garble_texts() -> None:
-    assert scrub("a banana", ["a", "an", ""]) == "a banana"
+    assert redact("a banana", ["a", "an", ""]) == "a banana"
     credentials = Credentials()
     credentials.headers = {"DNT": "1", "X-Empty": ""}
     assert credentials.secrets() == frozenset()
@@ -486,12 +487,12 @@ def test_secrets_are_remembered_after_they_were_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    "shown", [repr, str, lambda c: repr(c.token()), lambda c: f"{c.token()!s} {c.token()!r}"]
+    "text_of", [repr, str, lambda c: repr(c.token()), lambda c: f"{c.token()!s} {c.token()!r}"]
 )
-def test_no_representation_shows_a_token(shown: Callable[[Credentials], str]) -> None:
+def test_no_representation_shows_a_token(text_of: Callable[[Credentials], str]) -> None:
     credentials = Credentials(TOKEN, base_url=HUB)
     credentials.headers = {"X-Secret": "another-canary"}
-    assert "canary" not in shown(credentials)
+    assert "canary" not in text_of(credentials)
 
 
 # -- pickles ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from stac_gitlab import (
     RetryPolicy,
     STACDownloader,
 )
-from stac_gitlab.head import MAX_HEAD
+from stac_gitlab.http.transport import MAX_HEAD
+from stac_gitlab.reading.listing import list_collections, list_items
 from stac_gitlab.testing import Answer, LoopbackServer
 
 HURRY = RetryPolicy(max_attempts=3, backoff_base=0, deadline=5)
@@ -97,7 +99,11 @@ def test_as_many_empty_pages_are_read_as_allowed(field: str, server: LoopbackSer
 
     server.route("/list", answer)
     with GitLabStacIO(limits=Limits(empty_pages=4)) as stac_io:
-        listing = stac_io.list_items if field == "features" else stac_io.list_collections
+        listing = (
+            partial(list_items, stac_io)
+            if field == "features"
+            else partial(list_collections, stac_io)
+        )
         with pytest.raises(InvalidResponseError, match=r"4 empty pages.*Limits\(empty_pages=\)"):
             list(listing(f"{server.url}/list"))
     assert len(server.requests) == 5

@@ -18,6 +18,7 @@ from stac_gitlab import (
     RetryPolicy,
     STACDownloader,
 )
+from stac_gitlab.reading.listing import list_items
 from stac_gitlab.testing import Answer, LoopbackServer
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -61,7 +62,7 @@ def test_neither_links_nor_redirects_nor_pages_lead_to_another_server(
     with pytest.raises(ConfigurationError, match="not asked for"):
         confined.read_json(f"{internal.url}/catalog")
     with pytest.raises(ConfigurationError):
-        list(confined.list_items(f"{server.url}/items"))
+        list(list_items(confined, f"{server.url}/items"))
     with pytest.raises(ConfigurationError):
         STACAPI(internal.url, stac_io=confined).conformance()
     catalog = pystac.Catalog.from_file(f"{server.url}/catalog")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +35,7 @@ from stac_gitlab.search import open_client
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 NAMES = {each["id"] for each in ITEMS}
-NEW_YEAR = datetime(2024, 1, 1, tzinfo=timezone.utc)
+NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -153,8 +153,8 @@ def test_objects_validate(anywhere: STACAPI) -> None:
 
 BOX = (-165.0, -58.5, -150.0, -50.0)
 PLACE = "POLYGON((-171 -61, -169 -61, -169 -59, -171 -59, -171 -61))"
-MARCH = datetime(2020, 3, 1, tzinfo=timezone.utc)
-FIFTH = datetime(2020, 1, 5, tzinfo=timezone.utc)
+MARCH = datetime(2020, 3, 1, tzinfo=UTC)
+FIFTH = datetime(2020, 1, 5, tzinfo=UTC)
 TWO = ("item-0003", "item-0999")
 
 
@@ -229,7 +229,7 @@ def test_fields_strip_and_what_is_left_is_usable(api: STACAPI) -> None:
     assert "properties" not in bare
     assert "type" not in bare
     [found] = api.items(TIED, fields="id,properties.datetime", filter="id = 'item-0003'")
-    assert found.datetime == datetime(2020, 1, 1, tzinfo=timezone.utc)
+    assert found.datetime == datetime(2020, 1, 1, tzinfo=UTC)
     assert found.assets == {}
     [found] = api.items(TIED, fields="-assets", filter="id = 'item-0003'")
     assert found.geometry is not None

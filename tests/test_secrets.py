@@ -39,10 +39,11 @@ from stac_gitlab import (
     RetryPolicy,
     STACDownloader,
     STACGitLabError,
-    adapter,
     materialize,
 )
 from stac_gitlab.cli import main
+from stac_gitlab.http import transport
+from stac_gitlab.reading.listing import list_items
 from stac_gitlab.search import GitLabStacApiIO, open_client
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 
@@ -240,16 +241,16 @@ class Listener:
 
     def hear_error(self, where: str, error: BaseException) -> None:
         self.look_into(where, error)
-        told = traceback.TracebackException.from_exception(error, capture_locals=True)
+        progress = traceback.TracebackException.from_exception(error, capture_locals=True)
         # The frames of this module hold the token, because they sent it.
-        for part in _chain(told):
+        for part in _chain(progress):
             part.stack = traceback.StackSummary.from_list(
                 [frame for frame in part.stack if frame.filename != __file__]
             )
             for frame in part.stack:
-                for name, shown in (frame.locals or {}).items():
-                    self.hear(f"{where}: local {name} in {frame.filename}:{frame.name}", shown)
-        self.hear(where, "".join(told.format()))
+                for name, redacted in (frame.locals or {}).items():
+                    self.hear(f"{where}: local {name} in {frame.filename}:{frame.name}", redacted)
+        self.hear(where, "".join(progress.format()))
         response = getattr(error, "response", None)
         if response is not None:
             asked = response.request
@@ -269,14 +270,14 @@ class Listener:
 
     def assert_nothing_leaked(self) -> None:
         leaked = [(where, text) for where, text in self.heard if leaks(text)]
-        shown = "\n".join(f"{where}: …{_around(text)}…" for where, text in leaked[:20])
-        assert not leaked, f"{len(leaked)} of {len(self.heard)}:\n{shown}"
+        redacted = "\n".join(f"{where}: …{_around(text)}…" for where, text in leaked[:20])
+        assert not leaked, f"{len(leaked)} of {len(self.heard)}:\n{redacted}"
 
 
-def _chain(told: traceback.TracebackException | None) -> Iterator[traceback.TracebackException]:
-    while told is not None:
-        yield told
-        told = told.__cause__ or told.__context__
+def _chain(progress: traceback.TracebackException | None) -> Iterator[traceback.TracebackException]:
+    while progress is not None:
+        yield progress
+        progress = progress.__cause__ or progress.__context__
 
 
 def _around(text: str) -> str:
@@ -344,7 +345,7 @@ def read_everything(listener: Listener, hub: Hub, stac_io: GitLabStacIO) -> pyst
     for status in (400, 401, 403, 404, 409, 418, 422, 429, 500, 502, 503):
         url = f"{base}/fail/{status}"
         listener.attempt(str(status), lambda url=url: stac_io.read_json(url))
-        listener.attempt(f"{status} of a page", lambda url=url: list(stac_io.list_items(url)))
+        listener.attempt(f"{status} of a page", lambda url=url: list(list_items(stac_io, url)))
     api = STACAPI(base, stac_io=stac_io)
     listener.look_into("api", api)
     listener.attempt("api items", lambda: list(api.items("all")))
@@ -550,7 +551,7 @@ def test_wherever_a_look_alike_is_met_only_the_hub_itself_gets_the_token(
             elif how == "redirect":
                 stac_io.read_json(f"{base}/start")
             elif how == "next":
-                list(stac_io.list_items(f"{base}/items"))
+                list(list_items(stac_io, f"{base}/items"))
             else:
                 found = pystac.Item.from_file(f"{base}/item", stac_io=stac_io)
                 STACDownloader(stac_io=stac_io).download_assets(found, tmp_path)
@@ -599,7 +600,7 @@ def test_what_interrupts_a_request_does_not_show_the_token_in_its_frames(
     server.route("/x", a("item"))
     item = pystac.Item.from_dict(a("item"))
     item.add_asset("a", pystac.Asset(f"{server.url}/x", roles=["data"]))
-    owner = adapter._Connection if where == "connect" else adapter._WatchedReader
+    owner = transport._Connection if where == "connect" else transport._DeadlineReader
     with GitLabStacIO(CANARY, base_url=server.url, retry=IMPATIENT) as stac_io:
         actions: list[Callable[[], Any]] = [
             lambda: stac_io.read_json(f"{server.url}/x"),

@@ -303,11 +303,11 @@ def test_a_clock_that_jumps_neither_hurries_nor_delays_anything(
 ) -> None:
     real = time.time
     jumps = [86_400.0, -86_400.0, 1e9, -1e9]
-    told = b"Date: Wed, 01 Jan 2020 00:00:00 GMT\r\nConnection: close\r\nContent-Length: 0\r\n"
+    progress = b"Date: Wed, 01 Jan 2020 00:00:00 GMT\r\nConnection: close\r\nContent-Length: 0\r\n"
     until = b"Retry-After: Wed, 01 Jan 2020 00:00:07 GMT\r\n"
     answers = [
-        b"HTTP/1.1 503 No\r\n" + told + until + b"\r\n",
-        b"HTTP/1.1 429 No\r\n" + told + b"RateLimit-Reset: 1577836809\r\n\r\n",
+        b"HTTP/1.1 503 No\r\n" + progress + until + b"\r\n",
+        b"HTTP/1.1 429 No\r\n" + progress + b"RateLimit-Reset: 1577836809\r\n\r\n",
         b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}',
     ]
     policy = RetryPolicy(clock=clock.time, sleep=clock.sleep)

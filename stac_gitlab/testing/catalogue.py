@@ -13,14 +13,14 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from stac_gitlab.testing.access import AccessLevel, User
 from stac_gitlab.testing.projects import Project, ProjectSeries
 
 FIRST_NUMBER = 101
-_CREATED_FROM = datetime(2022, 1, 1, tzinfo=timezone.utc)
-_UPDATED_FROM = datetime(2024, 1, 1, tzinfo=timezone.utc)
+_CREATED_FROM = datetime(2022, 1, 1, tzinfo=UTC)
+_UPDATED_FROM = datetime(2024, 1, 1, tzinfo=UTC)
 _CREATED_DAYS = 700  # keeps what is made up before what is updated, for any number
 _KEPT_ORDERS = 8
 

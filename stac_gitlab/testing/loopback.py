@@ -35,7 +35,7 @@ from stac_gitlab.testing.exchange import (
 from stac_gitlab.testing.faults import ArmedFault, Fault
 
 if TYPE_CHECKING:
-    from typing_extensions import Self  # in `typing` from Python 3.11 on
+    from typing import Self  # in `typing` from Python 3.11 on
 
 Buffer = bytes | memoryview
 

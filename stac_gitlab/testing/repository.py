@@ -14,7 +14,7 @@ import uuid
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import Any
@@ -210,8 +210,8 @@ def commit_id(entry: Entry, ref: str) -> str:
 
 def http_date(moment: str) -> str:
     """An RFC 3339 time as HTTP writes it."""
-    parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
-    return format_datetime(parsed.astimezone(timezone.utc), usegmt=True)
+    parsed = datetime.fromisoformat(moment)
+    return format_datetime(parsed.astimezone(UTC), usegmt=True)
 
 
 def disposition(kind: str, path: str) -> str:

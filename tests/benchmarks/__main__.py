@@ -146,7 +146,7 @@ def _machine() -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {
-        "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "processor": f"{os.cpu_count()} x {_processor()}",
         "system": platform.platform(),
         "python": platform.python_version(),

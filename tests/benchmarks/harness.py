@@ -275,14 +275,14 @@ def _run_once(
     # A server notes a request once it is through with it, a little after the client is.
     time.sleep(0.02)
     requests_after, bytes_after = served()
-    told = json.loads(said.splitlines()[-1]) if said.startswith("{") else {}
+    progress = json.loads(said.splitlines()[-1]) if said.startswith("{") else {}
     measure = Measure(
         wall=wall,
-        inside=told.get("seconds", wall),
+        inside=progress.get("seconds", wall),
         cpu=usage.ru_utime + usage.ru_stime,
         # Linux counts in KiB, macOS in bytes.
         peak=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         requests=requests_after - requests_before,
         body_bytes=bytes_after - bytes_before,
     )
-    return measure, told.get("count")
+    return measure, progress.get("count")

@@ -66,12 +66,12 @@ def _counted(expected: int | None) -> Callable[[Path, int | None], None]:
 
 
 def _ratio(name: str, other: str, at_most: float, what: str = "wall") -> Aim:
-    shown = {"wall": "wall time", "inside": "time inside", "cpu": "CPU", "peak": "peak memory"}
+    redacted = {"wall": "wall time", "inside": "time inside", "cpu": "CPU", "peak": "peak memory"}
 
     def figure(measures: dict[str, Measure]) -> float:
         return float(getattr(measures[name], what) / getattr(measures[other], what))
 
-    return Aim(f"{shown[what]} of {name} / {other}", figure, at_most)  # type: ignore[arg-type]  # read only
+    return Aim(f"{redacted[what]} of {name} / {other}", figure, at_most)  # type: ignore[arg-type]  # read only
 
 
 # -- one large file -----------------------------------------------------------------------------

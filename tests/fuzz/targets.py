@@ -19,17 +19,18 @@ from urllib.parse import urldefrag, urljoin
 
 import pystac
 
-from stac_gitlab.auth import Origin, scrub
-from stac_gitlab.confinement import REMOTE_FILE, confine, confined_schema, is_local_path
-from stac_gitlab.documents import check_stac, lists_plain_items, parse_json, without_tokens
+from stac_gitlab.auth import Origin
+from stac_gitlab.dialects.gitlab import GitLab
+from stac_gitlab.dialects.sharinghub import SharingHub
 from stac_gitlab.errors import InvalidResponseError, STACGitLabError, UnsafePathError
-from stac_gitlab.gitlab import GitLab
-from stac_gitlab.head import Head
-from stac_gitlab.multihash import Checksum, UnknownChecksumError
-from stac_gitlab.names import relative_path, shown
-from stac_gitlab.retry import wait_hint
-from stac_gitlab.sharinghub import SharingHub, strip_token
-from stac_gitlab.stac_io import refusals_explained
+from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
+from stac_gitlab.files.paths import is_local_path, relative_path
+from stac_gitlab.http.retry import retry_after
+from stac_gitlab.http.transport import ResponseHead
+from stac_gitlab.reading.documents import check_stac, lists_plain_items, parse_json
+from stac_gitlab.reading.objects import explain_pystac_errors
+from stac_gitlab.reading.untrusted_links import REMOTE_FILE, secure_links, secure_schema
+from stac_gitlab.redaction import quoted, redact, strip_token_parameters, without_tokens
 
 __all__ = ["PIECES", "SEEDS", "TARGETS"]
 
@@ -109,7 +110,7 @@ def wait_headers(data: bytes) -> None:
     """Headers that say when to come back."""
     names = ("Retry-After", "RateLimit-Reset", "RateLimit", "X-RateLimit-Reset", "Date")
     parts = data.decode("latin-1").split("\n")
-    hint = wait_hint(dict(zip(names, parts, strict=False)), rate_limited=True)
+    hint = retry_after(dict(zip(names, parts, strict=False)), rate_limited=True)
     assert hint is None or hint >= 0
 
 
@@ -125,11 +126,11 @@ def hrefs(data: bytes) -> None:
     """Hrefs, in links and of assets."""
     href = data.decode("utf-8", "surrogateescape")
     Origin.of(href)
-    stripped = strip_token(f"https://h/?gitlab_token=a-known-secret&{href}")
+    stripped = strip_token_parameters(f"https://h/?gitlab_token=a-known-secret&{href}")
     assert "a-known-secret" not in stripped or "a-known-secret" in href
     document = {"links": [{"rel": "child", "href": href}], "features": [{"links": []}]}
     document["features"][0]["links"] = [{"rel": "self", "href": href}]  # type: ignore[index]
-    confine(document, url=URL)
+    secure_links(document, url=URL)
     for holder, rel in ((document, "child"), (document["features"][0], "self")):
         got = holder["links"][0]["href"]  # type: ignore[index,call-overload]
         with contextlib.suppress(ValueError):
@@ -152,7 +153,7 @@ def hrefs(data: bytes) -> None:
         page = {"features": [item]}
         if lists_plain_items(page):
             before = json.dumps(page)
-            confine(page, url=URL)
+            secure_links(page, url=URL)
             assert json.dumps(page) == before
             pystac.Item.from_dict(item, preserve_dict=True).to_dict()
     with contextlib.suppress(ValueError):
@@ -164,7 +165,7 @@ def hrefs(data: bytes) -> None:
 def keys(data: bytes) -> None:
     """Asset keys, which become file names."""
     key = data.decode("utf-8", "surrogateescape")
-    shown(key)
+    quoted(key)
     with contextlib.suppress(UnsafePathError):
         path = relative_path(key)
         assert not path.startswith("/")
@@ -178,7 +179,7 @@ def documents(data: bytes) -> None:
         document = without_tokens(document, data, ["a-known-secret"], url=URL)
         is_plain = lists_plain_items({"features": [document]})
         before = json.dumps(document)
-        confine(document, url=URL, listed=not is_plain)
+        secure_links(document, url=URL, listed=not is_plain)
         assert not is_plain or json.dumps(document) == before
         try:
             check_stac(document, url=URL)
@@ -196,9 +197,9 @@ def objects(data: bytes) -> None:
     ):
         warnings.simplefilter("ignore")
         document = parse_json(data, url=URL)
-        confine(document, url=URL)
+        secure_links(document, url=URL)
         check_stac(document, url=URL)
-        with refusals_explained(URL, document):
+        with explain_pystac_errors(URL, document):
             found = pystac.read_dict(document, href=URL)
         json.dumps(found.to_dict(transform_hrefs=False))
         for link in found.links:
@@ -210,7 +211,7 @@ def objects(data: bytes) -> None:
 def schemas(data: bytes) -> None:
     """JSON Schemas, which may refer to others."""
     with contextlib.suppress(InvalidResponseError, ValueError):
-        text = confined_schema(data.decode(), url=URL)
+        text = secure_schema(data.decode(), url=URL)
         if not text.lstrip("\ufeff \t\r\n").startswith("{"):
             return
         for resource, base in _resources(json.loads(text), URL):
@@ -242,7 +243,7 @@ def heads(data: bytes) -> None:
     """The heads of answers. What is taken for one says the same to the standard library."""
     stream = io.BytesIO(data)
     try:
-        head = Head.read_from(stream)
+        head = ResponseHead.read_from(stream)
     except http.client.HTTPException:
         return
     *_, last, _ = re.split(rb"(?<=\n)\r?\n", data[: stream.tell()])
@@ -255,9 +256,9 @@ def heads(data: bytes) -> None:
 def texts(data: bytes) -> None:
     """Whatever is shown to people."""
     text = data.decode("utf-8", "replace")
-    assert "a-known-secret" not in scrub(f"{text}a-known-secret{text}", ["a-known-secret"])
+    assert "a-known-secret" not in redact(f"{text}a-known-secret{text}", ["a-known-secret"])
     with contextlib.suppress(InvalidResponseError):
-        confined_schema(text, url=URL)
+        secure_schema(text, url=URL)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -184,12 +184,12 @@ def test_the_web_leads_to_a_sign_in_page_whatever_the_token(
 
 
 def test_a_job_token_opens_the_allowed_projects_only(gitlab: GitLabServer) -> None:
-    job = {"JOB-TOKEN": "glpat-owner"}
+    task = {"JOB-TOKEN": "glpat-owner"}
     gitlab.job_token_projects = ["another/project"]
-    assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, job).status_code == 404
+    assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, task).status_code == 404
     assert get(gitlab.raw_url(PROJECT.path, "README.md")).status_code == 200
     gitlab.job_token_projects = [PROJECT.path]
-    assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, job).status_code == 200
+    assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, task).status_code == 200
 
 
 def test_rate_limits_are_told_when_there_are_any(gitlab: GitLabServer) -> None:

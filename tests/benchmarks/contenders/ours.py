@@ -5,6 +5,7 @@ from __future__ import annotations
 import pystac
 
 from stac_gitlab import GitLabStacIO, STACDownloader
+from stac_gitlab.reading.listing import list_items
 
 TOKEN = "glpat-benchmark-0123"
 
@@ -45,4 +46,4 @@ def objects(collection_url: str) -> int:
 def dicts(collection_url: str) -> int:
     """Walk through the items of a collection as dictionaries."""
     with _reader(collection_url) as stac_io:
-        return sum(1 for _ in stac_io.list_items(f"{collection_url}/items"))
+        return sum(1 for _ in list_items(stac_io, f"{collection_url}/items"))

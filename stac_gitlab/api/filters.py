@@ -1,0 +1,703 @@
+"""What a caller filters by, made the query parameters of an items endpoint.
+
+Each function takes what people are used to write, checks it, and returns the text that the
+specification wants. What cannot be right is refused here, before a request is sent: a server may
+ignore a filter that it does not understand, and answer with everything.
+
+Source: OGC API - Features - Part 1 (bbox, datetime, limit) and the STAC API extensions Fields,
+Sort, Filter, Query and Free-Text, as they are written in a GET request.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NoReturn
+
+from stac_gitlab.errors import ConfigurationError
+
+_DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", re.ASCII)
+
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+
+
+_COMPARISON = re.compile(r"\s*(.+?)\s*(>=|<=|<>|!=|=|>|<)\s*(.+?)\s*")
+
+
+_QUERY_OPERATORS = {
+    "=": "eq",
+    "<>": "neq",
+    "!=": "neq",
+    "<": "lt",
+    "<=": "lte",
+    ">": "gt",
+    ">=": "gte",
+}
+
+
+_QUERY_NAMES = frozenset(_QUERY_OPERATORS.values()) | {
+    "startsWith",
+    "endsWith",
+    "contains",
+    "in",
+}
+
+
+# -- where ------------------------------------------------------------------------------------
+
+
+def bbox_parameter(value: Any) -> str:
+    """Return a bounding box as ``west,south,east,north``, with two heights where it has them.
+
+    Args:
+        value: 4 or 6 numbers in a sequence, or in a text with commas; or a geometry, of which the
+            endpoint can take the bounding box only: GeoJSON, or anything with
+            ``__geo_interface__``. West may be greater than east: the box crosses the antimeridian.
+
+    Raises:
+        ConfigurationError: If it is no bounding box.
+
+    Example:
+        >>> bbox_parameter({"type": "LineString", "coordinates": [[5, 46], [8.5, 47]]})
+        '5,46,8.5,47'
+    """
+    geometry = getattr(value, "__geo_interface__", value)
+    if isinstance(geometry, Mapping):
+        return _joined(_box_around(geometry))
+    try:
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        box = [float(number) for number in parts]
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"bbox={value!r}: give west, south, east and north as numbers, or a geometry."
+        ) from None
+    _check_box(box)
+    return _joined(box)
+
+
+def _check_box(box: list[float]) -> None:
+    if len(box) not in (4, 6):
+        raise ConfigurationError(
+            f"bbox={box}: {len(box)} numbers. Give west, south, east, north, or west, south, "
+            "lowest, east, north, highest."
+        )
+    half = len(box) // 2
+    (west, south, *low), (east, north, *high) = box[:half], box[half:]
+    if not all(map(math.isfinite, box)):
+        raise ConfigurationError(f"bbox={box}: not all of these are numbers.")
+    if not (-90 <= south <= 90 and -90 <= north <= 90 and abs(west) <= 180 and abs(east) <= 180):
+        raise ConfigurationError(
+            f"bbox={box}: degrees of longitude lie between -180 and 180, degrees of latitude "
+            "between -90 and 90. Longitude comes first."
+        )
+    if south > north:
+        raise ConfigurationError(
+            f"bbox={box}: the south ({_number(south)}) lies north of the north ({_number(north)}). "
+            "The order is west, south, east, north."
+        )
+    if low > high:
+        raise ConfigurationError(f"bbox={box}: the lowest height is above the highest.")
+
+
+def _box_around(geometry: Mapping[str, Any]) -> list[float]:
+    points = list(_positions(geometry))
+    if not points:
+        raise ConfigurationError(
+            "bbox: a geometry without a single position. Is it GeoJSON, and not empty?"
+        )
+    west, east = min(p[0] for p in points), max(p[0] for p in points)
+    south, north = min(p[1] for p in points), max(p[1] for p in points)
+    box = [west, south, east, north]
+    _check_box(box)
+    return box
+
+
+def _positions(geometry: Any) -> Iterator[tuple[float, float]]:
+    if not isinstance(geometry, Mapping):
+        return
+    if geometry.get("type") == "Feature":
+        yield from _positions(geometry.get("geometry"))
+    for name in ("features", "geometries"):
+        for part in geometry.get(name) or ():
+            yield from _positions(part)
+    pending: list[Any] = [geometry.get("coordinates") or ()]
+    while pending:
+        part = pending.pop()
+        try:
+            if len(part) and all(isinstance(number, (int, float)) for number in part):
+                west, south, *_ = part
+                yield float(west), float(south)
+            else:
+                pending.extend(part)
+        except (TypeError, ValueError):
+            raise ConfigurationError(
+                "bbox: a geometry whose coordinates are not lists of positions."
+            ) from None
+
+
+def _joined(numbers: Iterable[float]) -> str:
+    return ",".join(map(_number, numbers))
+
+
+def _number(number: float) -> str:
+    return str(int(number)) if number == int(number) else repr(float(number))
+
+
+# -- when -------------------------------------------------------------------------------------
+
+
+def datetime_parameter(value: Any) -> str:
+    """Return an instant, or an interval ``start/end``, in RFC 3339 and UTC.
+
+    Args:
+        value: A ``datetime`` or ``date``, a text, or a pair of them for an interval; None or
+            ``".."`` is an open end. A text may be a year, month or day, which stands for all of
+            it. A time without zone is UTC.
+
+    Raises:
+        ConfigurationError: If it is none of these, or the interval ends before it begins.
+
+    Example:
+        >>> datetime_parameter("2024-01/2024-03")
+        '2024-01-01T00:00:00Z/2024-03-31T23:59:59Z'
+        >>> datetime_parameter(["2024-01-01T12:00:00Z", None])
+        '2024-01-01T12:00:00Z/..'
+    """
+    if isinstance(value, str):
+        ends: list[Any] = value.split("/")
+    elif isinstance(value, date):
+        ends = [value]
+    else:
+        try:
+            ends = list(value)
+        except TypeError:
+            raise _no_time(value) from None
+    if len(ends) == 1:
+        first, last = _span(ends[0], value)
+        if first is None:
+            raise ConfigurationError(f"datetime={value!r}: an open end belongs to an interval.")
+        return _instant(first) if first == last else f"{_instant(first)}/{_instant(last)}"
+    if len(ends) != 2:
+        raise ConfigurationError(
+            f"datetime={value!r}: an interval has two ends, this has {len(ends)}."
+        )
+    start, end = _span(ends[0], value)[0], _span(ends[1], value)[1]
+    if start is None and end is None:
+        raise ConfigurationError(f"datetime={value!r}: open at both ends, it filters nothing.")
+    if start is not None and end is not None and start > end:
+        raise ConfigurationError(f"datetime={value!r}: the interval ends before it begins.")
+    return f"{_instant(start)}/{_instant(end)}"
+
+
+def _span(end: Any, whole: Any) -> tuple[datetime | None, datetime | None]:
+    """Return the first and the last instant of what one end says."""
+    if end is None or (isinstance(end, str) and end.strip() in ("", "..")):
+        return None, None
+    if isinstance(end, datetime):
+        instant = end.replace(tzinfo=UTC) if end.tzinfo is None else end
+        return instant, instant
+    text = end.isoformat() if isinstance(end, date) else end
+    if not isinstance(text, str):
+        raise _no_time(whole)
+    text = text.strip()
+    try:
+        if whole_period := _DATE.fullmatch(text):
+            year, month, day = (int(part or 0) for part in whole_period.groups())
+            return _period(year, month, day)
+        if moment := _TIME.fullmatch(text):
+            date_, clock, fraction, zone = moment.groups()
+            # Python 3.10 reads six digits of a second, and no Z.
+            fraction = fraction[:7].ljust(7, "0") if fraction else ""
+            zone = "+00:00" if zone in (None, "Z", "z") else zone
+            instant = datetime.fromisoformat(f"{date_}T{clock}{fraction}{zone}")
+            return instant, instant
+    except ValueError as error:
+        raise ConfigurationError(f"datetime={whole!r}: {error}.") from None
+    raise _no_time(whole)
+
+
+def _period(year: int, month: int, day: int) -> tuple[datetime, datetime]:
+    """Return the first and the last second of a year, a month (day 0) or a day."""
+    start = datetime(year, month or 1, day or 1, tzinfo=UTC)
+    if day:
+        after = start + timedelta(days=1)
+    elif month:
+        after = (start + timedelta(days=31)).replace(day=1)
+    else:
+        after = start.replace(year=year + 1)
+    return start, after - timedelta(seconds=1)
+
+
+def _instant(instant: datetime | None) -> str:
+    if instant is None:
+        return ".."
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _no_time(value: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"datetime={value!r}: give a datetime, '2024', '2024-01', '2024-01-31', "
+        "'2024-01-31T12:00:00Z', or an interval of two of these, as '2024-01/2024-03'."
+    )
+
+
+# -- which, and how -----------------------------------------------------------------------------
+
+
+def ids_parameter(value: Any) -> tuple[str, ...]:
+    """Return item ids, each once.
+
+    Raises:
+        ConfigurationError: If they are no texts, or there is none.
+    """
+    ids = _texts("ids", [value] if isinstance(value, str) else value)
+    if not ids:
+        raise ConfigurationError("ids: give at least one id, or None for all items.")
+    return tuple(dict.fromkeys(ids))
+
+
+def sortby_parameter(value: Any) -> str:
+    """Return what to sort by, as ``name,-other``.
+
+    Args:
+        value: Names with ``-`` before them for descending order, in a text with commas or in a
+            list; or ``{"field": name, "direction": "asc" or "desc"}``, as in a POST request.
+
+    Raises:
+        ConfigurationError: If it is none of these.
+
+    Example:
+        >>> sortby_parameter(["+properties.datetime", {"field": "id", "direction": "desc"}])
+        'properties.datetime,-id'
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    parts = [parts] if isinstance(parts, Mapping) else parts
+    return ",".join(map(_sort_key, _list("sortby", parts)))
+
+
+def _sort_key(part: Any) -> str:
+    if isinstance(part, Mapping):
+        field, direction = part.get("field"), part.get("direction", "asc")
+        if not isinstance(field, str) or direction not in ("asc", "desc"):
+            raise ConfigurationError(
+                f"sortby={dict(part)!r}: give a field, and 'asc' or 'desc' as its direction."
+            )
+        part = f"{'-' if direction == 'desc' else ''}{field}"
+    name = part.strip().removeprefix("+") if isinstance(part, str) else ""
+    if not name.removeprefix("-").strip():
+        raise ConfigurationError(f"sortby: {part!r} is no name of a property.")
+    return name
+
+
+def fields_parameter(value: Any) -> str:
+    """Return the fields to include and exclude, as ``name,-other``.
+
+    Args:
+        value: Names with ``-`` before those to leave out, in a text with commas or in a list; or
+            ``{"include": […], "exclude": […]}``, as in a POST request.
+
+    Raises:
+        ConfigurationError: If it is none of these.
+    """
+    if isinstance(value, Mapping):
+        unknown = set(value) - {"include", "exclude"}
+        if unknown:
+            raise ConfigurationError(f"fields: {sorted(unknown)} is neither include nor exclude.")
+        included = _texts("fields", value.get("include") or ())
+        excluded = _texts("fields", value.get("exclude") or ())
+        value = [*included, *(f"-{name}" for name in excluded)]
+    parts = value.split(",") if isinstance(value, str) else value
+    names = [part.strip().removeprefix("+") for part in _texts("fields", parts)]
+    if not names or not all(name.removeprefix("-") for name in names):
+        raise ConfigurationError(
+            f"fields={value!r}: give names of fields, such as 'id,properties'."
+        )
+    return ",".join(names)
+
+
+def filter_parameters(value: Any, lang: str | None = None) -> dict[str, str]:
+    """Return a CQL2 filter and the name of its language.
+
+    Args:
+        value: CQL2 as a text, or as JSON in a dictionary or a text.
+        lang: ``"cql2-text"`` or ``"cql2-json"``; by default what `value` looks like.
+
+    Raises:
+        ConfigurationError: If it is not well-formed; the message says where.
+
+    Example:
+        >>> filter_parameters("eo:cloud_cover < 10")
+        {'filter': 'eo:cloud_cover < 10', 'filter-lang': 'cql2-text'}
+    """
+    if value is None:
+        raise ConfigurationError(f"filter_lang={lang!r} without a filter.")
+    is_json = isinstance(value, Mapping) or (
+        isinstance(value, str) and value.lstrip().startswith("{")
+    )
+    if lang is None:
+        lang = "cql2-json" if is_json else "cql2-text"
+    if lang not in ("cql2-text", "cql2-json"):
+        raise ConfigurationError(f"filter_lang={lang!r}: choose 'cql2-text' or 'cql2-json'.")
+    if is_json != (lang == "cql2-json"):
+        came = "a text" if isinstance(value, str) else f"a {type(value).__name__}"
+        raise ConfigurationError(f"filter_lang={lang!r}, but the filter is {came} of another kind.")
+    if not is_json:
+        if not isinstance(value, str):
+            raise ConfigurationError(
+                f"filter={value!r}: give CQL2 as a text, or as JSON in a dictionary."
+            )
+        check_cql2_text(value)
+        return {"filter": value, "filter-lang": lang}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ConfigurationError(f"filter: not JSON ({error}).") from None
+    check_cql2_json(value)
+    return {"filter": _as_json("filter", value), "filter-lang": lang}
+
+
+def query_parameter(value: Any) -> str:
+    """Return a query of the Query extension, as JSON.
+
+    Args:
+        value: ``{"eo:cloud_cover": {"lt": 10}}``, or a list of texts such as
+            ``"eo:cloud_cover<10"``.
+
+    Raises:
+        ConfigurationError: If it is neither.
+    """
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, Mapping):
+        query: dict[str, Any] = {}
+        for text in _texts("query", value):
+            match = _COMPARISON.fullmatch(text)
+            if match is None:
+                raise ConfigurationError(
+                    f"query: {text!r} is no comparison such as 'eo:cloud_cover<10'."
+                )
+            name, operator, operand = match.groups()
+            query.setdefault(name, {})[_QUERY_OPERATORS[operator]] = _operand(operand)
+        value = query
+    for name, comparisons in value.items():
+        if not isinstance(comparisons, Mapping) or not comparisons:
+            raise ConfigurationError(
+                f"query: {name!r} wants a comparison, such as {{'lt': 10}}, not {comparisons!r}."
+            )
+        unknown = set(comparisons) - _QUERY_NAMES
+        if unknown:
+            raise ConfigurationError(
+                f"query: {sorted(map(str, unknown))} of {name!r} is none of "
+                f"{', '.join(sorted(_QUERY_NAMES))}."
+            )
+    if not value:
+        raise ConfigurationError("query: it is empty.")
+    return _as_json("query", value)
+
+
+def _operand(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def free_text_parameter(value: Any) -> str:
+    """Return the terms of a free-text search, with commas between them.
+
+    Raises:
+        ConfigurationError: If they are no texts.
+    """
+    terms = _texts("q", [value] if isinstance(value, str) else value)
+    if not terms or not all(term.strip() for term in terms):
+        raise ConfigurationError(f"q={value!r}: give at least one word to search for.")
+    return ",".join(terms)
+
+
+def other_parameter(name: str, value: Any) -> str:
+    """Return the value of a parameter that only the server knows.
+
+    Raises:
+        ConfigurationError: If it cannot be written into a URL.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, Mapping):
+        return _as_json(name, value)
+    if isinstance(value, Iterable):
+        return ",".join(other_parameter(name, each) for each in value)
+    raise ConfigurationError(f"{name}={value!r}: give a text, a number, or a list of them.")
+
+
+def _list(name: str, value: Any) -> list[Any]:
+    try:
+        found = list(value)
+    except TypeError:
+        found = []
+    if not found:
+        raise ConfigurationError(f"{name}={value!r}: give a text, or a list that is not empty.")
+    return found
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    try:
+        found = list(value)
+    except TypeError:
+        raise ConfigurationError(f"{name}={value!r}: give a text or a list of texts.") from None
+    for each in found:
+        if not isinstance(each, str) or not each.strip():
+            raise ConfigurationError(f"{name}: {each!r} is not a text that says something.")
+    return found
+
+
+def _as_json(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_json_default)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name}: it cannot be written as JSON ({error}).") from None
+
+
+def _json_default(value: Any) -> Any:
+    geometry = getattr(value, "__geo_interface__", None)
+    if isinstance(geometry, Mapping):
+        return geometry
+    if isinstance(value, datetime):
+        return _instant(value if value.tzinfo else value.replace(tzinfo=UTC))
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_CQL2_TOKEN = re.compile(
+    r"""
+    \s*(?:
+        (?P<text>'(?:[^']|'')*')
+      | (?P<name>"[^"]+"|[^\W\d][\w:.\-]*(?<![-.:]))
+      | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+      | (?P<comparison><=|>=|<>|=|<|>)
+      | (?P<sign>[-+*/%^])
+      | (?P<open>\()
+      | (?P<close>\))
+      | (?P<comma>,)
+    )
+    """,
+    re.VERBOSE,
+)
+
+
+_CQL2_MISTAKES = {
+    "==": "'==' is no operator of CQL2: use '='",
+    "!=": "'!=' is no operator of CQL2: use '<>'",
+    "&&": "'&&' is no operator of CQL2: use 'AND'",
+    "||": "'||' is no operator of CQL2: use 'OR'",
+}
+
+
+_GEOMETRIES = frozenset(
+    {
+        "point",
+        "linestring",
+        "polygon",
+        "multipoint",
+        "multilinestring",
+        "multipolygon",
+        "geometrycollection",
+    }
+)
+
+
+# How many arguments an operator takes in JSON: at least, and at the most.
+_ARITY: dict[str, tuple[int, int | None]] = {
+    **dict.fromkeys(("and", "or"), (2, None)),
+    "not": (1, 1),
+    **dict.fromkeys(("=", "<>", "<", ">", "<=", ">=", "like", "in"), (2, 2)),
+    "between": (3, 3),
+    "isNull": (1, 1),
+}
+
+
+def check_cql2_text(text: str) -> None:
+    """Check a filter in CQL2 text.
+
+    Raises:
+        ConfigurationError: If it is not well-formed.
+    """
+    if not text.strip():
+        raise ConfigurationError("filter: it is empty.")
+    _Sentence(text).check()
+
+
+class _Sentence:
+    """A text, and what may stand at the place that has been reached.
+
+    Between two operands stands an operator. Whether a word is one or the other is told by the word
+    and by what is expected.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._place = 0
+        self._wants_operand = True
+        self._brackets: list[int] = []
+        self._last = ""
+
+    def check(self) -> None:
+        while self._text[self._place :].strip():
+            kind, word = self._next()
+            if kind == "name" and word.lower() in _KEYWORDS and not word.startswith('"'):
+                self._keyword(word.lower())
+            elif kind == "open":
+                self._open()
+            elif kind == "close":
+                self._close()
+            elif kind in ("comparison", "comma"):
+                self._operator(word)
+            elif kind == "sign":
+                # A minus may also stand before an operand.
+                if not (self._wants_operand and word in "+-"):
+                    self._operator(word)
+            else:
+                self._operand(word, kind)
+            self._last = word
+        if self._brackets:
+            self._place = self._brackets[-1]
+            self._fail("a bracket opens, and does not close")
+        if self._wants_operand:
+            self._fail(f"something is missing after {self._last!r}")
+
+    def _next(self) -> tuple[str, str]:
+        match = _CQL2_TOKEN.match(self._text, self._place)
+        rest = self._text[self._place :].lstrip()
+        for wrong, advice in _CQL2_MISTAKES.items():
+            if rest.startswith(wrong):
+                self._fail(advice)
+        if match is None:
+            opened = {"'": "a text", '"': "a name"}.get(rest[0])
+            self._fail(
+                f"{opened} in {rest[0]} opens, and does not close"
+                if opened
+                else f"{rest[0]!r} belongs to nothing"
+            )
+        self._place = match.end()
+        kind = match.lastgroup or ""
+        return kind, match[kind]
+
+    def _keyword(self, word: str) -> None:
+        if word in ("and", "or", "like", "between", "in", "is", "div"):
+            self._operator(word.upper())
+            if word == "is":
+                match = re.match(r"\s+(?:not\s+)?null\b", self._text[self._place :], re.IGNORECASE)
+                if match is None:
+                    self._fail("after IS comes NULL, or NOT NULL")
+                self._place += match.end()
+                self._wants_operand = False
+        elif word == "null":
+            self._fail("NULL stands after IS only")
+        elif word == "not" and not self._wants_operand:
+            following = re.match(
+                r"\s+(like|between|in)\b", self._text[self._place :], re.IGNORECASE
+            )
+            if following is None:
+                self._fail("NOT stands before a condition, or before LIKE, BETWEEN or IN")
+        elif word in ("true", "false"):
+            self._operand(word, "name")
+
+    def _operand(self, word: str, kind: str) -> None:
+        if not self._wants_operand:
+            self._fail(f"an operator is missing between {self._last!r} and {word!r}")
+        self._wants_operand = False
+        if kind == "name" and word.lower() in _GEOMETRIES:
+            self._skip_geometry()
+
+    def _operator(self, word: str) -> None:
+        if self._wants_operand:
+            self._fail(f"something is missing before {word!r}")
+        self._wants_operand = True
+
+    def _open(self) -> None:
+        # After a name it is a call, after IN a list, elsewhere a group.
+        self._brackets.append(self._place - 1)
+        if not self._wants_operand and not re.fullmatch(r'[^\W\d]\w*|"[^"]+"', self._last):
+            self._fail(f"an operator is missing between {self._last!r} and '('")
+        self._wants_operand = True
+
+    def _close(self) -> None:
+        if not self._brackets:
+            self._fail("a bracket closes that was not opened")
+        self._brackets.pop()
+        if self._wants_operand and self._last != "(":
+            self._fail(f"something is missing after {self._last!r}")
+        self._wants_operand = False
+
+    def _skip_geometry(self) -> None:
+        """Pass over what a geometry holds: numbers stand side by side there."""
+        match = re.match(r"\s*(?:[zZ]\s*)?\(", self._text[self._place :])
+        if match is None:
+            return
+        start = self._place + match.end() - 1
+        depth = 0
+        for place in range(start, len(self._text)):
+            depth += {"(": 1, ")": -1}.get(self._text[place], 0)
+            if depth == 0:
+                self._place = place + 1
+                return
+        self._place = start
+        self._fail("a bracket opens, and does not close")
+
+    def _fail(self, why: str) -> NoReturn:
+        raise ConfigurationError(
+            f"filter: {why}, at character {self._place + 1} of {self._text!r}."
+        )
+
+
+_KEYWORDS = frozenset(
+    {"and", "or", "not", "like", "between", "in", "is", "null", "true", "false", "div"}
+)
+
+
+def check_cql2_json(value: Any) -> None:
+    """Check a filter in CQL2 JSON.
+
+    Raises:
+        ConfigurationError: If it is not well-formed.
+    """
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigurationError(
+            "filter: CQL2 JSON is an object such as {'op': '=', 'args': [{'property': 'id'}, 'a']}."
+        )
+    if "op" not in value:
+        raise ConfigurationError(f"filter: no 'op' among {sorted(map(str, value))}.")
+    _check_operation(value)
+
+
+def _check_operation(value: Any) -> None:
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            _check_operation(each)
+        return
+    if not isinstance(value, Mapping) or "op" not in value:
+        return
+    operator, arguments = value["op"], value.get("args")
+    if not isinstance(operator, str) or not operator:
+        raise ConfigurationError(f"filter: the operator {operator!r} is no text.")
+    if operator in ("==", "!=", "&&", "||"):
+        raise ConfigurationError(f"filter: {_CQL2_MISTAKES[operator]}.")
+    if not isinstance(arguments, (list, tuple)):
+        raise ConfigurationError(f"filter: the 'args' of {operator!r} are no list.")
+    least, most = _ARITY.get(operator, (0, None))
+    if len(arguments) < least or (most is not None and len(arguments) > most):
+        wanted = str(least) if least == most else f"{least} or more"
+        raise ConfigurationError(
+            f"filter: {operator!r} takes {wanted} arguments, not {len(arguments)}."
+        )
+    if operator == "in" and not isinstance(arguments[1], (list, tuple)):
+        raise ConfigurationError("filter: the second argument of 'in' is no list.")
+    for argument in arguments:
+        _check_operation(argument)

@@ -1,0 +1,568 @@
+"""STACAPI: what a STAC API can do and stock pystac has no words for.
+
+Conformance, items with filters, and transactions. Reading without filters stays pystac's work, with
+what :mod:`~stac_gitlab.pystac_hooks` adds to it; all requests go through the reader's one session.
+
+Source: STAC API - Features, and the extensions that it names.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import pystac
+
+from stac_gitlab.api import filters
+from stac_gitlab.api.item_query import Endpoint, ItemQuery
+from stac_gitlab.api.transactions import (
+    BulkReport,
+    BulkStatus,
+    OnConflict,
+    Writer,
+    collection_document,
+    create_many,
+    item_document,
+    resolved_conflict,
+)
+from stac_gitlab.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    NotSTACError,
+    UndeclaredExtensionWarning,
+)
+from stac_gitlab.reading.listing import list_collections
+from stac_gitlab.reading.objects import (
+    ItemRelations,
+    collection_of,
+    collections_url_of,
+    item_of,
+    items_url_of,
+)
+from stac_gitlab.reading.paging import PageRequest
+from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.redaction import redact
+from stac_gitlab.settings import expect, expect_text, whole_number
+
+CollectionLike = str | pystac.Collection
+
+
+ItemLike = pystac.Item | Mapping[str, Any]
+
+
+Patch = Mapping[str, Any] | list[Mapping[str, Any]]
+
+
+# How the extensions of the items endpoint are named among the conformance classes. Many servers
+# declare the one of /search and mean both.
+_EXTENSIONS = {
+    "fields": r"#fields$",
+    "sortby": r"#sort$",
+    "filter": r"#(?:filter|features-filter)$|/conf/(?:features-)?filter$",
+    "query": r"#query$",
+    "q": r"#(?:advanced-)?free-text$",
+}
+
+
+_ON_CONFLICT = ("error", "skip", "update")
+
+
+class STACAPI:
+    """A STAC API - Features server. May be shared between threads.
+
+    Args:
+        url: The landing page.
+        stac_io: The reader to use; by default a new one, with the token from the environment.
+
+    Raises:
+        ConfigurationError: If `stac_io` is not a GitLabStacIO.
+
+    Example:
+        >>> from stac_gitlab import STACAPI
+        >>> STACAPI("https://stac.example.org").items("sentinel-2", bbox=[5, 46, 8, 47], limit=50)
+        <ItemQuery bbox='5,46,8,47', limit='50'>
+    """
+
+    def __init__(self, url: str, *, stac_io: GitLabStacIO | None = None) -> None:
+        if stac_io is None:
+            stac_io = GitLabStacIO()
+        elif not isinstance(stac_io, GitLabStacIO):
+            raise ConfigurationError(
+                f"stac_io={stac_io!r}: a GitLabStacIO is needed, whose session knows the token."
+            )
+        self.url = expect_text("url", url, wanted="the URL of a landing page")
+        self.stac_io = stac_io
+        self._writer = Writer(stac_io)
+        self._root: pystac.Catalog | None = None
+        self._conformance: tuple[str, ...] | None = None
+        self._collections: dict[str, pystac.Collection] = {}
+        self._warned: set[str] = set()
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        if "stac_io" not in self.__dict__:
+            return "<STACAPI in the making>"
+        return f"<STACAPI at {redact(self.url, self.stac_io.credentials.secrets())}>"
+
+    # -- landing page, conformance, collections -----------------------------------------------
+
+    @property
+    def root(self) -> pystac.Catalog:
+        """The landing page, read once.
+
+        Raises:
+            NotSTACError: If there is no catalog at the URL.
+            STACGitLabError: If it cannot be read.
+        """
+        with self._lock:
+            if self._root is None:
+                root = self.stac_io.read_stac_object(self.url)
+                if not isinstance(root, pystac.Catalog) or isinstance(root, pystac.Collection):
+                    redacted = redact(self.url)
+                    raise NotSTACError(
+                        f"{redacted}: a {type(root).__name__}, where the landing page of an "
+                        "API was "
+                        "expected. Give the URL of the API itself.",
+                        url=redacted,
+                    )
+                self._root = root
+            return self._root
+
+    def conformance(self) -> tuple[str, ...]:
+        """Return the conformance classes, from the landing page or else from ``/conformance``.
+
+        They are asked for once. A server that has neither declares nothing.
+
+        Raises:
+            STACGitLabError: If the server cannot be asked.
+        """
+        with self._lock:
+            if self._conformance is None:
+                declared = self.root.extra_fields.get("conformsTo")
+                if not declared:
+                    link = self.root.get_single_link("conformance")
+                    href = None if link is None else link.get_absolute_href()
+                    try:
+                        url = href or _below(self.url, "conformance")
+                        declared = self.stac_io.read_json(url).get("conformsTo")
+                    except NotFoundError:
+                        declared = None
+                listed = declared if isinstance(declared, list) else []
+                self._conformance = tuple(uri for uri in listed if isinstance(uri, str))
+            return self._conformance
+
+    def collections(self) -> Iterator[pystac.Collection]:
+        """Yield the collections, all pages of them, each once.
+
+        Raises:
+            STACGitLabError: If a page cannot be read.
+        """
+        url = collections_url_of(self.root)
+        if url is None and self.root.get_links(pystac.RelType.CHILD):
+            yield from self.root.get_collections()
+            return
+        seen: set[str] = set()
+        url = url or self._collections_url()
+        for document in list_collections(self.stac_io, url):
+            collection = self._made_collection(document, url)
+            if collection.id not in seen:
+                seen.add(collection.id)
+                yield collection
+
+    def collection(self, collection_id: str) -> pystac.Collection:
+        """Return one collection, as it is now.
+
+        Raises:
+            NotFoundError: If there is none, or this token may not see it.
+            STACGitLabError: If it cannot be read.
+        """
+        url = self._collection_url(collection_id)
+        page = self.stac_io.read_page(PageRequest(url))
+        self._writer.saw(url, page.etag)
+        collection = self._made_collection(dict(page.document), url)
+        self._collections[collection_id] = collection
+        return collection
+
+    # -- items --------------------------------------------------------------------------------
+
+    def items(
+        self,
+        collection: CollectionLike,
+        *,
+        bbox: Any = None,
+        datetime: Any = None,
+        limit: int | None = None,
+        max_items: int | None = None,
+        ids: Iterable[str] | str | None = None,
+        sortby: Any = None,
+        fields: Any = None,
+        filter: Any = None,  # noqa: A002  # the name that the specification gives it
+        filter_lang: str | None = None,
+        query: Any = None,
+        q: Any = None,
+        **params: Any,
+    ) -> ItemQuery:
+        """Return the items of a collection that fit, to be iterated. No request is made yet.
+
+        Args:
+            collection: A collection, or its id.
+            bbox: West, south, east and north in degrees (with heights in metres: 6 numbers), as
+                a sequence or a text; or a geometry, whose bounding box is used.
+            datetime: An instant or interval: ``datetime`` objects, ``"2024-01"``,
+                ``"2024-01/2024-03"``, pairs; None or ``".."`` is an open end.
+            limit: How many items a page should have; the server may give fewer. By default the
+                reader's `page_size`.
+            max_items: How many items to take at the most; None for all.
+            ids: Only the items with these ids. Without other filters each is asked for by itself.
+            sortby: ``"name"``, ``"-name"`` for descending, several in a list.
+            fields: Fields to include, or with ``-`` to leave out. What pystac needs and can be
+                told without the server is completed; otherwise use ``to_dicts()``.
+            filter: A CQL2 filter, as a text or as JSON.
+            filter_lang: ``"cql2-text"`` or ``"cql2-json"``; by default what `filter` looks like.
+            query: Comparisons of the Query extension, such as ``{"eo:cloud_cover": {"lt": 10}}``.
+            q: A text to search for, or a list of them.
+            **params: More query parameters, for what only this server knows.
+
+        Raises:
+            ConfigurationError: If one of them cannot be right; the message says which and why.
+
+        A filter that needs an extension which the server does not declare is sent all the same,
+        with an :class:`~stac_gitlab.UndeclaredExtensionWarning`.
+        """
+        parameters: dict[str, str] = {}
+        for name, value, formed in (
+            ("bbox", bbox, filters.bbox_parameter),
+            ("datetime", datetime, filters.datetime_parameter),
+            ("sortby", sortby, filters.sortby_parameter),
+            ("fields", fields, filters.fields_parameter),
+            ("query", query, filters.query_parameter),
+            ("q", q, filters.free_text_parameter),
+        ):
+            if value is not None:
+                parameters[name] = formed(value)
+        if filter is not None or filter_lang is not None:
+            parameters |= filters.filter_parameters(filter, filter_lang)
+        if limit is not None:
+            parameters["limit"] = str(whole_number("limit", limit, least=1))
+        for name, value in params.items():
+            if name in ("intersects", "collections"):
+                raise ConfigurationError(
+                    f"{name}: an items endpoint takes a bbox of one collection. Pass a geometry "
+                    "as bbox=, or search with stac_gitlab.search."
+                )
+            if value is not None:
+                parameters[name.replace("filter_crs", "filter-crs")] = filters.other_parameter(
+                    name, value
+                )
+        if not isinstance(collection, pystac.Collection):
+            _id("collection", collection)
+        return ItemQuery(
+            self.stac_io,
+            partial(self._endpoint, collection, tuple(parameters)),
+            parameters,
+            ids=None if ids is None else filters.ids_parameter(ids),
+            max_items=None if max_items is None else whole_number("max_items", max_items, least=0),
+        )
+
+    def item(self, collection: CollectionLike, item_id: str) -> pystac.Item:
+        """Return one item. Its ETag, if it has one, guards what is changed afterwards.
+
+        Raises:
+            NotFoundError: If there is none, or this token may not see it.
+            STACGitLabError: If it cannot be read.
+        """
+        url = self._item_url(collection, item_id)
+        page = self.stac_io.read_page(PageRequest(url))
+        self._writer.saw(url, page.etag)
+        return self._made_item(dict(page.document), url, collection)
+
+    # -- changing items -----------------------------------------------------------------------
+
+    def create_item(self, collection: CollectionLike, item: ItemLike) -> pystac.Item:
+        """Add an item, and return it as the server has it.
+
+        The request is sent once: after a lost answer, look whether the item is there.
+
+        Args:
+            collection: The collection, or its id.
+            item: The item. Its links to the catalog it comes from are left out.
+
+        Raises:
+            ConfigurationError: If it is no item, or one of another collection.
+            ConflictError: If there is one with this id.
+            InvalidRequestError: If the server finds fault with it.
+            PermissionDeniedError: If the token may only read.
+            STACGitLabError: If the request fails in another way.
+        """
+        document = item_document(item, _id("collection", collection))
+        url = self._items_url(collection)
+        answer = self._writer.send("POST", url, document)
+        return self._made_item(answer or copy.deepcopy(document), url, collection)
+
+    def update_item(
+        self, collection: CollectionLike, item: ItemLike, *, if_match: str | None = None
+    ) -> pystac.Item:
+        """Replace an item that is there, and return it as the server has it.
+
+        Args:
+            collection: The collection, or its id.
+            item: What the item is to be, all of it.
+            if_match: Replace it only if this is still its ETag; by default the one that was seen
+                when :meth:`item` or another method of this object last read or changed it.
+
+        Raises:
+            NotFoundError: If there is none.
+            ConflictError: If it has changed since it was read.
+            STACGitLabError: As for :meth:`create_item`.
+        """
+        document = item_document(item, _id("collection", collection))
+        url = self._item_url(collection, document["id"])
+        answer = self._writer.send("PUT", url, document, if_match=if_match)
+        return self._made_item(answer or copy.deepcopy(document), url, collection)
+
+    def upsert(self, collection: CollectionLike, item: ItemLike) -> pystac.Item:
+        """Replace an item if it is there, add it if it is not.
+
+        Raises:
+            STACGitLabError: As for :meth:`update_item` and :meth:`create_item`.
+        """
+        document = item_document(item, _id("collection", collection))
+        try:
+            return self.update_item(collection, document)
+        except NotFoundError:
+            pass
+        try:
+            return self.create_item(collection, document)
+        except ConflictError:
+            # Somebody else has just added it.
+            return self.update_item(collection, document)
+
+    def patch_item(
+        self,
+        collection: CollectionLike,
+        item_id: str,
+        patch: Patch,
+        *,
+        if_match: str | None = None,
+    ) -> pystac.Item:
+        """Change parts of an item, and return it as the server has it.
+
+        The request is sent once, as in :meth:`create_item`.
+
+        Args:
+            collection: The collection, or its id.
+            item_id: The item's id.
+            patch: A JSON merge patch, in which None removes a field; or a list of JSON Patch
+                operations.
+            if_match: As in :meth:`update_item`.
+
+        Raises:
+            NotFoundError: If there is no such item.
+            STACGitLabError: As for :meth:`update_item`.
+        """
+        url = self._item_url(collection, item_id)
+        body, media_type = _patch_of(patch)
+        answer = self._writer.send("PATCH", url, body, media_type=media_type, if_match=if_match)
+        if answer is None:
+            return self.item(collection, item_id)
+        return self._made_item(answer, url, collection)
+
+    def delete_item(
+        self, collection: CollectionLike, item_id: str, *, if_match: str | None = None
+    ) -> None:
+        """Delete an item.
+
+        Raises:
+            NotFoundError: If there is none.
+            STACGitLabError: As for :meth:`update_item`.
+        """
+        self._writer.send("DELETE", self._item_url(collection, item_id), if_match=if_match)
+
+    def create_items(
+        self,
+        collection: CollectionLike,
+        items: Iterable[ItemLike],
+        *,
+        on_conflict: OnConflict = "error",
+        max_workers: int = 4,
+    ) -> BulkReport:
+        """Add many items, one request each, and report what became of them.
+
+        One that fails does not stop the others: look at ``report.ok``.
+
+        Args:
+            collection: The collection, or its id.
+            items: The items; they are taken as they are needed.
+            on_conflict: What to do with one that is there already: ``"error"`` counts it among
+                the failed, ``"skip"`` leaves the old one, ``"update"`` replaces it.
+            max_workers: How many requests are under way at a time.
+
+        Raises:
+            ConfigurationError: If an argument makes no sense.
+            AuthenticationError: If the server wants another credential.
+            PermissionDeniedError: If the token may only read.
+        """
+        expect("items", items, Iterable, wanted="items, one after the other")
+        whole_number("max_workers", max_workers, least=1)
+        if on_conflict not in _ON_CONFLICT:
+            raise ConfigurationError(f"on_conflict={on_conflict!r}: choose from {_ON_CONFLICT}.")
+        url = self._items_url(collection)
+        name = _id("collection", collection)
+
+        def create(document: dict[str, Any]) -> BulkStatus:
+            try:
+                self._writer.send("POST", url, document)
+            except ConflictError as conflict:
+                there = self._item_url(collection, document["id"])
+                update = partial(self._writer.send, "PUT", there, document)
+                return resolved_conflict(conflict, on_conflict, update)
+            return "created"
+
+        return create_many(
+            items,
+            lambda item: item_document(item, name),
+            create,
+            max_workers=max_workers,
+        )
+
+    # -- changing collections -----------------------------------------------------------------
+
+    def create_collection(
+        self, collection: pystac.Collection | Mapping[str, Any]
+    ) -> pystac.Collection:
+        """Add a collection, and return it as the server has it.
+
+        Raises:
+            ConfigurationError: If it is no collection.
+            STACGitLabError: As for :meth:`create_item`.
+        """
+        document = collection_document(collection)
+        url = self._collections_url()
+        return self._made_collection(self._writer.send("POST", url, document) or document, url)
+
+    def update_collection(
+        self, collection: pystac.Collection | Mapping[str, Any], *, if_match: str | None = None
+    ) -> pystac.Collection:
+        """Replace the description of a collection; its items stay.
+
+        Raises:
+            ConfigurationError: If it is no collection.
+            STACGitLabError: As for :meth:`update_item`.
+        """
+        document = collection_document(collection)
+        url = self._collection_url(document["id"])
+        answer = self._writer.send("PUT", url, document, if_match=if_match)
+        return self._made_collection(answer or document, url)
+
+    def patch_collection(
+        self, collection_id: str, patch: Patch, *, if_match: str | None = None
+    ) -> pystac.Collection:
+        """Change parts of the description of a collection.
+
+        Raises:
+            STACGitLabError: As for :meth:`patch_item`.
+        """
+        url = self._collection_url(collection_id)
+        body, media_type = _patch_of(patch)
+        answer = self._writer.send("PATCH", url, body, media_type=media_type, if_match=if_match)
+        if answer is None:
+            return self.collection(collection_id)
+        return self._made_collection(answer, url)
+
+    def delete_collection(self, collection_id: str, *, if_match: str | None = None) -> None:
+        """Delete a collection, and with it, at most servers, its items.
+
+        Raises:
+            STACGitLabError: As for :meth:`delete_item`.
+        """
+        self._writer.send("DELETE", self._collection_url(collection_id), if_match=if_match)
+        self._collections.pop(collection_id, None)
+
+    # -- where things are, and what is made of them -------------------------------------------
+
+    def _collections_url(self) -> str:
+        return collections_url_of(self.root) or _below(self.url, "collections")
+
+    def _collection_url(self, collection_id: str) -> str:
+        url = self._collections_url()
+        return self.stac_io.session.dialect_of(url).item_url(url, _id("collection", collection_id))
+
+    def _items_url(self, collection: CollectionLike) -> str:
+        """Return where the items are changed: where a known collection says, or the usual place."""
+        name = _id("collection", collection)
+        known = collection if isinstance(collection, pystac.Collection) else None
+        known = known or self._collections.get(name)
+        own = None if known is None else items_url_of(known)
+        return own or _below(self._collection_url(name), "items")
+
+    def _item_url(self, collection: CollectionLike, item_id: str) -> str:
+        url = self._items_url(collection)
+        return self.stac_io.session.dialect_of(url).item_url(url, _id("item", item_id))
+
+    def _endpoint(self, collection: CollectionLike, used: tuple[str, ...]) -> Endpoint:
+        """Return where the items are listed, which is what the collection itself says."""
+        self._warn_about_undeclared(used)
+        if not isinstance(collection, pystac.Collection):
+            collection = self._collections.get(collection) or self.collection(collection)
+        url = items_url_of(collection)
+        return Endpoint(url or self._items_url(collection), collection)
+
+    def _warn_about_undeclared(self, used: tuple[str, ...]) -> None:
+        for name in used:
+            pattern = _EXTENSIONS.get(name)
+            if pattern is None or name in self._warned:
+                continue
+            if not any(re.search(pattern, uri) for uri in self.conformance()):
+                self._warned.add(name)
+                warnings.warn(
+                    f"{redact(self.url)}: the server does not declare that it understands {name}=. "
+                    "It is sent, and may be ignored: check what comes.",
+                    UndeclaredExtensionWarning,
+                    stacklevel=5,
+                )
+
+    def _made_collection(self, document: dict[str, Any], url: str) -> pystac.Collection:
+        # Not one that the root knows already: what is returned is what the server has just said.
+        collection = collection_of(document, self.stac_io, url)
+        collection.set_root(self.root)
+        collection.set_parent(self.root)
+        self._collections.pop(collection.id, None)
+        return collection
+
+    def _made_item(
+        self, document: dict[str, Any], url: str, collection: CollectionLike
+    ) -> pystac.Item:
+        known = collection if isinstance(collection, pystac.Collection) else None
+        known = known or self._collections.get(cast("str", collection))
+        item = item_of(document, self.stac_io, url)
+        return item if known is None else ItemRelations(known).attach(item)
+
+
+def _below(url: str, name: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+
+
+def _id(kind: str, value: Any) -> str:
+    found = value.id if isinstance(value, pystac.Collection) else value
+    if not isinstance(found, str) or not found or found in (".", ".."):
+        raise ConfigurationError(f"{kind}: {value!r} is no id.")
+    return found
+
+
+def _patch_of(patch: Any) -> tuple[Any, str]:
+    """Return a patch as it is sent, and its media type."""
+    if isinstance(patch, list):
+        return patch, "application/json-patch+json"
+    if isinstance(patch, Mapping):
+        return dict(patch), "application/merge-patch+json"
+    raise ConfigurationError(
+        f"patch={patch!r}: give the fields to change in a dictionary, or a list of operations."
+    )

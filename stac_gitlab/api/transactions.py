@@ -1,0 +1,363 @@
+"""Changes to a STAC API: what is sent, under which condition, and what became of many.
+
+A request that creates or patches is sent once: nobody can tell whether the server did what a lost
+answer was to confirm. Replacing and deleting are repeated as reading is. Where the server named an
+ETag, a change is made only if that is still the state of things.
+
+Source: STAC API extension Transaction; RFC 9110 (If-Match), RFC 7396 and RFC 6902 (patches).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import copy
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pystac
+
+from stac_gitlab.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConflictError,
+    PermissionDeniedError,
+    STACGitLabError,
+)
+from stac_gitlab.http.responses import Document, etag_of
+from stac_gitlab.reading.documents import parse_json
+from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.reading.untrusted_links import secure_links
+from stac_gitlab.redaction import redact, without_tokens
+
+OnConflict = Literal["error", "skip", "update"]
+
+
+BulkStatus = Literal["created", "updated", "skipped", "failed"]
+
+
+# The server links an object to its place in the API; what a client has there is from elsewhere.
+_LINKS_OF_THE_SERVER = frozenset(
+    {"self", "root", "parent", "collection", "child", "item", "items", "canonical"}
+)
+
+
+_MAX_ETAGS = 100_000
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """What became of one item of many.
+
+    Attributes:
+        id: The item's id, as far as it has one.
+        status: ``created``, ``updated``, ``skipped`` (it was there already) or ``failed``.
+        error: What went wrong, if something did.
+    """
+
+    id: str | None
+    status: BulkStatus
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class BulkReport(Sequence[BulkResult]):
+    """What became of many items, in the order in which they were given.
+
+    Attributes:
+        results: The same as a plain tuple.
+    """
+
+    results: tuple[BulkResult, ...] = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.results[index]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __repr__(self) -> str:
+        counts = collections.Counter(result.status for result in self.results)
+        named = [f"{counts[s]} {s}" for s in ("created", "updated", "skipped", "failed")]
+        return f"<BulkReport: {', '.join(named)}>"
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failed
+
+    @property
+    def created(self) -> list[BulkResult]:
+        """The items that are new at the server."""
+        return self._with("created")
+
+    @property
+    def updated(self) -> list[BulkResult]:
+        """The items that replaced older ones."""
+        return self._with("updated")
+
+    @property
+    def skipped(self) -> list[BulkResult]:
+        """The items that were there already, and are as they were."""
+        return self._with("skipped")
+
+    @property
+    def failed(self) -> list[BulkResult]:
+        """The items that are not at the server as they should be."""
+        return self._with("failed")
+
+    def _with(self, status: BulkStatus) -> list[BulkResult]:
+        return [result for result in self.results if result.status == status]
+
+
+class Writer:
+    """Sends changes through a reader's session, and remembers ETags. Thread-safe.
+
+    Args:
+        stac_io: The reader whose session, tokens and retries are used.
+    """
+
+    def __init__(self, stac_io: GitLabStacIO) -> None:
+        self._io = stac_io
+        self._etags: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def saw(self, url: str, etag: str | None) -> None:
+        """Remember the ETag of what is at `url`, or forget the one before.
+
+        A weak one does not count: If-Match compares strongly.
+        """
+        with self._lock:
+            self._etags.pop(url, None)
+            if etag and not etag.startswith("W/"):
+                self._etags[url] = etag
+                if len(self._etags) > _MAX_ETAGS:
+                    self._etags.popitem(last=False)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        *,
+        media_type: str | None = None,
+        if_match: str | None = None,
+    ) -> dict[str, Any] | None:
+        """Send a change, and return the object that the server answers with, if it does.
+
+        Args:
+            method: POST, PUT, PATCH or DELETE.
+            url: What is changed, or the list that it is added to.
+            body: What to send as JSON.
+            media_type: Of the body, if it is not ``application/json``.
+            if_match: Make the change only if this is the ETag; by default one that was seen.
+
+        Raises:
+            ConflictError: If it exists already, or has changed since it was read.
+            InvalidRequestError: If the server finds fault with what was sent.
+            STACGitLabError: If the request fails in another way.
+        """
+        self._io.credentials.bind(url)
+        headers = {"Content-Type": media_type} if media_type else {}
+        if method != "POST":
+            with self._lock:
+                etag = if_match or self._etags.get(url)
+            if etag is not None:
+                headers["If-Match"] = etag
+        made, etag = self._io.session.fetch(
+            url,
+            self._read,
+            max_bytes=self._io.max_document_bytes,
+            method=method,
+            headers=headers,
+            json=body,
+        )
+        # What is remembered is of the state before; a POST names what it made nowhere but in it.
+        self.saw(url, etag if method in ("PUT", "PATCH") else None)
+        return made
+
+    def _read(self, answer: Document) -> tuple[dict[str, Any] | None, str | None]:
+        """Return the object in an answer, if there is one, and its ETag."""
+        return self._object_in(answer), etag_of(answer.headers, self._io.credentials.secrets())
+
+    def _object_in(self, answer: Document) -> dict[str, Any] | None:
+        secrets = self._io.credentials.secrets()
+        redacted = redact(answer.url, secrets)
+        # The change is made: an answer that says nothing, or nothing that can be read, is no error.
+        with contextlib.suppress(STACGitLabError):
+            document = parse_json(answer.body, url=redacted, limits=self._io.session.limits)
+            if "id" in document and document.get("type") in ("Feature", "Collection"):
+                document = without_tokens(document, answer.body, secrets, url=redacted)
+                secure_links(document, url=answer.url)
+                return document
+        return None
+
+
+# -- what is sent -----------------------------------------------------------------------------
+
+
+def item_document(item: pystac.Item | Mapping[str, Any], collection_id: str) -> dict[str, Any]:
+    """Return an item as it is sent to a collection: without the links that the server makes.
+
+    Raises:
+        ConfigurationError: If it is no item, or one of another collection.
+    """
+    document = _document(item)
+    name = document.get("id")
+    if document.get("type") != "Feature" or not isinstance(name, str) or not name:
+        raise ConfigurationError(f"{_shown(item)} is no item: it needs the type Feature and an id.")
+    named = document.get("collection")
+    if named is not None and named != collection_id:
+        raise ConfigurationError(
+            f"Item {name!r} names the collection {named!r}, and was to go into {collection_id!r}."
+        )
+    return {**document, "collection": collection_id}
+
+
+def collection_document(collection: pystac.Collection | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a collection as it is sent: without the links that the server makes.
+
+    Raises:
+        ConfigurationError: If it is none.
+    """
+    document = _document(collection)
+    name = document.get("id")
+    if document.get("type") != "Collection" or not isinstance(name, str) or not name:
+        raise ConfigurationError(
+            f"{_shown(collection)} is no collection: it needs the type Collection and an id."
+        )
+    return document
+
+
+def _document(thing: Any) -> dict[str, Any]:
+    if isinstance(thing, (pystac.Item, pystac.Collection)):
+        # pystac resolves hierarchical links while it writes them, and fails where they have no
+        # href; they would be left out anyway.
+        bare = copy.copy(thing)
+        bare.links = [link for link in thing.links if link.rel not in _LINKS_OF_THE_SERVER]
+        return bare.to_dict(include_self_link=False, transform_hrefs=False)
+    if not isinstance(thing, Mapping):
+        raise ConfigurationError(f"{_shown(thing)} is neither a pystac object nor a dictionary.")
+    document = dict(thing)
+    links = document.get("links") or []
+    if isinstance(links, list):
+        document["links"] = [
+            link
+            for link in links
+            if not (isinstance(link, Mapping) and link.get("rel") in _LINKS_OF_THE_SERVER)
+        ]
+    return document
+
+
+def _shown(thing: Any) -> str:
+    if isinstance(thing, Mapping):
+        return f"A dictionary with the id {thing.get('id')!r}"
+    return f"A {type(thing).__name__}"
+
+
+# -- many -------------------------------------------------------------------------------------
+
+
+def create_many(
+    items: Iterable[Any],
+    document_of: Callable[[Any], dict[str, Any]],
+    create: Callable[[dict[str, Any]], BulkStatus],
+    *,
+    max_workers: int,
+) -> BulkReport:
+    """Create items in several threads, taking them from an iterable as they are needed.
+
+    Args:
+        items: The items, or something that makes them one by one.
+        document_of: Makes of each what is sent.
+        create: Sends one, and says what became of it.
+        max_workers: How many requests are under way at a time.
+
+    Raises:
+        AuthenticationError: If the server wants another credential; it would for every item.
+        PermissionDeniedError: If the credential may not do this; it may not for any item.
+        ConfigurationError: If `max_workers` makes no sense.
+    """
+    if max_workers < 1:
+        raise ConfigurationError(f"max_workers={max_workers}: at least one has to work.")
+    with ThreadPoolExecutor(max_workers, thread_name_prefix="stac-gitlab-create") as pool:
+        requests = _Requests(pool, create)
+        try:
+            for place, document in _documents(items, document_of):
+                if isinstance(document, BulkResult):
+                    requests.results[place] = document
+                else:
+                    requests.begin(place, document)
+                    # The first goes alone: where it is refused for good, no other is sent.
+                    requests.wait_until_below(max_workers if requests.results else 1)
+            requests.wait_until_below(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    results = requests.results
+    return BulkReport(tuple(results[place] for place in sorted(results)))
+
+
+class _Requests:
+    """What is under way, and what became of the rest, by place."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, create: Callable[[dict[str, Any]], BulkStatus]
+    ) -> None:
+        self.results: dict[int, BulkResult] = {}
+        self._pool = pool
+        self._create = create
+        self._under_way: dict[Future[BulkStatus], tuple[int, str]] = {}
+
+    def begin(self, place: int, document: dict[str, Any]) -> None:
+        self._under_way[self._pool.submit(self._create, document)] = (place, document["id"])
+
+    def wait_until_below(self, count: int) -> None:
+        while len(self._under_way) >= count:
+            for future in wait(self._under_way, return_when=FIRST_COMPLETED).done:
+                place, name = self._under_way.pop(future)
+                try:
+                    self.results[place] = BulkResult(name, future.result())
+                except (AuthenticationError, PermissionDeniedError):
+                    raise
+                except STACGitLabError as error:
+                    self.results[place] = BulkResult(name, "failed", error)
+
+
+def _documents(
+    items: Iterable[Any], document_of: Callable[[Any], dict[str, Any]]
+) -> Iterator[tuple[int, dict[str, Any] | BulkResult]]:
+    seen: set[str] = set()
+    for place, item in enumerate(items):
+        try:
+            document = document_of(item)
+        except ConfigurationError as error:
+            name = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
+            yield place, BulkResult(name if isinstance(name, str) else None, "failed", error)
+            continue
+        name = document["id"]
+        if name in seen:
+            twice = ConfigurationError(f"Item {name!r} came twice; the first one was sent.")
+            yield place, BulkResult(name, "failed", twice)
+            continue
+        seen.add(name)
+        yield place, document
+
+
+def resolved_conflict(
+    conflict: ConflictError, on_conflict: OnConflict, update: Callable[[], object]
+) -> BulkStatus:
+    """Do what the caller wants where an item exists already.
+
+    Raises:
+        ConflictError: If that is an error.
+    """
+    if on_conflict == "update":
+        update()
+        return "updated"
+    if on_conflict == "skip" and conflict.status_code == 409:
+        return "skipped"
+    raise conflict

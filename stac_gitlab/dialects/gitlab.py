@@ -1,0 +1,113 @@
+"""What only GitLab does: token headers by kind of token, and files of private repositories.
+
+The web routes ``/-/raw/`` and ``/-/blob/`` do not accept tokens: they answer a stranger with a
+sign-in page. The repository files API does, so a web URL is asked for there, while the STAC object
+keeps its web href and its relative links keep working.
+
+Source: GitLab REST API documentation, "Authentication" and "Repository files".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+
+from stac_gitlab.auth import Token
+from stac_gitlab.dialects.base import Dialect
+
+_WEB_FILE = re.compile(r"^/(?P<project>.+?)/-/(?:raw|blob)/(?P<rest>.+)$")
+
+
+_JWT_OR_OAUTH = re.compile(r"^(?:[0-9a-f]{64}|eyJ[\w-]+\.[\w-]+\.[\w-]*)$")
+
+
+# By how the token begins; the first that fits. An instance may configure prefixes of its own, so
+# this only chooses a header and never refuses a token.
+_HEADER_BY_PREFIX = (
+    ("glcbt-", "JOB-TOKEN"),
+    ("gldt-", "Deploy-Token"),
+    ("glpat-", "PRIVATE-TOKEN"),
+)
+
+
+class GitLab(Dialect):
+    """GitLab's REST API and the web addresses of its repositories."""
+
+    def __init__(self) -> None:
+        # Which ref a file was found under, by project: the guess for the project's next file.
+        # Only the order of the guesses depends on it, so threads may overwrite each other.
+        self._refs: dict[str, str] = {}
+
+    def speaks(self, url: str) -> bool:
+        if "/api/v4/" not in url and "/-/" not in url:
+            return False
+        path = urlsplit(url).path
+        return "/api/v4/" in path or "/-/" in path
+
+    def token_header(self, token: Token) -> tuple[str, str]:
+        if token.is_job_token:
+            return "JOB-TOKEN", token.value
+        if _JWT_OR_OAUTH.match(token.value):
+            return "Authorization", f"Bearer {token.value}"
+        for prefix, header in _HEADER_BY_PREFIX:
+            if token.value.startswith(prefix):
+                return header, token.value
+        return "PRIVATE-TOKEN", token.value
+
+    def request_urls(self, url: str) -> Iterator[str]:
+        """Yield the API URLs of a web file URL: one for each way to split ref and path.
+
+        A ref may hold slashes, so ``/-/raw/a/b/c.json`` is ``b/c.json`` at ``a`` or ``c.json`` at
+        ``a/b``. The first segment is tried first, after the ref that fitted the last time.
+        """
+        parts = urlsplit(url)
+        match = _WEB_FILE.match(parts.path)
+        if match is None:
+            yield url
+            return
+        project = unquote(match["project"])
+        segments = [unquote(segment) for segment in match["rest"].split("/")]
+        splits = [("/".join(segments[:n]), "/".join(segments[n:])) for n in range(1, len(segments))]
+        home = f"{parts.scheme}://{parts.netloc}/api/v4/projects/{quote(project, safe='')}"
+        known = self._refs.get(home, "")
+        splits.sort(key=lambda split: split[0] != known)
+        for ref, path in splits:
+            # Whoever asks for another URL was not served by this one.
+            self._refs[home] = ref
+            file = quote(path, safe="")
+            yield f"{home}/repository/files/{file}/raw?ref={quote(ref, safe='')}&lfs=true"
+        # A file that is nowhere says nothing about where the next one is.
+        self._refs[home] = known
+
+    def goes_on_after(self, missing: str) -> bool:
+        """Stop where GitLab has found the project and the ref: no other ref can begin alike."""
+        return "404 File Not Found" not in missing and "404 Project Not Found" not in missing
+
+    def advice(self, status: int) -> str | None:
+        if status == 401:
+            return (
+                "GitLab does not know this token: it may be wrong, revoked or expired. "
+                "Make a new one with the scope read_api or read_repository."
+            )
+        if status == 403:
+            return (
+                "The token lacks a scope or a role for this. Reading files needs the scope "
+                "read_api or read_repository and at least the Reporter role; a CI job token also "
+                "needs its project on the other project's allowlist."
+            )
+        if status == 404:
+            return (
+                "GitLab answers the same for what does not exist and for what this token may not "
+                "see. Check the project, the ref and the path, and the token's access."
+            )
+        return None
+
+    def lfs_url(self, url: str) -> str | None:
+        """Ask the files API for the content in place of the pointer."""
+        parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        if "/api/v4/projects/" not in parts.path or ("lfs", "true") in query:
+            return None
+        query = [(name, value) for name, value in query if name != "lfs"]
+        return urlunsplit(parts._replace(query=urlencode([*query, ("lfs", "true")])))

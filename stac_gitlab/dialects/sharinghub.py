@@ -1,0 +1,271 @@
+"""What only SharingHub does.
+
+It serves GitLab projects as STAC items, and writes the caller's token into the hrefs and the
+Markdown that it answers with. Its hrefs are not percent-encoded, its item cache may name another
+collection than the one asked for, and one broken project makes a whole page a 500.
+
+Source: observed at SharingHub 0.4.0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+
+from stac_gitlab.auth import Origin, parse_host
+from stac_gitlab.dialects.base import Dialect
+from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.redaction import redact, strip_token_parameters
+
+_ITEMS_PATH = re.compile(r"/api/stac/collections/(?P<collection>[^/]+)/items(?:/|$)")
+
+
+_API_PATH = re.compile(r"/api/(?:stac|download|proxy)(?:/|$)")
+
+
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+
+
+_DOWNLOAD_PATH = re.compile(r"/api/download/")
+
+
+_LINKS_OF_A_COLLECTION = frozenset({"self", "parent", "collection"})
+
+
+_LINKS_TO_THE_API = _LINKS_OF_A_COLLECTION | {"root"}
+
+
+def api_url(base_url: str) -> str:
+    """Return the URL of the STAC API of a SharingHub, given its address with or without it.
+
+    Raises:
+        ConfigurationError: If the address is not one.
+    """
+    if "://" not in base_url:
+        (named, *_) = sorted(parse_host(base_url.partition("/")[0]))
+        base_url = f"{named.scheme}://{base_url}"
+    if Origin.of(base_url) is None:
+        raise ConfigurationError(
+            f"{redact(base_url)!r} is not the address of a SharingHub. Give one such as "
+            "'https://hub.example.org'."
+        )
+    return f"{base_url.rstrip('/').removesuffix('/api/stac')}/api/stac"
+
+
+class SharingHub(Dialect):
+    """SharingHub's STAC API and its download routes."""
+
+    def speaks(self, url: str) -> bool:
+        return "/api/" in url and _API_PATH.search(urlsplit(url).path) is not None
+
+    def item_url(self, items_url: str, item_id: str) -> str:
+        """Return the URL of one project. Its slashes stay: proxies like to refuse ``%2F``."""
+        parts = urlsplit(items_url)
+        path = f"{parts.path.rstrip('/')}/{quote(item_id, safe='/')}"
+        return urlunsplit(parts._replace(path=path))
+
+    def correct(self, document: dict[str, Any], url: str) -> None:
+        """Mend items: collection, server name and download URLs.
+
+        The item cache answers with what it was asked the last time, which may have been for another
+        collection, or under another name of the same server. What was asked for this time wins.
+        """
+        features = document.get("features")
+        items = features if isinstance(features, list) else [document]
+        match = _ITEMS_PATH.search(urlsplit(url).path)
+        asked = None if match is None else unquote(match["collection"])
+        base = _base(url)
+        for item in items:
+            if not isinstance(item, dict) or item.get("type") != "Feature" or base is None:
+                continue
+            if asked is not None:
+                _move_to_collection(item, asked)
+            _move_to_server(item, base)
+            self._mend_hrefs(item, f"{base}/api/stac")
+
+    def _mend_hrefs(self, item: dict[str, Any], api: str) -> None:
+        assets, properties = item.get("assets"), item.get("properties")
+        if not isinstance(assets, dict) or not isinstance(item.get("id"), str):
+            return
+        for key, asset in assets.items():
+            href = asset.get("href") if isinstance(asset, dict) else None
+            if isinstance(href, str) and "/api/download/" in href:
+                asset["href"] = self.asset_url(
+                    href,
+                    key=key,
+                    item_id=item["id"],
+                    item_url=api,
+                    properties=properties if isinstance(properties, dict) else {},
+                )
+
+    def advice(self, status: int) -> str | None:
+        if status == 400:
+            return (
+                "The project exists, but belongs to another collection than the one asked for. "
+                "Use the collection that the server names."
+            )
+        if status == 401:
+            return (
+                "SharingHub got no valid token. Pass a GitLab token with the scope read_api, and "
+                "check that it has not expired."
+            )
+        if status == 403:
+            return (
+                "The token is valid, but has no right to these files: a guest of a project sees "
+                "its description only. Ask for the Reporter role, and use the scope read_api."
+            )
+        if status == 404:
+            return (
+                "SharingHub answers the same for what does not exist and for what this token may "
+                "not see. Check the collection and the project path, and the token's access."
+            )
+        return None
+
+    def reference_page_url(self, page_url: str) -> str | None:
+        parts = urlsplit(page_url)
+        if not parts.path.rstrip("/").endswith("/items"):
+            return None
+        query = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k != "mode"]
+        return urlunsplit(parts._replace(query=urlencode([*query, ("mode", "reference")])))
+
+    def full_page_url(self, page_url: str) -> str:
+        parts = urlsplit(page_url)
+        query = [
+            pair
+            for pair in parse_qsl(parts.query, keep_blank_values=True)
+            if pair != ("mode", "reference")
+        ]
+        return urlunsplit(parts._replace(query=urlencode(query)))
+
+    def asset_url(
+        self, href: str, *, key: str, item_id: str, item_url: str, properties: Mapping[str, Any]
+    ) -> str:
+        """Rebuild a download URL from the asset key and the ref, with every segment quoted.
+
+        SharingHub writes ``data/a#b.csv`` as ``…/data/a?ref=main#b.csv``; the key tells what was
+        meant. The item cache may have written another name of the same server: the server that the
+        item was read from is the one to ask for the item's own files.
+        """
+        href = strip_token_parameters(href)
+        base, route, rest = _split_download(href)
+        if base is None:
+            return href
+        own_base = _base(item_url)
+        tail, _, query = rest.partition("?")
+        query, _, _fragment = query.partition("#")
+        tail, _, _fragment = tail.partition("#")
+        project, separator, written = tail.partition("/repository/")
+        if item_id and tail.lower().startswith(f"{item_id.lower()}/repository/"):
+            project, separator, written = (
+                tail[: len(item_id)],
+                "/repository/",
+                tail[len(item_id) + 12 :],
+            )
+        if own_base is not None and project.lower().removesuffix("/archive.zip") == item_id.lower():
+            base = own_base
+        if not separator:
+            return f"{base}{route}{_quote_once(tail)}?{query}"
+        path = _meant_path(written, key)
+        number = properties.get("sharinghub:id")
+        ref = dict(parse_qsl(query, keep_blank_values=True)).get("ref")
+        if number is not None and ref is not None and _router_fails(project, path):
+            twice = quote(quote(path, safe=""), safe="")
+            return (
+                f"{base}/api/proxy/projects/{number}/repository/files/{twice}/raw"
+                f"?ref={quote(ref, safe='')}&lfs=true"
+            )
+        return f"{base}{route}{quote(project)}/repository/{quote(path)}?{query}"
+
+    def item_version(self, properties: Mapping[str, Any]) -> str | None:
+        """Return when the project was active last: the hub names no version of a single file."""
+        updated = properties.get("updated")
+        return updated if isinstance(updated, str) and "sharinghub:id" in properties else None
+
+    def lfs_url(self, url: str) -> str | None:
+        """Ask once more, and say that the content is wanted, not the pointer."""
+        parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        if not _DOWNLOAD_PATH.search(parts.path) or ("lfs", "true") in query:
+            return None
+        return urlunsplit(parts._replace(query=urlencode([*query, ("lfs", "true")])))
+
+
+def _move_to_collection(item: dict[str, Any], asked: str) -> None:
+    named = item.get("collection")
+    if not isinstance(named, str) or named == asked:
+        return
+    item["collection"] = asked
+    wrong, right = f"/collections/{quote(named)}", f"/collections/{quote(asked)}"
+    links = item.get("links")
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and _has_rel(link, _LINKS_OF_A_COLLECTION):
+            href = link.get("href")
+            if isinstance(href, str):
+                link["href"] = re.sub(rf"{re.escape(wrong)}(?=/|$)", lambda _: right, href, count=1)
+
+
+def _move_to_server(item: dict[str, Any], base: str) -> None:
+    """Let the links by which an item knows its relatives lead to the server that was asked."""
+    links, right = item.get("links"), f"{base}/api/stac/"
+    for link in links if isinstance(links, list) else ():
+        href = link.get("href") if isinstance(link, dict) else None
+        if not isinstance(href, str) or href.startswith(right):
+            continue
+        named = _base(href) if _has_rel(link, _LINKS_TO_THE_API) else None
+        if named is not None and named != base:
+            link["href"] = f"{base}{href[len(named) :]}"
+
+
+def _has_rel(link: Mapping[str, Any], rels: frozenset[str]) -> bool:
+    rel = link.get("rel")
+    return isinstance(rel, str) and rel in rels
+
+
+def _base(url: str) -> str | None:
+    """Return what stands before ``/api/stac`` in the URL of an item."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # No URL: that is told when the shape of the document is checked.
+        return None
+    match = _API_PATH.search(parts.path)
+    if not parts.netloc or match is None:
+        return None
+    return f"{parts.scheme}://{parts.netloc}{parts.path[: match.start()]}"
+
+
+def _split_download(href: str) -> tuple[str | None, str, str]:
+    """Split ``{base}/api/download/{rest}``; the base is None for any other href."""
+    match = _DOWNLOAD_PATH.search(href)
+    if match is None or not href.startswith(("http://", "https://")):
+        return None, "", ""
+    return href[: match.start()], match[0], href[match.end() :]
+
+
+def _meant_path(written: str, key: str) -> str:
+    """Return the repository path that is meant by `written` in the href of asset `key`."""
+    # pystac writes the backslashes of an href as slashes.
+    as_read = key.replace("\\", "/")
+    if unquote(written) in (key, as_read) or re.split(r"[?#]", as_read, maxsplit=1)[0] == written:
+        return key
+    # The asset is called otherwise than its file. What looks quoted was quoted by us before.
+    return (
+        unquote(written) if _ESCAPE.search(written) and _quote_once(written) == written else written
+    )
+
+
+def _router_fails(project: str, path: str) -> bool:
+    """Tell whether the download route is known to fail for this path."""
+    if "repository" in path.split("/") or "repository" in project.split("/"):
+        return True
+    try:
+        path.encode("latin-1")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _quote_once(path: str) -> str:
+    return quote(path, safe="/%")

@@ -1,0 +1,1 @@
+"""Assets brought to disk."""

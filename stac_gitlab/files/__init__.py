@@ -1,0 +1,1 @@
+"""Paths, partial files and checksums."""

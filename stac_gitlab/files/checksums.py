@@ -1,0 +1,218 @@
+"""Checksums as the STAC file extension writes them: multihashes in hexadecimal.
+
+A multihash is a code for the function, the length of the digest, and the digest, which may be a
+truncated one.
+
+Source: STAC file extension 2.1.0 (``file:checksum``) and the multicodec table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import re
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
+
+
+# Code: (name in hashlib, full digest length in bytes).
+_FUNCTIONS: dict[int, tuple[str, int]] = {
+    0x11: ("sha1", 20),
+    0x12: ("sha256", 32),
+    0x13: ("sha512", 64),
+    0x14: ("sha3_512", 64),
+    0x15: ("sha3_384", 48),
+    0x16: ("sha3_256", 32),
+    0x17: ("sha3_224", 28),
+    0x18: ("shake_128", 32),
+    0x19: ("shake_256", 64),
+    0x20: ("sha384", 48),
+    0xD5: ("md5", 16),
+    0x1013: ("sha224", 28),
+    0x1014: ("sha512_224", 28),
+    0x1015: ("sha512_256", 32),
+    0x1053: ("ripemd160", 20),
+    0x534D: ("sm3", 32),
+    **{0xB200 + n: ("blake2b", n) for n in range(1, 65)},
+    **{0xB240 + n: ("blake2s", n) for n in range(1, 33)},
+}
+
+
+class UnknownChecksumError(ValueError):
+    """A text is no multihash, or one of a function that this Python does not have."""
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What the bytes of a file have to hash to.
+
+    Attributes:
+        algorithm: The name of the function in hashlib.
+        digest: The digest, possibly truncated.
+        full_length: Bytes that the function gives without truncation.
+    """
+
+    algorithm: str
+    digest: bytes
+    full_length: int
+
+    @classmethod
+    def parse(cls, text: object) -> Checksum:
+        """Read a ``file:checksum``.
+
+        Raises:
+            UnknownChecksumError: If it cannot be verified; the message says why.
+
+        Example:
+            >>> from stac_gitlab.files.checksums import Checksum
+            >>> Checksum.parse("1220" + "00" * 32).algorithm
+            'sha256'
+        """
+        if not isinstance(text, str) or not _HEX.fullmatch(text):
+            raise UnknownChecksumError("it is not a hexadecimal multihash")
+        data = bytes.fromhex(text)
+        code, data = _varint(data)
+        length, digest = _varint(data)
+        if length != len(digest) or not digest:
+            raise UnknownChecksumError(
+                "it is not a multihash: the length it names is not its own. A bare digest does not "
+                "say which function made it"
+            )
+        if code not in _FUNCTIONS:
+            raise UnknownChecksumError(f"the hash function {code:#x} is not one Python has")
+        name, full_length = _FUNCTIONS[code]
+        if length > full_length:
+            raise UnknownChecksumError(f"its digest is longer than one of {name}")
+        checksum = cls(name, digest, full_length)
+        try:
+            checksum.hasher()
+        except ValueError:
+            raise UnknownChecksumError(f"this Python lacks the hash function {name}") from None
+        return checksum
+
+    @classmethod
+    def of_sha256(cls, digest: str) -> Checksum:
+        """Return the checksum for a SHA-256 in hexadecimal.
+
+        Raises:
+            UnknownChecksumError: If it is not one.
+        """
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+            raise UnknownChecksumError("it is not a SHA-256 in hexadecimal")
+        return cls("sha256", bytes.fromhex(digest), 32)
+
+    def hasher(self) -> Any:
+        """Return a new hash object of the function, as hashlib makes it."""
+        if self.algorithm in ("blake2b", "blake2s"):
+            return getattr(hashlib, self.algorithm)(digest_size=self.full_length)
+        return hashlib.new(self.algorithm, usedforsecurity=False)
+
+    def digest_of(self, hasher: Any) -> bytes:
+        """Return the digest of what went into a :meth:`hasher`, as long as the one expected."""
+        if self.algorithm.startswith("shake"):
+            digest: bytes = hasher.digest(self.full_length)
+        else:
+            digest = hasher.digest()
+        return digest[: len(self.digest)]
+
+    def __str__(self) -> str:
+        """Return the multihash in hexadecimal."""
+        code = next(
+            code
+            for code, function in _FUNCTIONS.items()
+            if function == (self.algorithm, self.full_length)
+        )
+        return (_as_varint(code) + _as_varint(len(self.digest)) + self.digest).hex()
+
+
+def _varint(data: bytes) -> tuple[int, bytes]:
+    value = 0
+    for index, byte in enumerate(data[:9]):
+        value |= (byte & 0x7F) << (7 * index)
+        if not byte & 0x80:
+            return value, data[index + 1 :]
+    raise UnknownChecksumError("it is not a multihash: its first number does not end")
+
+
+def _as_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+# Fewer bytes at a time cost more calls to the system, more of them more of the processor's cache.
+BUFFER_SIZE = 512 * 1024
+
+
+# At the most; enough for the socket and the hash to be busy at the same time, although the system
+# lets one of them wait for some milliseconds now and then.
+BUFFERS = 8
+
+
+# Below this, starting a thread costs more than hashing.
+HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
+
+
+class HashingBuffers:
+    """Hands out buffers to read into and hashes what was read, in another thread where it pays.
+
+    Args:
+        checksum: What the bytes will be compared with; None to hash nothing.
+        expected: How many bytes there will be; None where nobody knows.
+
+    Attributes:
+        buffer: The buffer to read into next.
+    """
+
+    def __init__(self, checksum: Checksum | None, *, expected: int | None = None) -> None:
+        self._checksum = checksum
+        self._hasher = None if checksum is None else checksum.hasher()
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        size = BUFFER_SIZE if expected is None else max(1, min(expected, BUFFER_SIZE))
+        self.buffer = memoryview(bytearray(size))
+        self._made = 1
+        in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
+        if in_background and self._hasher is not None:
+            self._thread = threading.Thread(target=self._work, name="stac-gitlab-hash", daemon=True)
+            self._thread.start()
+
+    def feed(self, count: int) -> None:
+        """Hash the first `count` bytes of the buffer."""
+        if self._thread is not None:
+            self._full.put((self.buffer, count))
+            self.buffer = self._next_buffer()
+        elif self._hasher is not None:
+            self._hasher.update(self.buffer[:count])
+
+    def _next_buffer(self) -> memoryview:
+        if self._free.empty() and self._made < BUFFERS:
+            # Where the network is slower than the hash, which is the rule, two are enough.
+            self._made += 1
+            return memoryview(bytearray(BUFFER_SIZE))
+        return self._free.get()
+
+    def digest(self) -> bytes | None:
+        """Return the digest of everything that was fed, or None if nothing is hashed."""
+        self.close()
+        return None if self._checksum is None else self._checksum.digest_of(self._hasher)
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._thread is not None:
+            self._full.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (work := self._full.get()) is not None:
+            buffer, count = work
+            self._hasher.update(buffer[:count])  # type: ignore[union-attr]  # runs with one only
+            self._free.put(buffer)

@@ -1,0 +1,1 @@
+"""STAC made pystac objects."""

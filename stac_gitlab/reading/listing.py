@@ -1,0 +1,242 @@
+"""Items and collections of an API, page by page; the unreadable ones are left out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pystac
+
+from stac_gitlab.errors import (
+    AuthenticationError,
+    HTTPStatusError,
+    InvalidResponseError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+    STACGitLabError,
+    UnreadableItemWarning,
+)
+from stac_gitlab.http.deadline import current_deadline
+from stac_gitlab.reading.documents import check_stac
+from stac_gitlab.reading.objects import check_feature, id_of, item_of
+from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit
+from stac_gitlab.reading.stac_io import GitLabStacIO
+
+
+def list_items(stac_io: GitLabStacIO, items_url: str) -> Iterator[dict[str, Any]]:
+    """Yield the items of an items endpoint, page by page, as dictionaries.
+
+    Args:
+        stac_io: The reader.
+        items_url: Where the ``items`` link of a collection points.
+
+    Raises:
+        STACGitLabError: If a page cannot be read.
+        InvalidResponseError: If the server pages in circles.
+    """
+    pages = item_pages(stac_io, items_url)
+    yield from pages.listed(lambda feature, url: is_readable(stac_io, feature, url))
+
+
+def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
+    """Return the pages of an items endpoint, none of them read yet.
+
+    What they list has yet to pass :func:`is_readable`, unless they are plain.
+    """
+    first = PageRequest(with_limit(items_url, stac_io.page_size))
+
+    def read(request: PageRequest) -> Page:
+        return _read_items_page(stac_io, request)
+
+    return Pages(read, first, limits=stac_io.session.limits)
+
+
+def is_readable(
+    stac_io: GitLabStacIO, feature: Any, url: str, *, check: Callable[..., None] = check_feature
+) -> bool:
+    """Tell whether what a page lists can be read; if not, warn or raise as `on_bad_item` says.
+
+    Args:
+        stac_io: The reader.
+        feature: What is listed.
+        url: The URL of the page, redacted.
+        check: Raises InvalidResponseError for a feature that cannot be read.
+    """
+    if isinstance(feature, _Unreadable):
+        report_bad_item(stac_io, feature.error, feature.item_id)
+        return False
+    try:
+        check(feature, url=url)
+    except InvalidResponseError as error:
+        report_bad_item(stac_io, error, id_of(feature))
+        return False
+    return True
+
+
+def readable_item_of(
+    stac_io: GitLabStacIO, feature: dict[str, Any], url: str
+) -> pystac.Item | None:
+    """Return the item that a page lists; None, with a warning, where pystac refuses it."""
+    try:
+        return item_of(feature, stac_io, url)
+    except STACGitLabError as error:
+        report_bad_item(stac_io, error, feature.get("id"))
+        return None
+
+
+def report_bad_item(stac_io: GitLabStacIO, error: Exception, item_id: object) -> None:
+    """Warn about, or raise for, an item of a listing that cannot be read."""
+    if stac_io.on_bad_item == "raise":
+        raise error
+    name = "an item without an id" if item_id is None else f"item {item_id!r}"
+    warnings.warn(f"Left out {name}: {error}", UnreadableItemWarning, stacklevel=2)
+
+
+def read_item(
+    stac_io: GitLabStacIO, items_url: str, item_id: str
+) -> tuple[str, dict[str, Any]] | None:
+    """Return one item of an items endpoint with its URL, or None if it is not there.
+
+    Raises:
+        STACGitLabError: If the server does not say whether it is there.
+    """
+    try:
+        url = stac_io.session.dialect_of(items_url).item_url(items_url, item_id)
+    except UnicodeEncodeError:
+        # A lone surrogate cannot be asked for, so no server has such an item.
+        return None
+    try:
+        document = stac_io.read_json(url)
+    except NotFoundError:
+        return None
+    except HTTPStatusError as error:
+        if error.status_code == 400:
+            # SharingHub's answer for a project of another collection.
+            return None
+        raise
+    return url, document
+
+
+def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[dict[str, Any]]:
+    """Yield the collections that ``/collections`` lists, page by page, as dictionaries.
+
+    Raises:
+        STACGitLabError: If a page cannot be read.
+        InvalidResponseError: If the server pages in circles, or a collection is broken.
+    """
+    first = PageRequest(collections_url)
+    limits = stac_io.session.limits
+    pages = Pages(stac_io.read_page, first, field_name="collections", limits=limits)
+    yield from pages.listed(_is_collection)
+
+
+# -- pages that a server refuses because of one bad item ------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """Stands on a page in the place of an item that could not be read."""
+
+    item_id: str
+    error: Exception
+
+
+def _read_items_page(stac_io: GitLabStacIO, request: PageRequest) -> Page:
+    by_reference = stac_io.session.dialect_of(request.href).reference_page_url(request.href)
+    if by_reference is None:
+        return stac_io.read_page(request)
+    try:
+        return _read_with_one_retry_of_500(stac_io, request)
+    except ServerError as error:
+        if error.status_code != 500:
+            raise
+        refused = error
+    try:
+        references = stac_io.read_page(PageRequest(by_reference))
+    except HTTPStatusError as error:
+        if isinstance(error, (AuthenticationError, RateLimitError)):
+            raise
+        # No such page either: another server, or one that is down.
+        raise refused from None
+    return _resolved(stac_io, references, request.href)
+
+
+def _read_with_one_retry_of_500(stac_io: GitLabStacIO, request: PageRequest) -> Page:
+    """Read a page where a 500 may be permanent, because of one bad item.
+
+    It gets one more chance, not the four that the policy gives to passing failures.
+    """
+    policy = stac_io.session.retry
+    if policy.max_attempts > 1 and 500 in policy.statuses:
+        try:
+            return _read_without_retry_of_500(stac_io, request)
+        except ServerError as error:
+            if error.status_code != 500:
+                raise
+    return _read_without_retry_of_500(stac_io, request)
+
+
+def _read_without_retry_of_500(stac_io: GitLabStacIO, request: PageRequest) -> Page:
+    policy = stac_io.session.retry
+    return stac_io.read_page(request, retry=policy.replace(statuses=policy.statuses - {500}))
+
+
+def _resolved(stac_io: GitLabStacIO, references: Page, page_url: str) -> Page:
+    """Return a page of references with its items read one by one."""
+    dialect = stac_io.session.dialect_of(page_url)
+    items_url = urlunsplit(urlsplit(page_url)._replace(query="", fragment=""))
+    ids = [id_of(reference) for reference in references.features()]
+    features: list[Any] = list(references.features())
+    broken: dict[int, str] = {}
+    for place, item_id in enumerate(ids):
+        if not isinstance(item_id, str) or not item_id:
+            continue
+        url = dialect.item_url(items_url, item_id)
+        features[place] = _item_or_error(stac_io, url, item_id, _read_with_one_retry_of_500)
+        if isinstance(features[place], _Unreadable):
+            broken[place] = item_id
+    policy = stac_io.session.retry
+    for attempt in range(3, policy.max_attempts + 1):
+        if not broken:
+            break
+        # It may be the server that is down for a moment, and not the items that are broken.
+        current_deadline().sleep(policy.backoff(attempt - 1), policy.sleep)
+        for place, item_id in list(broken.items()):
+            url = dialect.item_url(items_url, item_id)
+            features[place] = _item_or_error(stac_io, url, item_id, _read_without_retry_of_500)
+            if not isinstance(features[place], _Unreadable):
+                del broken[place]
+    document = {**references.document, "features": features}
+    following = references.next_link()
+    if following is not None and isinstance(following.get("href"), str):
+        full = {**following, "href": dialect.full_page_url(following["href"])}
+        document["links"] = [full]
+    return Page(page_url, document)
+
+
+def _item_or_error(
+    stac_io: GitLabStacIO,
+    url: str,
+    item_id: str,
+    read: Callable[[GitLabStacIO, PageRequest], Page],
+) -> Mapping[str, Any] | _Unreadable:
+    try:
+        return read(stac_io, PageRequest(url)).document
+    except (ServerError, NotFoundError, InvalidResponseError) as error:
+        if isinstance(error, ServerError) and error.status_code != 500:
+            raise
+        return _Unreadable(item_id, error)
+
+
+def _is_collection(collection: Any, url: str) -> bool:
+    """Check that what a page lists is a collection that pystac can read. None is left out."""
+    if not isinstance(collection, dict):
+        raise InvalidResponseError(
+            f"{url}: collections lists something that is no object.", url=url
+        )
+    check_stac({"stac_version": "1.0.0", **collection}, url=url)
+    return True

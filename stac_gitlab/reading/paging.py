@@ -1,0 +1,395 @@
+"""The pages of a STAC API, followed as its specification says.
+
+A ``next`` link is followed verbatim, may be relative, and may carry a method, headers and a body.
+Empty pages do not end a walk; pages that come round again do, with an error. The next page is
+fetched in the background once the caller is at work on the one before, if pages take their time.
+
+Source: STAC API specification, "Paging" (item-search and ogcapi-features).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
+
+from stac_gitlab.auth import Origin
+from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
+from stac_gitlab.http.deadline import Deadline, Line, enforcing, standing_in
+from stac_gitlab.redaction import CREDENTIAL_HEADERS, redact
+from stac_gitlab.settings import Limits
+
+_USUAL = Limits()
+
+
+# Seconds for which a page is to be waited for. Where it comes sooner, as from the same machine, a
+# thread that fetches the next one takes longer than it saves.
+LONG_WAIT = 0.003
+
+
+# What a server may not set through a `next` link: framing, routing, credentials and the method are
+# ours, and so is which encodings we can undo.
+_RESERVED_HEADERS = CREDENTIAL_HEADERS | {
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+}
+
+
+# RFC 9110: a token, and visible Latin-1.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+_HEADER_VALUE = re.compile(r"(?:[!-~\u00a0-\u00ff](?:[ -~\t\u00a0-\u00ff]*[!-~\u00a0-\u00ff])?)?")
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """How to ask for a page."""
+
+    href: str
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """What makes two requests the same."""
+        parts = [self.method, self.href, sorted(self.headers.items()), self.body]
+        return json.dumps(parts, sort_keys=True, default=str)
+
+    def followed_by(self, link: Mapping[str, Any], *, page_url: str) -> PageRequest:
+        """Return the request that a ``next`` link of the answer to this one describes.
+
+        Args:
+            link: The link.
+            page_url: Where the page came from; relative hrefs are relative to it.
+
+        Raises:
+            InvalidResponseError: If the link cannot be followed.
+        """
+        redacted = redact(page_url)
+        method = str(link.get("method") or "GET").upper()
+        href, headers, body = link.get("href"), link.get("headers") or {}, link.get("body")
+        if not isinstance(href, str) or not href:
+            raise InvalidResponseError(f"{redacted}: a next link without an href.", url=redacted)
+        if method not in ("GET", "POST"):
+            raise InvalidResponseError(
+                f"{redacted}: a next link with the method {method!r}; pages are asked for with GET "
+                "or POST.",
+                url=redacted,
+            )
+        if not isinstance(headers, Mapping) or not (body is None or isinstance(body, Mapping)):
+            raise InvalidResponseError(
+                f"{redacted}: a next link whose headers or body is not an object.", url=redacted
+            )
+        try:
+            href = urljoin(page_url, href)
+        except ValueError as error:
+            raise InvalidResponseError(
+                f"{redacted}: a next link that is no URL ({error}).", url=redacted
+            ) from None
+        sent = _sendable(headers, redacted)
+        if method == "POST" and not self._may_lead_to_post(href, page_url):
+            raise InvalidResponseError(
+                f"{redacted}: a next link with a POST to another address. It is not sent: with our "
+                "token it could change something there.",
+                url=redacted,
+            )
+        if link.get("merge"):
+            sent = {**self.headers, **sent}
+            body = {**(self.body or {}), **(body or {})} if method == "POST" else None
+        elif method == "GET":
+            body = None
+        elif body is None:
+            # A next link with nothing but headers: they carry the position, the query stays.
+            body = self.body
+        return PageRequest(href, method, sent, body)
+
+    def _may_lead_to_post(self, href: str, page_url: str) -> bool:
+        """Tell whether a page may make us POST to `href`: where it came from, and nowhere else.
+
+        What was asked for with GET may be a file that anyone has written. After a POST it is the
+        API that speaks, which may have several addresses.
+        """
+        there, here = urlsplit(href), urlsplit(page_url)
+        is_same_server = Origin.of(href) is not None and Origin.of(href) == Origin.of(page_url)
+        return is_same_server and (self.method == "POST" or there.path == here.path)
+
+
+def _sendable(headers: Mapping[str, Any], redacted: str) -> dict[str, str]:
+    """Return the headers of a ``next`` link that a server may set."""
+    sent = {
+        str(name): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in headers.items()
+        if str(name).lower() not in _RESERVED_HEADERS
+    }
+    for name, value in sent.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise InvalidResponseError(
+                f"{redacted}: a next link with a header that cannot be sent ({name[:80]!r}).",
+                url=redacted,
+            )
+    return sent
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page.
+
+    Attributes:
+        url: Where it came from.
+        document: What it says.
+        etag: Its entity tag, if it has one.
+        is_plain: Whether all that it lists is known to be items that can be read.
+    """
+
+    url: str
+    document: Mapping[str, Any]
+    etag: str | None = None
+    is_plain: bool = False
+
+    @cached_property
+    def redacted_url(self) -> str:
+        """The URL for people to read."""
+        return redact(self.url)
+
+    def features(self, field_name: str = "features") -> list[Any]:
+        """Return what is listed on the page.
+
+        Raises:
+            InvalidResponseError: If there is no list.
+        """
+        listed = self.document.get(field_name)
+        if not isinstance(listed, list):
+            raise InvalidResponseError(
+                f"{self.redacted_url}: a page without a list of {field_name}. Is it the items "
+                "endpoint of "
+                "a STAC API?",
+                url=self.redacted_url,
+            )
+        return listed
+
+    def next_link(self) -> Mapping[str, Any] | None:
+        """Return the link to the page that follows, or None on the last one.
+
+        Raises:
+            InvalidResponseError: If the page's links are no list.
+        """
+        links = self.document.get("links") or ()
+        if not isinstance(links, (list, tuple)):
+            raise InvalidResponseError(
+                f"{self.redacted_url}: a page whose links are no list.", url=self.redacted_url
+            )
+        return next((k for k in links if isinstance(k, Mapping) and k.get("rel") == "next"), None)
+
+
+def number_matched(document: Mapping[str, Any]) -> int | None:
+    """Return how many things match in all, where a page says so, under its new or its old name."""
+    context = document.get("context")
+    old = context.get("matched") if isinstance(context, Mapping) else None
+    for count in (document.get("numberMatched"), old):
+        if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+            return count
+    return None
+
+
+IsReadable = Callable[[Any, str], bool]
+"""Tells whether a thing that is listed can be read, given the URL of its page, to be shown."""
+
+
+class Pages:
+    """The pages that begin with a request. An iterator; close it to stop early.
+
+    Args:
+        read: Reads one page.
+        first: The request for the first page.
+        field_name: Under which name a page lists what it holds.
+        limits: How many pages in a row may be empty.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[PageRequest], Page],
+        first: PageRequest,
+        *,
+        field_name: str = "features",
+        limits: Limits = _USUAL,
+    ) -> None:
+        self._read = read
+        self._limits = limits
+        self._upcoming: PageRequest | None = first
+        self._field_name = field_name
+        self._ahead: Future[Page] | None = None
+        self._asked: set[int] = set()
+        self._last_ids: list[Any] | None = None
+        self._empty = 0
+        self._matched: int | None = None
+        self._count = 0
+        self._waited = 0.0
+        self._stopped = threading.Event()
+
+    def __iter__(self) -> Iterator[Page]:
+        return self
+
+    def __next__(self) -> Page:
+        request = self._upcoming
+        if request is None:
+            raise StopIteration
+        self._upcoming = None
+        page = self._timed(request) if self._ahead is None else self._ahead.result()
+        self._ahead = None
+        self._asked.add(hash(request.key))
+        self._check_progress(page)
+        link = page.next_link()
+        if link is not None:
+            upcoming = request.followed_by(link, page_url=page.url)
+            if hash(upcoming.key) in self._asked:
+                raise InvalidResponseError(
+                    f"{page.redacted_url}: the next page is one that was already read. The "
+                    "server pages "
+                    "in circles; what it lists is not complete.",
+                    url=page.redacted_url,
+                )
+            self._upcoming = upcoming
+        else:
+            self._check_completeness(page)
+        return page
+
+    def close(self) -> None:
+        """End the walk, and call off what is under way."""
+        self._upcoming = None
+        self._stopped.set()
+
+    def listed(
+        self, is_readable: IsReadable, *, wanted: int | None = None
+    ) -> Generator[Any, None, None]:
+        """Yield what the pages list and can be read, reading one page ahead.
+
+        Reading ahead begins with the second thing asked for: who takes only one does not make the
+        server put together a page for nothing. Who stops early calls off what is under way.
+
+        Args:
+            is_readable: Tells what can be read.
+            wanted: How many things the caller is going to take, if that is known: a page that they
+                do not reach is not read ahead.
+        """
+        try:
+            while self._upcoming is not None:
+                yield from self._listed_next(is_readable, wanted)
+        finally:
+            self.close()
+
+    def _listed_next(self, is_readable: IsReadable, wanted: int | None) -> Iterator[Any]:
+        """Yield what the next page lists. Nobody holds that page when the one after it is made."""
+        page = next(self)
+        ahead = wanted is None or self._count < wanted
+        for index, feature in enumerate(page.features(self._field_name)):
+            if index == 1 and ahead:
+                self.read_ahead()
+            if page.is_plain or is_readable(feature, page.redacted_url):
+                yield feature
+
+    def read_ahead(self) -> None:
+        """Begin to fetch the next page, if there is one, and the one before took its time."""
+        request = self._upcoming
+        if request is None or self._ahead is not None or self._waited < LONG_WAIT:
+            return
+        ahead: Future[Page] = Future()
+        line, begun = Line(), threading.Event()
+
+        def fetch() -> None:
+            try:
+                with enforcing(Deadline(stop=self._stopped)), standing_in(line):
+                    begun.set()
+                    ahead.set_result(self._timed(request))
+            except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
+                ahead.set_exception(error)
+
+        self._ahead = ahead
+        # A daemon: a slow server must not keep an interpreter from ending.
+        threading.Thread(target=fetch, name="stac-gitlab-page", daemon=True).start()
+        # Until the request is on its way: a caller who computes would keep it from being sent.
+        begun.wait()
+        with standing_in(line):
+            pass
+
+    def _timed(self, request: PageRequest) -> Page:
+        """Read a page, and note how much of the time was spent waiting for it."""
+        started = time.perf_counter() - time.thread_time()
+        page = self._read(request)
+        self._waited = time.perf_counter() - time.thread_time() - started
+        return page
+
+    def _check_progress(self, page: Page) -> None:
+        listed = page.features(self._field_name)
+        ids = [f.get("id") for f in listed if isinstance(f, Mapping)]
+        if ids and None not in ids and ids == self._last_ids:
+            raise InvalidResponseError(
+                f"{page.redacted_url}: the same page as the one before. The server does not "
+                "follow its "
+                "own next links; what it lists is not complete.",
+                url=page.redacted_url,
+            )
+        self._last_ids = ids
+        if self._matched is None:
+            self._matched = number_matched(page.document)
+        self._count += len(listed)
+        self._empty = 0 if listed else self._empty + 1
+        if self._empty > self._limits.empty_pages:
+            raise InvalidResponseError(
+                f"{page.redacted_url}: more than {self._limits.empty_pages} empty pages in a "
+                "row, and no "
+                "end. If you expect that, raise Limits(empty_pages=).",
+                url=page.redacted_url,
+            )
+
+    def _check_completeness(self, last: Page) -> None:
+        if self._matched is not None and self._count < self._matched:
+            warnings.warn(
+                f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, "
+                "although the "
+                f"server says that {self._matched} match. It may have estimated that number, or it "
+                "has lost the rest: some servers never offer a next page.",
+                IncompleteListingWarning,
+                stacklevel=2,
+            )
+
+
+def with_limit(url: str, page_size: int) -> str:
+    """Return an items URL with a ``limit``, unless it has one of its own."""
+    parts = urlsplit(url)
+    if any(name == "limit" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        return url
+    query = f"{parts.query}&" if parts.query else ""
+    return urlunsplit(parts._replace(query=f"{query}limit={quote(str(page_size))}"))
+
+
+def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
+    """Return `url` with query parameters, which replace those of the same name."""
+    parts = urlsplit(url)
+    kept = [
+        pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in parameters
+    ]
+    # A plus is a space in a query, unless it is escaped; commas and colons are easier to read.
+    query = urlencode([*kept, *parameters.items()], quote_via=quote, safe=",:/")
+    return urlunsplit(parts._replace(query=query))

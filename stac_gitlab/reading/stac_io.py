@@ -1,0 +1,350 @@
+"""GitLabStacIO: the pystac.StacIO that reads authenticated STAC.
+
+It is the seam between pystac and the rest of the package: hrefs come in, documents and pystac
+objects go out. What happens on the way is the session's work, and what pystac's own classes cannot
+do with an API is added by ``pystac_hooks``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self, TypeVar
+
+import pystac
+import requests
+
+from stac_gitlab.auth import Credentials, TokenSource, hide_token, parse_hosts
+from stac_gitlab.errors import (
+    ConfigurationError,
+    RemoteWriteError,
+)
+from stac_gitlab.files.partial_file import write_whole
+from stac_gitlab.files.paths import _path_of, is_local, read_local
+from stac_gitlab.http.responses import Document, etag_of, text_of
+from stac_gitlab.http.session import GitLabSession
+from stac_gitlab.reading.documents import check_stac, lists_plain_items, parse_json
+from stac_gitlab.reading.objects import (
+    OwnDocument,
+    explain_pystac_errors,
+    make_own_root,
+)
+from stac_gitlab.reading.paging import Page, PageRequest
+from stac_gitlab.reading.untrusted_links import check_followable, secure_links, secure_schema
+from stac_gitlab.redaction import (
+    redact,
+    strip_token_parameters,
+    text_without_tokens,
+    without_tokens,
+)
+from stac_gitlab.settings import Limits, RetryPolicy, dict_of, expect, path_of, whole_number
+
+HREF = str | os.PathLike[str]
+
+
+T = TypeVar("T")
+
+
+_ON_BAD_ITEM = ("warn", "raise")
+
+
+class GitLabStacIO(pystac.StacIO):
+    """Reads STAC behind a GitLab token, and writes it to local files.
+
+    Calling an instance returns the instance, so that it can be handed to
+    ``pystac.StacIO.set_default``, which wants a callable. One instance holds one pool of
+    connections; share it between threads, and close it (or use it in a ``with`` statement) when
+    you are done.
+
+    Args:
+        token: A token, a function that returns one (asked again after a 401), or None for the
+            first of ``STAC_GITLAB_TOKEN``, ``GITLAB_TOKEN`` and ``CI_JOB_TOKEN`` that the
+            environment holds. Without any of them requests are anonymous.
+        base_url: URL of the server that gets the token; ``STAC_GITLAB_URL`` where it is None.
+            Without `base_url` and `hosts`, that is the first server read.
+        hosts: More servers that get the token, as URLs or bare host names.
+        only_hosts: The servers that may be asked at all, besides those that get the token; None for
+            whatever links, assets and redirects lead to.
+        header: ``"auto"`` for the header that the server behind the URL expects, a header name
+            (``"x-api-key"``), or a name and a scheme (``"Authorization: Bearer"``).
+        headers: More headers. Those that may hold a secret go where the token goes.
+        timeout: Seconds to wait for a connection, and between two packets of an answer.
+        retry: When requests are tried again, and how long they may take.
+        limits: How much of what servers send is taken, besides `max_document_bytes`.
+        session: A ``requests.Session`` whose adapters, proxies and certificates to use.
+        page_size: How many items to ask for at a time.
+        on_bad_item: ``"warn"`` to leave an item that cannot be read out of a listing, with an
+            :class:`~stac_gitlab.UnreadableItemWarning`, or ``"raise"``.
+        max_document_bytes: Bytes that one document may have, decompressed.
+        allow_pickle_token: Whether a token given as a string travels in pickles of this object.
+
+    Raises:
+        ConfigurationError: If an argument makes no sense.
+
+    Example:
+        >>> import pystac
+        >>> from stac_gitlab import GitLabStacIO
+        >>> stac_io = GitLabStacIO("glpat-example", base_url="https://hub.example.org")
+        >>> stac_io
+        <GitLabStacIO with a token for https://hub.example.org>
+        >>> pystac.StacIO.set_default(stac_io)
+        >>> pystac.StacIO.default() is stac_io
+        True
+    """
+
+    def __init__(
+        self,
+        token: TokenSource = None,
+        *,
+        base_url: str | None = None,
+        hosts: Iterable[str] | None = None,
+        only_hosts: Iterable[str] | None = None,
+        header: str = "auto",
+        headers: Mapping[str, str] | None = None,
+        timeout: float | tuple[float, float] = (10, 60),
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        session: requests.Session | None = None,
+        page_size: int = 100,
+        on_bad_item: str = "warn",
+        max_document_bytes: int = 64 * 2**20,
+        allow_pickle_token: bool = False,
+    ) -> None:
+        try:
+            known = hide_token(token)
+        finally:
+            del token
+        if on_bad_item not in _ON_BAD_ITEM:
+            raise ConfigurationError(f"on_bad_item={on_bad_item!r}: choose 'warn' or 'raise'.")
+        whole_number("page_size", page_size, least=1)
+        whole_number("max_document_bytes", max_document_bytes, least=1)
+        self.credentials = Credentials(known, base_url=base_url, hosts=hosts, header=header)
+        self.session = GitLabSession(
+            self.credentials,
+            timeout=timeout,
+            retry=retry,
+            limits=limits,
+            only=None if only_hosts is None else parse_hosts("only_hosts", only_hosts),
+            transport=session,
+        )
+        self.page_size = page_size
+        self.on_bad_item = on_bad_item
+        self.max_document_bytes = max_document_bytes
+        self.allow_pickle_token = allow_pickle_token
+        super().__init__(dict_of("headers", headers or {}))
+
+    def __call__(self) -> GitLabStacIO:
+        return self
+
+    def __repr__(self) -> str:
+        if "credentials" not in self.__dict__:
+            return "<GitLabStacIO in the making>"
+        origins = ", ".join(sorted(map(str, self.credentials.origins))) or "the first server read"
+        token = "a token" if self.credentials.available else "no token"
+        return f"<GitLabStacIO with {token} for {origins}>"
+
+    # -- headers, life, copies --------------------------------------------------------------
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The user's own headers, as in pystac. Secrets among them go where the token goes."""
+        return self.credentials.headers
+
+    @headers.setter
+    def headers(self, headers: Mapping[str, str] | None) -> None:
+        self.credentials.headers = dict_of("headers", headers or {})
+
+    def close(self) -> None:
+        """Close all connections. A later request opens new ones."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __copy__(self) -> GitLabStacIO:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GitLabStacIO:
+        # A copied catalog keeps reading over the same connections, with the same token.
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "credentials": self.credentials.state(with_secrets=self.allow_pickle_token),
+            "timeout": self.session.timeout,
+            "retry": self.session.retry,
+            "limits": self.session.limits,
+            "only": self.session.only,
+            "page_size": self.page_size,
+            "on_bad_item": self.on_bad_item,
+            "max_document_bytes": self.max_document_bytes,
+            "allow_pickle_token": self.allow_pickle_token,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.credentials = Credentials.from_state(state.pop("credentials"))
+        self.session = GitLabSession(
+            self.credentials,
+            timeout=state.pop("timeout"),
+            retry=state.pop("retry"),
+            limits=state.pop("limits"),
+            only=state.pop("only"),
+        )
+        self.__dict__.update(state)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def read_text(self, source: HREF, *_: Any, **__: Any) -> str:
+        """Return the text at a URL, a ``file://`` URL or a local path, without tokens.
+
+        Args:
+            source: The href. Of a ``pystac.Link``, its method, headers and body count too.
+
+        Raises:
+            STACGitLabError: If a URL cannot be read.
+            OSError: If a local file cannot be read.
+        """
+        request = _request_for(source)
+        if is_local(request.href):
+            text = read_local(request.href).decode("utf-8")
+        else:
+            self.credentials.bind(request.href)
+            redacted = redact(request.href, self.credentials.secrets())
+            text = secure_schema(self._fetch(request, text_of), url=redacted)
+        return text_without_tokens(text, self.credentials.secrets())
+
+    def read_json(self, source: HREF, *_: Any, **__: Any) -> dict[str, Any]:
+        """Return the JSON object at a URL, a ``file://`` URL or a local path.
+
+        Tokens that a server wrote into its answer are gone from it, and what claims to be STAC has
+        been checked for the fields that pystac needs.
+
+        Args:
+            source: As in :meth:`read_text`.
+
+        Raises:
+            STACGitLabError: If a URL cannot be read, or what it answers cannot be used.
+            InvalidResponseError: If a local file does not hold a JSON object.
+            OSError: If a local file cannot be read.
+        """
+        request = _request_for(source)
+        if is_local(request.href):
+            body = read_local(request.href)
+            secrets, limits = self.credentials.secrets(), self.session.limits
+            document = parse_json(body, url=request.href, secrets=secrets, limits=limits)
+            return without_tokens(document, body, secrets, url=request.href)
+        self.credentials.bind(request.href)
+        return dict(self.read_page(request).document)
+
+    def read_page(self, request: PageRequest, *, retry: RetryPolicy | None = None) -> Page:
+        """Return one remote document, and where it came from after all redirects."""
+
+        def page(answer: Document) -> Page:
+            secrets = self.credentials.secrets()
+            redacted = redact(answer.url, secrets)
+            limits = self.session.limits
+            document = parse_json(answer.body, url=redacted, secrets=secrets, limits=limits)
+            document = without_tokens(document, answer.body, secrets, url=redacted)
+            self.session.dialect_of(request.href).correct(document, request.href)
+            there = _web_url(request.href, answer.url)
+            is_plain = lists_plain_items(document)
+            secure_links(document, url=there, listed=not is_plain)
+            check_stac(document, url=redacted)
+            return Page(there, document, etag_of(answer.headers, secrets), is_plain)
+
+        return self._fetch(request, page, retry=retry)
+
+    def read_stac_object(
+        self, source: HREF, root: pystac.Catalog | None = None, *_: Any, **__: Any
+    ) -> pystac.STACObject:
+        """Return the Catalog, Collection or Item at `source`, which keeps this reader.
+
+        Raises:
+            NotSTACError: If it is none of them.
+            STACGitLabError: As for :meth:`read_json`.
+        """
+        href = _href(source)
+        document = self.read_json(source)
+        if document.get("type") == "Feature":
+            document = OwnDocument(document)
+        with explain_pystac_errors(href, document):
+            found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
+        if root is None:
+            make_own_root(found, href)
+        return found
+
+    def _fetch(
+        self,
+        request: PageRequest,
+        parse: Callable[[Document], T],
+        *,
+        retry: RetryPolicy | None = None,
+    ) -> T:
+        check_followable(request.href)
+        return self.session.fetch(
+            request.href,
+            parse,
+            max_bytes=self.max_document_bytes,
+            method=request.method,
+            headers=request.headers,
+            json=request.body,
+            # A POST of the STAC API asks for a page: sending it twice changes nothing.
+            idempotent=True,
+            retry=retry,
+        )
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def json_dumps(self, json_dict: dict[str, Any], *args: Any, **kwargs: Any) -> str:
+        """Return a document as JSON, with all the numbers that JSON can hold."""
+        try:
+            return super().json_dumps(json_dict, *args, **kwargs)
+        except TypeError:
+            # Where orjson is installed pystac uses it, and it knows no integers beyond 64 bits.
+            return json.dumps(json_dict, indent=2)
+
+    def write_text(self, dest: HREF, txt: str, *_: Any, **__: Any) -> None:
+        """Write a text to a local path or ``file://`` URL, whole or not at all.
+
+        Missing folders are made.
+
+        Raises:
+            RemoteWriteError: If `dest` is a URL.
+            OSError: If the file cannot be written; what stood there before is still there.
+        """
+        href = _href(dest, name="dest", wanted="a path")
+        expect("txt", txt, str, wanted="a text")
+        if not is_local(href):
+            raise RemoteWriteError(
+                f"{redact(href)}: this reader writes local files only. Save to a local folder, for "
+                "example with normalize_and_save('folder'), and upload that."
+            )
+        write_whole(_path_of(href), txt.encode("utf-8"))
+
+
+def _href(source: object, *, name: str = "source", wanted: str = "a URL or a path") -> str:
+    href = path_of(name, source, wanted=wanted)
+    if not href:
+        raise ConfigurationError(f"{name} is empty; it has to be {wanted}.")
+    return strip_token_parameters(href)
+
+
+def _request_for(source: HREF) -> PageRequest:
+    href = _href(source)
+    if not isinstance(source, pystac.Link):
+        return PageRequest(href)
+    link = {**source.extra_fields, "href": href}
+    return PageRequest(href).followed_by({**link, "merge": False}, page_url=href)
+
+
+def _web_url(asked: str, answered: str) -> str:
+    """Return the URL that relative links of an answer are relative to.
+
+    Where a web URL was asked for at another address (a file of a GitLab repository), that is the
+    web URL; elsewhere it is where redirects have led.
+    """
+    return asked if "/-/" in asked else answered

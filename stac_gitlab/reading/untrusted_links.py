@@ -1,0 +1,254 @@
+"""What a remote document may point at: other places on the network, never this machine.
+
+pystac follows whatever a link says, so a server could make it read ``/etc/passwd`` as the child of
+a catalog, save an item under the path that the item calls its own, or validate against a schema on
+this disk. What comes over the network therefore passes here before pystac sees it: an href that
+would be a local path where it is used is resolved against the document's URL if that makes sense
+of it, and otherwise marked, so that following it is an error. The hrefs of assets stay as they are:
+users may open those on shared disks; where they may be downloaded from is decided in ``hrefs``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from pystac.serialization import identify_stac_object, migrate_to_latest
+from pystac.utils import safe_urlparse
+
+from stac_gitlab.errors import InvalidResponseError
+from stac_gitlab.files.paths import _DRIVE_OR_VSI, is_local_path, is_web
+
+REMOTE_FILE = "remote-file://refused/"
+"""Stands before an href that was found in a remote document and names a file. Nothing opens it."""
+
+
+FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
+"""The relations of links that pystac follows by itself. An empty one is an error."""
+
+
+# What may list documents inside a document.
+_LISTS = ("features", "collections")
+
+
+# The first STAC versions called extensions by a bare word; pystac knows which schemas those are.
+_SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+
+
+_PASSED_OVER = "".join(map(chr, range(33)))
+
+
+_REMOVED = dict.fromkeys(map(ord, "\t\r\n"))
+
+
+# What a JSON Schema calls itself, and where it looks up others.
+_SCHEMA_NAMES = frozenset({"$id", "id"})
+
+
+_SCHEMA_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$schema"})
+
+
+def check_followable(href: str) -> None:
+    """Check that an href is not one that was marked.
+
+    Raises:
+        InvalidResponseError: If it is.
+    """
+    if href.startswith(REMOTE_FILE):
+        raise InvalidResponseError(
+            f"{href.removeprefix(REMOTE_FILE)}: a document from a server points at a file. It is "
+            "not opened: only documents on this machine choose files on this machine.",
+            url=href,
+        )
+
+
+def secure_links(document: dict[str, Any], *, url: str, listed: bool = True) -> None:
+    """Let no link or extension of a remote document lead to this machine. Changes it in place.
+
+    Args:
+        document: A catalog, collection or item, or a page of them, of any shape.
+        url: Where it came from.
+        listed: Whether to look into what a page lists, too.
+    """
+    _confine(document, url, listed=False)
+    for name in _LISTS if listed else ():
+        found = document.get(name)
+        for one in found if isinstance(found, list) else ():
+            if isinstance(one, dict):
+                _confine(one, url, listed=True)
+
+
+def secure_schema(text: str, *, url: str) -> str:
+    """Return a JSON Schema that refers to no file; any other text as it is.
+
+    Args:
+        text: What came over the network.
+        url: Where it came from, for errors.
+
+    Raises:
+        InvalidResponseError: If it is nested too deeply to tell.
+    """
+    if not text.lstrip("\ufeff \t\r\n").startswith("{"):
+        return text
+    try:
+        schema = json.loads(text)
+    except ValueError:
+        return text
+    except RecursionError:
+        # Whoever reads it next may have some levels more to spend.
+        raise InvalidResponseError(
+            f"{url}: JSON that is nested too deeply to be read.", url=url
+        ) from None
+    named = list(_texts_under(_SCHEMA_NAMES, schema))
+    references = list(_texts_under(_SCHEMA_REFERENCES, schema))
+    # urllib joins nothing to a base of a scheme that it does not know: what is relative to urn:x
+    # stays a path, be it a name or a reference, and would be one on this machine.
+    bases_are_web = all(
+        _scheme_of(value) in ("", "http", "https") and not _names_file(value)
+        for _, _, value in named
+    )
+    found = [
+        (holder, name)
+        for holder, name, value in (*named, *references)
+        if _names_file(value) or not (bases_are_web or value[:1] == "#" or _scheme_of(value))
+    ]
+    for holder, name in found:
+        holder[name] = f"{REMOTE_FILE}{holder[name]}"
+    return json.dumps(schema) if found else text
+
+
+def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
+    if _leads_to_the_web(holder):
+        return
+    links = list(_links_of(holder))
+    # What was read by its own URL stands there; what is listed stands where it says.
+    stands_remote = not listed or any(
+        link.get("rel") == "self" and is_web(link.get("href")) for link in links
+    )
+    for link in links:
+        href = link.get("href")
+        rel = link.get("rel")
+        if href == "" and isinstance(rel, str) and rel not in FOLLOWED:
+            # It means the document itself; pystac cannot copy a link without a target.
+            link["href"] = url
+        elif isinstance(href, str) and href and not is_web(href):
+            keep = stands_remote and rel != "self"
+            link["href"] = _confined(href, url, keep_relative=keep)
+    named = holder.get("stac_extensions")
+    extensions: list[Any] = named if isinstance(named, list) else []
+    if all(is_web(name) for name in extensions):
+        return
+    known = _names_known_to_pystac(holder)
+    for index, name in enumerate(extensions):
+        if isinstance(name, str) and not is_web(name) and name not in known:
+            extensions[index] = _confined(name, url, keep_relative=False)
+
+
+def _names_known_to_pystac(holder: dict[str, Any]) -> set[str]:
+    """Return the bare names of extensions in whose place pystac is going to put a schema's URL.
+
+    Any other stays as it is, and is then a path: relative to where the object stands, or to the
+    working folder.
+    """
+    names = {name for name in holder["stac_extensions"] if isinstance(name, str)}
+    bare = {name for name in names if _SHORT_NAME.fullmatch(name)}
+    if not bare:
+        return bare
+    try:
+        # Of a copy, which costs time, but only documents as old as the names have any.
+        migrated = migrate_to_latest(holder, identify_stac_object(holder))
+        return bare.difference(migrated["stac_extensions"])
+    except Exception:  # noqa: BLE001  # what cannot be migrated now will not be later
+        return set()
+
+
+def _leads_to_the_web(holder: dict[str, Any]) -> bool:
+    """Tell, quickly, whether nothing has to be done, which is so for nearly all documents."""
+    links, extensions = holder.get("links"), holder.get("stac_extensions")
+    if type(links) is not list or not (extensions is None or type(extensions) is list):
+        return False
+    for link in links:
+        if type(link) is not dict or not is_web(link.get("href")):
+            return False
+    return extensions is None or all(map(is_web, extensions))
+
+
+def _links_of(holder: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    links = holder.get("links")
+    if isinstance(links, dict):
+        # The first STAC versions had an object in place of the list.
+        links = list(links.values())
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict):
+            yield link
+
+
+def _confined(href: str, url: str, *, keep_relative: bool) -> str:
+    seen = _as_seen(href)
+    try:
+        path = safe_urlparse(seen).path
+    except ValueError:
+        # No URL at all, which is told when the shape of the document is checked.
+        return href
+    if _names_file(href):
+        return f"{REMOTE_FILE}{href}"
+    if not is_local_path(seen):
+        return href
+    # As written, pystac takes a path from the root of the server for one on this machine.
+    rooted = path.startswith(("/", "\\")) or seen.startswith("//")
+    if keep_relative and not rooted:
+        return href
+    try:
+        joined = urljoin(url, href.replace("\\", "/") if rooted else href)
+        return f"{REMOTE_FILE}{href}" if is_local_path(joined) else joined
+    except ValueError:
+        return f"{REMOTE_FILE}{href}"
+
+
+def _names_file(href: str) -> bool:
+    """Tell whether an href names a file whatever it is relative to."""
+    try:
+        parts = safe_urlparse(_as_seen(href))
+    except ValueError:
+        return False
+    return parts.scheme == "file" or (
+        parts.scheme == "" and _DRIVE_OR_VSI.match(parts.path) is not None
+    )
+
+
+def _as_seen(href: str) -> str:
+    """Return an href without what urllib passes over.
+
+    pystac looks at what is left, and takes ``c:/x`` for a drive, but not a ``c`` with a tab.
+    """
+    return href.lstrip(_PASSED_OVER).translate(_REMOVED)
+
+
+def _scheme_of(href: str) -> str:
+    """Return the scheme as urllib sees it, which passes over spaces and line breaks."""
+    try:
+        return urlsplit(href).scheme
+    except ValueError:
+        return "none"
+
+
+def _texts_under(names: frozenset[str], schema: Any) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Yield each text under one of `names`, at any depth, with its object and its name."""
+    for holder in _objects_in(schema):
+        for name in names.intersection(holder):
+            if isinstance(holder[name], str):
+                yield holder, name, holder[name]
+
+
+def _objects_in(value: Any) -> Iterator[dict[str, Any]]:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield one
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)

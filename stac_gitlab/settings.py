@@ -1,0 +1,214 @@
+"""Settings that users pass, and the checks of arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stac_gitlab.errors import ConfigurationError
+
+
+def pause(seconds: float) -> None:
+    """Wait. Looked up when called, so that replacing ``time.sleep`` in a test has an effect."""
+    time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When a request is tried again. Immutable; use :meth:`replace` for a variation.
+
+    Attributes:
+        max_attempts: How often a request is sent at the most, the first time included.
+        deadline: Seconds that one document may take with all its attempts, waits and redirects.
+        backoff_base: Seconds; the n-th wait is drawn between 0 and ``backoff_base * 2 ** (n - 1)``.
+        backoff_cap: Seconds; no drawn wait is longer.
+        max_wait: Seconds; a server that asks for more is not waited for.
+        statuses: The HTTP statuses that are worth another attempt.
+        min_rate: Bytes per second below which a download counts as stalled.
+        stall_window: Seconds over which `min_rate` is measured.
+        sleep: What waits; takes seconds.
+        clock: What tells the time for deadlines, in seconds.
+
+    Raises:
+        ConfigurationError: If a value makes no sense.
+    """
+
+    max_attempts: int = 5
+    deadline: float = 300.0
+    backoff_base: float = 0.5
+    backoff_cap: float = 30.0
+    max_wait: float = 120.0
+    statuses: frozenset[int] = frozenset({408, 429, 500, 502, 503, 504})
+    min_rate: float = 1024.0
+    stall_window: float = 60.0
+    sleep: Callable[[float], None] = dataclasses.field(default=pause, repr=False, compare=False)
+    clock: Callable[[], float] = dataclasses.field(
+        default=time.monotonic, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        whole_number("max_attempts (1 switches retries off)", self.max_attempts, least=1)
+        for name in ("deadline", "backoff_base", "backoff_cap", "max_wait", "stall_window"):
+            number(name, getattr(self, name), unit="seconds")
+        number("min_rate", self.min_rate, unit="bytes per second")
+        for name in ("sleep", "clock"):
+            expect(name, getattr(self, name), Callable, wanted="a function")
+        expect("statuses", self.statuses, Iterable, wanted="several HTTP statuses")
+        object.__setattr__(self, "statuses", frozenset(self.statuses))
+        for status in self.statuses:
+            whole_number("statuses", status, least=100)
+
+    def replace(self, **changes: object) -> RetryPolicy:
+        """Return a copy with some attributes changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # any field
+
+    def backoff(self, attempt: int) -> float:
+        """Draw the seconds to wait after a failed attempt (1 for the first): full jitter."""
+        ceiling = min(self.backoff_cap, self.backoff_base * 2.0 ** min(attempt - 1, 60))
+        return random.uniform(0.0, ceiling)  # noqa: S311  # spreads load, guards nothing
+
+
+_MOST_NESTING = 200
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what servers may do. Immutable; use :meth:`replace` for a variation.
+
+    Whatever goes beyond one of them is an error that names it. The size of a document is an
+    argument of :class:`~stac_gitlab.GitLabStacIO` itself, and times are those of a
+    :class:`~stac_gitlab.RetryPolicy`.
+
+    Attributes:
+        redirects: How many redirects in a row are followed.
+        nesting: How deeply the objects and lists of a document may be nested; 200 at the most. STAC
+            needs about ten levels. pystac copies and writes documents with functions that call
+            themselves, several times for each level, and Python stops them at a thousand calls.
+        empty_pages: How many pages in a row may list nothing.
+        file_bytes: Bytes that one downloaded file may have, decompressed; None for as many as come.
+
+    Raises:
+        ConfigurationError: If a value makes no sense.
+    """
+
+    redirects: int = 10
+    nesting: int = 128
+    empty_pages: int = 1000
+    file_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        whole_number("redirects", self.redirects, least=0)
+        if whole_number("nesting", self.nesting, least=1) > _MOST_NESTING:
+            raise ConfigurationError(
+                f"nesting={self.nesting}: pystac bears {_MOST_NESTING} levels at the most."
+            )
+        whole_number("empty_pages", self.empty_pages, least=0)
+        if self.file_bytes is not None:
+            whole_number("file_bytes", self.file_bytes, least=0)
+
+    def replace(self, **changes: object) -> Limits:
+        """Return a copy with some attributes changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # any field
+
+
+def timeout_pair(timeout: Any) -> tuple[float, float]:
+    """Return the seconds to wait for a connection, and for each packet of an answer."""
+    pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    if len(pair) != 2 or not all(type(s) in (int, float) and s > 0 for s in pair):
+        raise ConfigurationError(
+            f"timeout={timeout!r}: give seconds, or (seconds to connect, seconds between packets). "
+            "A request without a timeout can hang for ever."
+        )
+    return pair
+
+
+def expect(name: str, value: object, kind: Any, *, wanted: str) -> None:
+    """Check that an argument is an instance of a class.
+
+    Args:
+        name: What the argument is called.
+        value: What was passed.
+        kind: The class, an abstract one perhaps.
+        wanted: What it has to be, in words.
+
+    Raises:
+        ConfigurationError: If it is anything else.
+    """
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} has to be {wanted}, not {_type_name(value)}.")
+
+
+def expect_text(name: str, value: Any, *, wanted: str = "a text") -> str:
+    """Return `value` if it is a text that is not empty.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    expect(name, value, str, wanted=wanted)
+    if not value:
+        raise ConfigurationError(f"{name} is empty; it has to be {wanted}.")
+    return str(value)
+
+
+def path_of(name: str, value: Any, *, wanted: str = "a path") -> str:
+    """Return the text of a path, or of whatever else ``os.fspath`` makes one of.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    expect(name, given, str, wanted=wanted)
+    if "\0" in given:
+        raise ConfigurationError(f"{name} holds a zero byte; it has to be {wanted}.")
+    return str(given)
+
+
+def dict_of(name: str, value: Any) -> dict[str, Any]:
+    """Return a mapping by names, or pairs of them, as a dictionary.
+
+    Raises:
+        ConfigurationError: If it is neither.
+    """
+    try:
+        made = dict(value)
+    except (TypeError, ValueError):
+        made = {None: None}
+    if not all(isinstance(key, str) for key in made):
+        raise ConfigurationError(
+            f"{name} has to be a dictionary with texts as its keys, not {_type_name(value)}."
+        )
+    return made
+
+
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """Return `value` if it is a whole number.
+
+    Raises:
+        ConfigurationError: If it is not, or if it is less than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name}={value!r}: give a whole number, {least} or greater.")
+    return value
+
+
+def number(name: str, value: Any, *, unit: str) -> float:
+    """Return `value` if it is a number of seconds, bytes or the like: zero or greater.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not value >= 0:
+        raise ConfigurationError(f"{name}={value!r}: give {unit}, zero or more.")
+    return float(value)
+
+
+def _type_name(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "one with other keys"
+    return "None" if value is None else type(value).__name__

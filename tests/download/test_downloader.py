@@ -1,0 +1,1148 @@
+"""The assets of an item brought home: which, where to, with which token, and what is reported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fault_server as faulty
+import pystac
+import pytest
+from fault_server import FAULTS_TO_FAIL_OF, FAULTS_TO_SURVIVE, Gate
+from sample_items import BODY, SHA256, TOKEN, files_in, item_of, served
+
+from stac_gitlab import GitLabStacIO, STACDownloader
+from stac_gitlab.errors import (
+    AssetNotFoundError,
+    AuthenticationError,
+    ChecksumMismatchError,
+    ConfigurationError,
+    DownloadError,
+    NotFoundError,
+    NothingToDownloadWarning,
+    UnsafePathError,
+    UnverifiedDownloadWarning,
+)
+from stac_gitlab.files.paths import FileNaming
+from stac_gitlab.settings import RetryPolicy
+from stac_gitlab.testing import (
+    Answer,
+    Fault,
+    GitLabServer,
+    LoopbackServer,
+    Project,
+    RecordedRequest,
+    SharingHubServer,
+)
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and links are POSIX's")
+
+
+# -- which assets ---------------------------------------------------------------------------------
+
+
+def test_assets_come_home_under_their_keys(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "data/train.csv", "data/deep/er.csv", "README.md")
+    report = downloader.download_assets(item, tmp_path / "new" / "folder")
+    assert files_in(tmp_path / "new" / "folder") == {
+        key: f"content of {key}".encode() for key in item.assets
+    }
+    assert list(report) == list(item.assets)
+    assert report.ok
+
+
+def test_only_data_comes_by_default_and_roles_choose_the_rest(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv", "README.md", "thumb.png", "model.onnx")
+    item.assets["README.md"].roles = ["metadata"]
+    item.assets["thumb.png"].roles = ["thumbnail"]
+    item.assets["model.onnx"].roles = None
+    assert list(downloader.download_assets(item, tmp_path)) == ["a.csv"]
+    both = downloader.download_assets(item, tmp_path, ["metadata", "thumbnail"])
+    assert list(both) == ["README.md", "thumb.png"]
+    assert list(downloader.download_assets(item, tmp_path, roles=None)) == list(item.assets)
+    assert list(downloader.download_assets(item, tmp_path, None, exclude="*.png")) == [
+        "a.csv",
+        "README.md",
+        "model.onnx",
+    ]
+
+
+def test_nothing_that_fits_is_a_warning_that_names_the_assets(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv")
+    with pytest.warns(NothingToDownloadWarning, match=r"Its assets: 'a\.csv'"):
+        report = downloader.download_assets(item, tmp_path, roles="weights")
+    assert (len(report), report.ok) == (0, True)
+
+
+def test_an_asset_asked_for_by_name_that_is_not_there_is_an_error(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv")
+    with pytest.raises(AssetNotFoundError, match=r"no asset 'b\.csv'\. Its assets: 'a\.csv'"):
+        downloader.download_assets(item, tmp_path, include=["a.csv", "b.csv"])
+    assert server.requests == []
+
+
+def test_a_collection_has_assets_too(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    server.route("/files/style.json", b"{}")
+    extent = {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [[None, None]]}}
+    extent["temporal"]["interval"] = [["2020-01-01T00:00:00Z", None]]
+    collection = pystac.Collection("lakes", "Lakes", pystac.Extent.from_dict(extent))
+    collection.set_self_href(f"{server.url}/collection.json")
+    collection.add_asset("style", pystac.Asset("files/style.json", roles=["data"]))
+    downloader.download_assets(collection, tmp_path)
+    assert files_in(tmp_path) == {"style": b"{}"}
+
+
+# -- the report -----------------------------------------------------------------------------------
+
+
+def test_the_report_is_a_mapping_that_tells_what_became_of_each_asset(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv", big=BODY)
+    item.assets["big"].extra_fields["file:checksum"] = SHA256
+    report = downloader.download_assets(item, tmp_path)
+    assert len(report) == 2
+    assert "a.csv" in report
+    result = report["big"]
+    assert result.key == "big"
+    assert result.href == f"{server.url}/files/big"
+    assert result.path == tmp_path / "big"
+    assert (result.size, result.checksum, result.status) == (40_000, SHA256, "downloaded")
+    assert result.verified
+    assert result.error is None
+    assert result.seconds > 0
+    assert report.paths == {"a.csv": tmp_path / "a.csv", "big": tmp_path / "big"}
+    assert [r.key for r in report.downloaded] == ["a.csv", "big"]
+    assert (report.skipped, report.failed, report.ok) == ([], [], True)
+    assert report.bytes == 40_000 + len("content of a.csv")
+    text = str(report)
+    assert "big" in text
+    assert "40.0 kB" in text
+    assert "2 downloaded (40.0 kB)" in text.splitlines()[-1]
+
+
+def test_a_continued_body_is_reported_as_resumed(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, big=BODY)
+    server.inject(faulty.cut(20_000))
+    report = downloader.download_assets(item, tmp_path)
+    assert report["big"].status == "resumed"
+    assert report.downloaded == [report["big"]]
+    assert files_in(tmp_path) == {"big": BODY}
+
+
+def test_the_report_of_a_failure_holds_the_rest_as_well(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv", "gone.csv", "b.csv")
+    server.inject(Fault(path="gone", status=404, times=None))
+    with pytest.raises(DownloadError, match=r"1 of 3 assets failed:\n  'gone\.csv'") as caught:
+        downloader.download_assets(item, tmp_path)
+    error = caught.value
+    assert list(error.errors) == ["gone.csv"]
+    assert isinstance(error.errors["gone.csv"], NotFoundError)
+    report = error.report
+    assert report is not None
+    assert [result.status for result in report.values()] == ["downloaded", "failed", "downloaded"]
+    assert set(report.paths) == {"a.csv", "b.csv"}  # type: ignore[attr-defined]
+    assert not report.ok  # type: ignore[attr-defined]
+    assert [r.key for r in report.failed] == ["gone.csv"]  # type: ignore[attr-defined]
+    assert "1 failed" in str(report)
+    assert set(files_in(tmp_path)) == {"a.csv", "b.csv"}
+
+
+def test_a_failure_pickles_with_errors_and_report(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    server.inject(Fault(status=404, times=None))
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(served(server, "a.csv"), tmp_path)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert str(copy) == str(caught.value)
+    assert isinstance(copy.errors["a.csv"], NotFoundError)
+    assert copy.report["a.csv"].status == "failed"
+
+
+def test_control_characters_of_a_key_reach_neither_message_nor_report(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = item_of({"\x1b[2Jevil\u202e": f"{server.url}/x"}, at=f"{server.url}/i")
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(item, tmp_path)
+    for text in (str(caught.value), str(caught.value.report)):
+        assert text.replace("\n", "").isprintable()
+        assert r"\x1b[2Jevil\u202e" in text
+
+
+def test_secrets_of_an_href_reach_neither_message_nor_report(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    href = f"{server.url}/a?ref=main&gitlab_token={TOKEN}"
+    item = item_of({"a": href, "../b": href}, at=f"{server.url}/i")
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(item, tmp_path)
+    report = caught.value.report
+    assert TOKEN not in f"{caught.value} {caught.value!r} {report} {report!r}"
+    assert all(TOKEN not in request.target for request in server.requests)
+
+
+def test_a_token_of_any_shape_is_masked_wherever_an_href_holds_it(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    secret = "opensesame4711"
+    server.route("/a", b"x")
+    href = f"{server.url}/a?k={secret}"
+    item = item_of({"a": href, "../b": href, "c": f"s3://{secret}/c"}, at=f"{server.url}/i")
+    with STACDownloader(secret, server.url) as downloader:
+        downloader.stac_io.session.get(f"{server.url}/a").close()
+        with pytest.raises(DownloadError) as caught:
+            downloader.download_assets(item, tmp_path)
+    report = caught.value.report
+    assert secret not in f"{caught.value} {caught.value!r} {report} {report!r}"
+    assert set(files_in(tmp_path)) == {"a"}
+
+
+# -- every fault ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", FAULTS_TO_SURVIVE.values(), ids=FAULTS_TO_SURVIVE)
+def test_what_goes_wrong_once_is_survived(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, fault: Fault
+) -> None:
+    item = served(server, "good.csv", big=BODY)
+    item.assets["big"].extra_fields["file:checksum"] = SHA256
+    server.inject(Fault(**{**vars(fault), "path": "/big"}))
+    report = downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path) == {"big": BODY, "good.csv": b"content of good.csv"}
+    assert all(result.verified for result in report.values())
+
+
+@pytest.mark.parametrize("fault", FAULTS_TO_FAIL_OF.values(), ids=FAULTS_TO_FAIL_OF)
+def test_what_always_goes_wrong_fails_its_own_asset_and_harms_nothing(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    fault: tuple[Fault, type[Exception]],
+) -> None:
+    item = served(server, "before.csv", old=BODY, new=BODY)
+    for key in ("old", "new"):
+        item.assets[key].extra_fields.update({"file:size": 40_000, "file:checksum": SHA256})
+    (tmp_path / "old").write_bytes(b"good and old")
+    server.inject(Fault(**{**vars(fault[0]), "path": "/(old|new)$", "times": None}))
+    with pytest.raises(DownloadError, match="2 of 3 assets failed") as caught:
+        downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path) == {
+        "before.csv": b"content of before.csv",
+        "old": b"good and old",
+    }
+    for key in ("old", "new"):
+        assert isinstance(caught.value.errors[key], fault[1])
+        assert repr(key) in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_body_without_length_is_kept_with_a_warning(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, big=BODY)
+    server.inject(Fault(close=True))
+    with pytest.warns(UnverifiedDownloadWarning, match="'big'"):
+        report = downloader.download_assets(item, tmp_path)
+    assert not report["big"].verified
+    assert files_in(tmp_path) == {"big": BODY}
+
+
+@pytest.mark.parametrize(
+    ("checksum", "why"),
+    [
+        (hashlib.md5(BODY).hexdigest(), "bare digest"),
+        ("1e20" + "00" * 32, "0x1e is not one Python has"),
+        ({"sha256": "00"}, "not a hexadecimal multihash"),
+    ],
+)
+def test_a_checksum_that_cannot_be_read_is_a_warning(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, checksum: Any, why: str
+) -> None:
+    item = served(server, big=BODY)
+    item.assets["big"].extra_fields["file:checksum"] = checksum
+    with pytest.warns(UnverifiedDownloadWarning, match=f"'big': not verified .*{why}"):
+        report = downloader.download_assets(item, tmp_path)
+    assert report["big"].checksum is None
+    assert files_in(tmp_path) == {"big": BODY}
+
+
+@pytest.mark.parametrize("size", ["40000", True, None, -1, 4e4, [], 2**63, 10**400])
+def test_a_size_that_is_none_is_passed_over(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, size: Any
+) -> None:
+    item = served(server, big=BODY)
+    item.assets["big"].extra_fields["file:size"] = size
+    assert downloader.download_assets(item, tmp_path, dry_run=True)["big"].size is None
+    assert downloader.download_assets(item, tmp_path).ok
+
+
+@pytest.mark.parametrize("first", [1, 5_000])
+def test_a_page_that_repeats_the_token_shows_it_in_no_frame(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, first: int
+) -> None:
+    spelled = "".join(f"%{ord(char):02x}" for char in TOKEN)
+    page = f"<html><title>Sign in</title>{TOKEN} {spelled}</html>".encode()
+    server.route("/x", lambda _: Answer(200, (("content-type", "text/html"),), page))
+    server.inject(Fault(trickle=(first, 0.02), times=None))
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(item_of({"a.csv": f"{server.url}/x"}), tmp_path)
+    error = caught.value.errors["a.csv"]
+    progress = traceback.TracebackException.from_exception(error, capture_locals=True)
+    here = [frame for frame in progress.stack if frame.filename == __file__]
+    assert not here
+    redacted = "".join(progress.format())
+    assert TOKEN not in redacted
+    assert spelled not in redacted
+
+
+def test_no_folder_is_left_of_files_that_did_not_come(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "good/a")
+    for key in ("bad/b", "bad/deep/c", "good/deep/d", "empty/e"):
+        item.add_asset(key, pystac.Asset(f"{server.url}/missing", roles=["data"]))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DownloadError, match="4 of 5"):
+        downloader.download_assets(item, tmp_path)
+    folders = {path.name for path in tmp_path.rglob("*") if path.is_dir()}
+    assert folders == {"good", "empty"}, "one that was there before stays"
+
+
+def test_a_path_that_the_system_refuses_is_an_error_of_its_asset(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv")
+    item.assets["/".join(["folder" * 30] * 20)] = pystac.Asset(
+        f"{server.url}/files/a.csv", roles=["data"], extra_fields={"file:size": 5}
+    )
+    folder = tmp_path / "/".join(["f" * 200] * 5)
+    folder.mkdir(parents=True)
+    for dry_run in (True, False):
+        with pytest.raises(DownloadError, match=r"1 of 2 .*failed") as caught:
+            downloader.download_assets(item, folder, dry_run=dry_run)
+        (error,) = caught.value.errors.values()
+        assert "name too long" in str(error)
+    assert files_in(folder) == {"a.csv": b"content of a.csv"}
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "a\0b", "a\ud800"])
+def test_what_is_no_plain_file_is_not_opened(
+    downloader: STACDownloader, tmp_path: Path, name: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")  # to open it would be to wait for ever
+    (tmp_path / "folder").mkdir()
+    item = item_of({"a": name}, at=str(tmp_path / "item.json"))
+    item.assets["a"].href = name
+    with pytest.raises(DownloadError, match=r"no plain file|not a URL"):
+        downloader.open(item.assets["a"])
+    with pytest.raises(DownloadError, match=r"no plain file|not a URL"):
+        downloader.download_assets(item, tmp_path / "out")
+
+
+def test_without_verification_a_wrong_checksum_is_no_error(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, big=BODY)
+    item.assets["big"].extra_fields["file:checksum"] = "1220" + "00" * 32
+    assert downloader.download_assets(item, tmp_path, verify=False).ok
+
+
+# -- whose token goes where -----------------------------------------------------------------------
+
+
+def secrets_seen(server: LoopbackServer) -> set[str]:
+    """The names of the headers in which the token arrived."""
+    return {
+        name
+        for request in server.requests
+        for name, value in request.headers.items()
+        if TOKEN in value
+    }
+
+
+def test_the_token_goes_to_its_own_server_only(
+    server: LoopbackServer,
+    other_server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+) -> None:
+    server.route("/own", b"own")
+    server.route("/moved", Answer(302, (("location", f"{other_server.url}/object"),)))
+    other_server.route("/foreign", b"foreign")
+    other_server.route("/object", b"object")
+    other_server.route("/back", Answer(307, (("location", f"{server.url}/own"),)))
+    hrefs = {
+        "own": f"{server.url}/own",
+        "moved": f"{server.url}/moved",
+        "foreign": f"{other_server.url}/foreign",
+        "back": f"{other_server.url}/back",
+    }
+    downloader.download_assets(item_of(hrefs, at=f"{server.url}/items/lakes"), tmp_path)
+    assert files_in(tmp_path) == {
+        "back": b"own",
+        "foreign": b"foreign",
+        "moved": b"object",
+        "own": b"own",
+    }
+    assert secrets_seen(server) == {"X-Gitlab-Token"}
+    assert len(other_server.requests) == 3
+    assert secrets_seen(other_server) == set()
+    assert all(TOKEN not in repr(request) for request in other_server.requests)
+
+
+def test_an_item_does_not_choose_the_server_of_the_token(
+    server: LoopbackServer,
+    other_server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+) -> None:
+    other_server.route("/api/download/group/lakes/repository/a.csv", b"x")
+    evil = f"{other_server.url}/api/stac/collections/dataset/items/group/lakes"
+    href = f"{server.url}/api/download/group/lakes/repository/a.csv?ref=main"
+    item = item_of({"a.csv": href}, at=evil)
+    downloader.download_assets(item, tmp_path)
+    assert secrets_seen(other_server) == set()
+
+
+def test_a_refusal_elsewhere_says_that_the_token_was_not_sent_there(
+    other_server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    other_server.inject(Fault(status=401, times=None))
+    item = item_of({"a": f"{other_server.url}/a"})
+    with pytest.raises(DownloadError, match=r"The token was not sent to .* name that server in"):
+        downloader.download_assets(item, tmp_path)
+
+
+def test_cookies_of_one_asset_do_not_travel_with_the_next(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a", "b")
+    server.inject(Fault(headers={"set-cookie": "session=1; Path=/"}, times=None))
+    downloader.download_assets(item, tmp_path)
+    assert all("Cookie" not in request.headers for request in server.requests)
+
+
+def test_assets_come_over_tls_whose_certificate_the_environment_names(
+    tls_server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = served(tls_server, "a", "b", big=BODY)
+    tls_server.inject(faulty.cut(20_000, path="big"))
+    with STACDownloader(TOKEN, tls_server.url) as downloader:
+        with monkeypatch.context() as without:
+            without.delenv("REQUESTS_CA_BUNDLE")
+            with pytest.raises(DownloadError, match="name its file in REQUESTS_CA_BUNDLE"):
+                downloader.download_assets(item, tmp_path / "out")
+        assert tls_server.requests == []
+        report = downloader.download_assets(item, tmp_path / "out")
+    assert secrets_seen(tls_server) == {"X-Gitlab-Token"}
+    assert report["big"].status == "resumed"
+    assert files_in(tmp_path / "out") == {"a": b"content of a", "b": b"content of b", "big": BODY}
+
+
+# -- hrefs ----------------------------------------------------------------------------------------
+
+
+def test_relative_hrefs_are_relative_to_the_item(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    for path in ("/cat/item/a.csv", "/cat/b.csv", "/c.csv"):
+        server.route(path, path.encode())
+    hrefs = {"a": "./a.csv", "b": "../b.csv", "c": "/c.csv"}
+    downloader.download_assets(item_of(hrefs, at=f"{server.url}/cat/item/item.json"), tmp_path)
+    assert files_in(tmp_path) == {"a": b"/cat/item/a.csv", "b": b"/cat/b.csv", "c": b"/c.csv"}
+
+
+@pytest.mark.parametrize("href", ["file:///etc/hostname", "FILE:///etc/hostname"])
+def test_a_remote_item_does_not_get_to_choose_local_files(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, href: str
+) -> None:
+    item = item_of({"a": href}, at=f"{server.url}/items/lakes")
+    with pytest.raises(DownloadError, match="points at a file on this machine"):
+        downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path) == {}
+
+
+def test_a_remote_item_that_calls_itself_local_is_remote_all_the_same(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    document = item_of({"a": f"file://{secret}", "b": str(secret)}).to_dict()
+    document["links"] = [{"rel": "self", "href": str(tmp_path / "item.json")}]
+    server.route("/item.json", document)
+    item = pystac.Item.from_file(f"{server.url}/item.json", stac_io=downloader.stac_io)
+    with pytest.raises(DownloadError):
+        downloader.download_assets(item, tmp_path / "out")
+    assert files_in(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "href"),
+    [
+        ("a.csv", "a.csv"),
+        ("a.csv", "./a.csv"),
+        ("sub dir/with space.csv", "sub dir/with space.csv"),
+        ("a#b.csv", "a#b.csv"),
+        ("what?.csv", "./what?.csv"),
+        ("100%.csv", "100%.csv"),
+        ("été.csv", "été.csv"),
+    ],
+)
+def test_the_local_assets_of_a_local_item_are_copied(
+    downloader: STACDownloader, tmp_path: Path, name: str, href: str
+) -> None:
+    home = tmp_path / "catalog"
+    (home / name).parent.mkdir(parents=True)
+    (home / name).write_bytes(BODY)
+    item = item_of(
+        {"relative": {"href": href, "file:checksum": SHA256}, "absolute": str(home / name)},
+        at=str(home / "item.json"),
+    )
+    report = downloader.download_assets(item, tmp_path / "out")
+    assert files_in(tmp_path / "out") == {"absolute": BODY, "relative": BODY}
+    assert report["relative"].checksum == SHA256
+
+
+@pytest.mark.parametrize("name", ["a.csv", "with space.csv", "a#b.csv", "100%.csv", "été.csv"])
+def test_a_file_url_of_a_local_item_is_copied(
+    downloader: STACDownloader, tmp_path: Path, name: str
+) -> None:
+    origin = tmp_path / name
+    origin.write_bytes(BODY)
+    item = item_of({"a": origin.as_uri()}, at=str(tmp_path / "item.json"))
+    downloader.download_assets(item, tmp_path / "out")
+    assert files_in(tmp_path / "out") == {"a": BODY}
+
+
+def test_a_local_asset_that_is_missing_is_an_error_that_says_what_cannot_be_read(
+    downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = item_of({"a": "missing.csv"}, at=str(tmp_path / "item.json"))
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(item, tmp_path / "out")
+    text = str(caught.value.errors["a"])
+    assert str(tmp_path / "missing.csv") in text
+    assert "cannot be written" not in text
+
+
+@pytest.mark.parametrize(
+    ("href", "tool"),
+    [
+        ("s3://bucket/key", "aws s3 cp"),
+        ("S3://bucket/key", "aws s3 cp"),
+        ("gs://bucket/key", "gcloud storage cp"),
+        ("ftp://host/file", "curl"),
+        ("python://a.py", "a tool that speaks it"),
+    ],
+)
+def test_what_is_not_http_is_an_error_that_names_a_tool(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, href: str, tool: str
+) -> None:
+    item = served(server, "good.csv")
+    item.add_asset("a", pystac.Asset(href, roles=["data"]))
+    with pytest.raises(DownloadError, match=f"Use .*{tool}") as caught:
+        downloader.download_assets(item, tmp_path)
+    assert list(caught.value.errors) == ["a"]
+    assert files_in(tmp_path) == {"good.csv": b"content of good.csv"}
+
+
+@pytest.mark.parametrize("href", ["http://[bad", "http://", "http://host:port/x", "https://a b/"])
+def test_an_href_that_is_no_url_fails_its_own_asset_only(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, href: str
+) -> None:
+    item = served(server, "good.csv")
+    item.add_asset("a", pystac.Asset(href, roles=["data"]))
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(item, tmp_path)
+    assert list(caught.value.errors) == ["a"]
+    assert files_in(tmp_path) == {"good.csv": b"content of good.csv"}
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+UNSAFE = [
+    "../evil",
+    "/evil",
+    "..",
+    "a/../../evil",
+    "..\\evil",
+    "C:\\evil",
+    "a//b",
+    "a\nb",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("key", [*UNSAFE, "x" * 300, ".stac-gitlab-records.jsonl"])
+def test_an_unsafe_name_fails_its_own_asset_only(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, key: str
+) -> None:
+    item = served(server, "good.csv")
+    item.add_asset(key, pystac.Asset(f"{server.url}/files/good.csv", roles=["data"]))
+    with pytest.raises(DownloadError, match="cannot be a file name") as caught:
+        downloader.download_assets(item, tmp_path / "out")
+    assert list(caught.value.errors) == [key]
+    assert isinstance(caught.value.errors[key], UnsafePathError)
+    assert files_in(tmp_path) == {"out/good.csv": b"content of good.csv"}
+    assert len(server.requests) == 1
+
+
+def test_names_that_other_systems_could_not_hold_are_refused_if_asked(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = item_of({"con.txt": f"{server.url}/files/good", "a": f"{server.url}/files/good"})
+    server.route("/files/good", b"good")
+    with pytest.raises(DownloadError, match="is a device on Windows"):
+        downloader.download_assets(item, tmp_path, portable_names=True)
+    assert files_in(tmp_path) == {"a": b"good"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "naming"),
+    [
+        (("Case.csv", "case.csv"), FileNaming(ignores_case=True, normalizes=False)),
+        (("e\u0301.csv", "\u00e9.csv"), FileNaming(ignores_case=False, normalizes=True)),
+        (("data", "data/a.csv"), None),
+        (("a/b/c", "a/b"), None),
+    ],
+)
+def test_names_that_collide_are_an_error_before_the_first_byte(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keys: tuple[str, str],
+    naming: FileNaming | None,
+) -> None:
+    if naming is not None:
+        monkeypatch.setattr(FileNaming, "of", classmethod(lambda _cls, _folder: naming))
+    item = served(server, *keys, "other.csv")
+    with pytest.raises(DownloadError, match="would be the same file") as caught:
+        downloader.download_assets(item, tmp_path)
+    assert all(repr(key) in str(caught.value) for key in keys)
+    assert server.requests == []
+    assert files_in(tmp_path) == {}
+    rest = downloader.download_assets(item, tmp_path, exclude=keys[0])
+    assert set(rest) == {keys[1], "other.csv"}
+
+
+def test_names_that_collide_elsewhere_are_an_error_if_asked(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "Case.csv", "case.csv")
+    with pytest.raises(DownloadError, match="would be the same file"):
+        downloader.download_assets(item, tmp_path, portable_names=True)
+    if not FileNaming.of(tmp_path).ignores_case:
+        downloader.download_assets(item, tmp_path)
+        assert set(files_in(tmp_path)) == {"Case.csv", "case.csv"}
+
+
+@posix_only
+def test_a_link_inside_the_folder_that_leads_out_is_not_followed(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    folder, outside = tmp_path / "out", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (outside / "mine.csv").write_bytes(b"mine")
+    (folder / "link").symlink_to(outside)
+    (folder / "file.csv").symlink_to(outside / "mine.csv")
+    item = served(server, "link/mine.csv", "link/new/x.csv", "file.csv")
+    with pytest.raises(DownloadError, match=r"outside of it\. Nothing is written there") as caught:
+        downloader.download_assets(item, folder)
+    assert set(caught.value.errors) == {"link/mine.csv", "link/new/x.csv"}
+    assert files_in(outside) == {"mine.csv": b"mine"}
+    assert (folder / "file.csv").read_bytes() == b"content of file.csv"
+    assert list(outside.iterdir()) == [outside / "mine.csv"]
+
+
+def test_a_file_in_the_place_of_a_folder_fails_its_own_asset_only(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    (tmp_path / "data").write_bytes(b"a file")
+    item = served(server, "data/a.csv", "b.csv")
+    with pytest.raises(DownloadError, match="a file stands where the folder"):
+        downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path) == {"b.csv": b"content of b.csv", "data": b"a file"}
+
+
+def test_a_folder_in_the_place_of_a_file_fails_its_own_asset_only(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").mkdir()
+    item = served(server, "a.csv", "b.csv")
+    with pytest.raises(DownloadError, match=r"'a\.csv'.*cannot be written"):
+        downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path) == {"b.csv": b"content of b.csv"}
+
+
+# -- where it cannot be written -------------------------------------------------------------------
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_an_error(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(DownloadError, match="out"):
+        downloader.download_assets(served(server, "a.csv"), tmp_path / "out")
+    with pytest.raises(DownloadError, match="out"):
+        downloader.download_assets(served(server, "a.csv"), tmp_path / "out" / "deeper")
+    assert server.requests == []
+
+
+def test_a_folder_that_may_not_be_written_to_is_an_error(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = os.open
+
+    def refusing(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & os.O_CREAT and str(path).startswith(str(tmp_path)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(DownloadError, match="Permission denied"):
+        downloader.download_assets(served(server, "a.csv"), tmp_path)
+    assert files_in(tmp_path) == {}
+
+
+@posix_only
+def test_a_folder_without_the_permission_to_write_is_an_error(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(DownloadError, match="Permission denied"):
+            downloader.download_assets(served(server, "a.csv"), tmp_path)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_folder_that_vanishes_is_an_error_and_is_not_made_anew_half_way(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+
+    def vanish(request: RecordedRequest) -> Answer:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        return Answer(200, (), BODY)
+
+    item = served(server, "a")
+    server.inject(Fault(path="/a$", answer=vanish))
+    with pytest.raises(DownloadError, match=r"'a'.*cannot be written"):
+        downloader.download_assets(item, folder)
+    assert files_in(tmp_path) == {}
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_check(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = os.write
+
+    def write(handle: int, content: Any) -> int:
+        if len(content) > 30_000:
+            raise OSError(28, "No space left on device")
+        return real(handle, content)
+
+    (tmp_path / "big").write_bytes(b"good and old")
+    item = served(server, "small", big=BODY)
+    monkeypatch.setattr("stac_gitlab.files.partial_file.os.write", write)
+    with pytest.raises(DownloadError, match=r"No space left on device.*Check the free space"):
+        downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path)["big"] == b"good and old"
+    assert not [name for name in files_in(tmp_path) if name.endswith(".part")]
+
+
+# -- stopping -------------------------------------------------------------------------------------
+
+
+def test_fail_fast_does_not_begin_what_is_left(
+    server: LoopbackServer, tmp_path: Path, downloader: STACDownloader
+) -> None:
+    keys = [f"{n:02}.csv" for n in range(40)]
+    item = served(server, *keys)
+    server.inject(Fault(path="00", status=404, times=None))
+    one_by_one = STACDownloader(stac_io=downloader.stac_io, max_workers=1)
+    with pytest.raises(DownloadError, match=r"'00\.csv'") as caught:
+        one_by_one.download_assets(item, tmp_path, fail_fast=True)
+    assert isinstance(caught.value.errors["00.csv"], NotFoundError)
+    assert len(server.requests) < 5
+    assert len(files_in(tmp_path)) < 5
+
+
+def test_fail_fast_ends_what_is_under_way(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    gate = Gate(BODY)
+    item = served(server, "bad.csv")
+    server.route("/slow", gate)
+    item.add_asset("slow", pystac.Asset(f"{server.url}/slow", roles=["data"]))
+
+    def refuse(request: RecordedRequest) -> Answer:
+        gate.wait_for(1)
+        return Answer(404)
+
+    server.route("/files/bad.csv", refuse)
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match=r"'bad\.csv'") as caught:
+        downloader.download_assets(item, tmp_path, fail_fast=True)
+    assert time.monotonic() - started < 2
+    gate.open()
+    assert isinstance(caught.value.errors["bad.csv"], NotFoundError)
+    assert files_in(tmp_path) == {}
+
+
+def test_fail_fast_asks_for_nothing_where_a_name_is_unsafe(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "good.csv", "../evil")
+    with pytest.raises(DownloadError, match="cannot be a file name"):
+        downloader.download_assets(item, tmp_path, fail_fast=True)
+    assert server.requests == []
+
+
+def test_assets_come_in_parallel(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    gate = Gate(BODY)
+    server.route("/slow", gate)
+    item = item_of({f"{n}.bin": f"{server.url}/slow" for n in range(8)})
+    opener = threading.Thread(target=lambda: (gate.wait_for(8), gate.open()))
+    opener.start()
+    report = downloader.download_assets(item, tmp_path)
+    opener.join()
+    assert len(report.downloaded) == 8
+    assert set(files_in(tmp_path).values()) == {BODY}
+
+
+IN_ANOTHER_PROCESS = textwrap.dedent("""
+    import json, sys, threading, time
+    import pystac
+    from stac_gitlab import GitLabStacIO, STACDownloader
+
+    document, folder, url, timeout = sys.argv[1:]
+    stac_io = GitLabStacIO("glpat-x", base_url=url, timeout=float(timeout))
+    with STACDownloader(stac_io=stac_io) as downloader:
+        try:
+            downloader.download_assets(pystac.Item.from_dict(json.loads(document)), folder)
+        except KeyboardInterrupt:
+            ended = "interrupted"
+        else:
+            ended = "finished"
+    others = [thread for thread in threading.enumerate() if thread.name != "MainThread"]
+    for thread in others:
+        thread.join(1)  # one that was just being started when the signal came
+    left = [thread.name for thread in others if thread.is_alive()]
+    print(json.dumps([ended, left, time.time()]))
+""")
+
+
+def download_in_another_process(
+    item: pystac.Item, folder: Path, url: str, *, timeout: float = 60
+) -> subprocess.Popen[str]:
+    """Begin a download that a signal can be sent to."""
+    arguments = [json.dumps(item.to_dict()), str(folder), url, str(timeout)]
+    return subprocess.Popen(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+@posix_only
+def test_an_interrupt_ends_within_a_second_and_leaves_nothing_behind(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    gate = Gate(BODY)
+    server.route("/stalls", gate)
+    server.route("/good", b"good")
+    server.inject(Fault(path="/late", delay=faulty.FOR_EVER, times=None))
+    hrefs = {
+        "good.csv": f"{server.url}/good",
+        "one.bin": f"{server.url}/stalls",
+        "old.bin": f"{server.url}/stalls",
+        "late.bin": f"{server.url}/late",
+    }
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "old.bin").write_bytes(b"good and old")
+    child = download_in_another_process(item_of(hrefs), folder, server.url)
+    try:
+        gate.wait_for(2, timeout=30)
+        sent = time.time()
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    finally:
+        gate.open()
+        child.kill()
+        child.communicate()
+    assert out, err
+    ended, threads, at = json.loads(out)
+    assert ended == "interrupted"
+    assert at - sent < 2.5
+    assert threads == []
+    found = files_in(folder)
+    found.pop("good.csv", None)
+    assert found == {"old.bin": b"good and old"}
+
+
+@posix_only
+def test_an_interrupt_does_not_wait_for_a_connection_that_does_not_come_about(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        child = download_in_another_process(item_of({"a": f"{url}/a"}), tmp_path, url, timeout=6)
+        try:
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(1), "the greeting of TLS"
+                sent = time.time()
+                child.send_signal(signal.SIGINT)
+                out, err = child.communicate(timeout=20)
+        finally:
+            child.kill()
+            child.communicate()
+    assert out, err
+    assert json.loads(out)[2] - sent < 2.5
+    assert files_in(tmp_path) == {}
+
+
+@posix_only
+def test_a_kill_leaves_no_half_file_under_a_final_name(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    gate = Gate(BODY)
+    server.route("/stalls", gate)
+    item = item_of({"new.bin": f"{server.url}/stalls", "old.bin": f"{server.url}/stalls"})
+    (tmp_path / "old.bin").write_bytes(b"good and old")
+    child = download_in_another_process(item, tmp_path, server.url)
+    try:
+        gate.wait_for(2, timeout=30)
+    finally:
+        child.kill()
+        child.communicate()
+    assert not (tmp_path / "new.bin").exists()
+    assert (tmp_path / "old.bin").read_bytes() == b"good and old"
+    gate.open()
+    downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path)["new.bin"] == files_in(tmp_path)["old.bin"] == BODY
+
+
+# -- making one -----------------------------------------------------------------------------------
+
+
+def test_arguments_that_make_no_sense_are_refused(server: LoopbackServer) -> None:
+    stac_io = GitLabStacIO(TOKEN, base_url=server.url)
+    for wrong in (
+        {"max_workers": 0},
+        {"stac_io": stac_io, "auth_token": TOKEN},
+        {"stac_io": stac_io, "retry": RetryPolicy()},
+    ):
+        with pytest.raises(ConfigurationError):
+            STACDownloader(**wrong)  # type: ignore[arg-type]
+
+
+def test_without_arguments_the_default_reader_is_used(server: LoopbackServer) -> None:
+    stac_io = GitLabStacIO(TOKEN, base_url=server.url)
+    assert STACDownloader().stac_io is not stac_io
+    pystac.StacIO.set_default(stac_io)
+    try:
+        assert STACDownloader().stac_io is stac_io
+        assert STACDownloader("glpat-other").stac_io is not stac_io
+    finally:
+        pystac.StacIO.set_default(pystac.stac_io.DefaultStacIO)
+
+
+def test_the_repr_does_not_show_the_token(downloader: STACDownloader) -> None:
+    assert TOKEN not in repr(downloader)
+    assert "127.0.0.1" in repr(downloader)
+
+
+def test_load_item_without_a_server_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"base_url=.*STAC_GITLAB_URL"):
+        STACDownloader(TOKEN).load_item("dataset", "group", "lakes")
+    monkeypatch.setenv("STAC_GITLAB_URL", "https://hub.example.org")
+    assert STACDownloader(TOKEN).base_url == "https://hub.example.org"
+
+
+# -- SharingHub and GitLab ------------------------------------------------------------------------
+
+ODD_FILES = {
+    key: f"content of {key}".encode()
+    for key in json.loads((RECORDED / "item-nested-group.json").read_text("utf-8"))["response"][
+        "json"
+    ]["assets"]
+    if key not in ("release", "preview.png")
+}
+
+
+BACKSLASHED = "data/back\\slash.csv"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[SharingHubServer]:
+    project = Project(
+        "earth-obs/sentinel/s2-demo",
+        {**ODD_FILES, "data/empty.csv": b"", "README.md": b"# Demo"},
+        categories=("dataset",),
+        lfs=("*.safetensors",),
+    )
+    with SharingHubServer([project], token=TOKEN) as running:
+        yield running
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/api/stac", "/api/stac/"])
+@pytest.mark.parametrize(
+    ("namespace", "project"),
+    [
+        ("earth-obs/sentinel", "s2-demo"),
+        ("/earth-obs/sentinel/", "/s2-demo/"),
+        ("earth-obs", "sentinel/s2-demo"),
+    ],
+)
+def test_load_item_finds_the_project(
+    hub: SharingHubServer, suffix: str, namespace: str, project: str
+) -> None:
+    with STACDownloader(TOKEN, f"{hub.url}{suffix}") as downloader:
+        item = downloader.load_item("dataset", namespace, project)
+    assert item.id == "earth-obs/sentinel/s2-demo"
+    assert hub.requests[-1].raw_path == (
+        "/api/stac/collections/dataset/items/earth-obs/sentinel/s2-demo"
+    )
+    assert TOKEN not in json.dumps(item.to_dict())
+
+
+def test_load_item_under_a_path_of_its_own() -> None:
+    server = SharingHubServer([Project("group/lakes")], token=TOKEN, base_path="/hub/api/stac")
+    with server, STACDownloader(TOKEN, f"{server.url}/hub") as downloader:
+        assert downloader.load_item("dataset", "group", "lakes").id == "group/lakes"
+
+
+def test_load_item_quotes_what_is_no_path(server: LoopbackServer) -> None:
+    with STACDownloader(TOKEN, server.url) as downloader, pytest.raises(NotFoundError):
+        downloader.load_item("a/b?c", "gr?oup", "la#kes")
+    assert server.requests[0].raw_path == "/api/stac/collections/a%2Fb%3Fc/items/gr%3Foup/la%23kes"
+
+
+def test_load_item_passes_a_refusal_on(hub: SharingHubServer) -> None:
+    downloader = STACDownloader("glpat-wrong", hub.url)
+    with downloader, pytest.raises(AuthenticationError, match="401"):
+        downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
+
+
+def test_files_with_odd_names_come_home_right(hub: SharingHubServer, tmp_path: Path) -> None:
+    hub.clear_requests()
+    with STACDownloader(TOKEN, hub.url) as downloader:
+        item = downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
+        assert {"data/a#b.csv", "data/what?.csv", "data/データ.csv"} < set(item.assets)
+        report = downloader.download_assets(item, tmp_path, exclude=BACKSLASHED)
+    expected = {**ODD_FILES, "data/empty.csv": b""}
+    del expected[BACKSLASHED]
+    assert set(report) == set(expected)
+    assert files_in(tmp_path) == expected
+    assert all(result.verified for result in report.values())
+    assert not any("gitlab_token" in request.target for request in hub.requests)
+    assert all(request.headers["X-Gitlab-Token"] == TOKEN for request in hub.requests)
+
+
+def test_a_file_with_a_backslash_in_its_name_comes_home_right(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    with STACDownloader(TOKEN, hub.url) as downloader:
+        item = downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
+        downloader.download_assets(item, tmp_path, include=BACKSLASHED)
+    assert (tmp_path / "data" / "back\\slash.csv").read_bytes() == ODD_FILES[BACKSLASHED]
+
+
+def test_the_hash_of_gitlab_checks_blobs_but_not_lfs_files(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    with STACDownloader(TOKEN, hub.url) as downloader:
+        item = downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
+        report = downloader.download_assets(item, tmp_path, include=["data/train*", "weights/*"])
+    blob = report["data/train.csv"]
+    assert blob.checksum == "1220" + hashlib.sha256(ODD_FILES["data/train.csv"]).hexdigest()
+    assert report["weights/model.safetensors"].checksum is None
+    assert report["weights/model.safetensors"].verified
+
+
+def test_a_damaged_blob_is_found_by_the_hash_of_gitlab(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    hub.inject(Fault(path="train", body=b"CONTENT of data/train.csv"))
+    with STACDownloader(TOKEN, hub.url) as downloader:
+        item = downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
+        with pytest.raises(DownloadError) as caught:
+            downloader.download_assets(item, tmp_path, include="data/train.csv")
+    hub.clear_faults()
+    assert isinstance(caught.value.errors["data/train.csv"], ChecksumMismatchError)
+    assert files_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize("key", ["data/train.csv", "weights/model.safetensors"])
+def test_a_download_from_sharinghub_survives_a_cut(
+    hub: SharingHubServer, tmp_path: Path, key: str
+) -> None:
+    with STACDownloader(TOKEN, hub.url, retry=RetryPolicy(backoff_base=0)) as downloader:
+        item = downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
+        hub.inject(faulty.cut(5))
+        report = downloader.download_assets(item, tmp_path, include=key)
+    assert files_in(tmp_path) == {key: ODD_FILES[key]}
+    # Files in LFS honour ranges there, blobs of the repository do not.
+    assert report[key].status == ("resumed" if key.startswith("weights") else "downloaded")
+
+
+def test_a_pointer_in_gitlab_is_resolved_into_the_file(tmp_path: Path) -> None:
+    project = Project("group/lakes", {"big.tif": BODY}, lfs=("*.tif",))
+    with GitLabServer([project], token=TOKEN) as gitlab:
+        href = f"{gitlab.url}/api/v4/projects/group%2Flakes/repository/files/big.tif/raw?ref=main"
+        promised = {"href": href, "file:size": 40_000, "file:checksum": SHA256}
+        with STACDownloader(TOKEN, gitlab.url) as downloader:
+            downloader.download_assets(item_of({"big.tif": promised}), tmp_path)
+        assert files_in(tmp_path) == {"big.tif": BODY}
+        assert secrets_seen(gitlab) == {"PRIVATE-TOKEN"}

@@ -1,0 +1,237 @@
+"""Who is told how far a download is, and what they are told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fault_server as faulty
+import pytest
+from sample_items import BODY, SHA256, files_in, item_of, served
+
+from stac_gitlab import STACDownloader
+from stac_gitlab.download.progress import MAX_FILE_BARS, _Bars, progress_for
+from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.testing import Answer, Fault, LoopbackServer
+
+
+class Told:
+    """Writes everything down, and finds contradictions."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.size = 0
+        self.received: dict[str, list[int]] = {}
+        self.totals: dict[str, set[int | None]] = {}
+        self.ended: dict[str, int | None] = {}
+
+    def expect(self, files: int, size: int | None) -> None:
+        self.files += files
+        self.size += size or 0
+
+    def advance(self, key: str, received: int, total: int | None) -> None:
+        assert key not in self.ended
+        assert total is None or 0 < received <= total
+        self.received.setdefault(key, []).append(received)
+        self.totals.setdefault(key, set()).add(total)
+
+    def done(self, key: str, size: int | None) -> None:
+        assert key not in self.ended
+        self.ended[key] = size
+
+
+def test_someone_is_told_of_every_file_from_beginning_to_end(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    progress = Told()
+    item = served(server, "a.csv", big=BODY * 20)
+    item.assets["big"].extra_fields["file:size"] = len(BODY) * 20
+    downloader.download_assets(item, tmp_path, progress=progress)
+    assert (progress.files, progress.size) == (2, len(BODY) * 20)
+    assert progress.ended == {"a.csv": 16, "big": len(BODY) * 20}
+    assert {key: received[-1] for key, received in progress.received.items()} == progress.ended
+    assert progress.received["big"] == sorted(set(progress.received["big"]))
+    assert progress.totals == {"a.csv": {16}, "big": {len(BODY) * 20}}
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_the_numbers_are_right_after_a_body_broke(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, resumes: bool
+) -> None:
+    progress = Told()
+    item = served(server, big=BODY)
+    server.inject(faulty.cut(30_000))
+    if not resumes:
+        server.inject(Fault(status=416))
+        server.inject(faulty.cut(10_000))
+    downloader.download_assets(item, tmp_path, progress=progress)
+    received = progress.received["big"]
+    assert received[-1] == len(BODY)
+    assert (received == sorted(received)) == resumes
+    assert progress.totals["big"] == {len(BODY)}
+    assert files_in(tmp_path) == {"big": BODY}
+
+
+def test_what_was_there_or_failed_ends_as_well(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "gone", there=BODY)
+    item.assets["there"].extra_fields["file:checksum"] = SHA256
+    (tmp_path / "there").write_bytes(BODY)
+    server.inject(Fault(path="gone", status=404))
+    progress = Told()
+    with pytest.raises(Exception, match="gone"):
+        downloader.download_assets(item, tmp_path, progress=progress)
+    assert progress.ended == {"there": len(BODY), "gone": None}
+    assert progress.received == {}
+
+
+def test_the_option_of_a_call_beats_that_of_the_downloader(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    one, other = Told(), Told()
+    downloader.progress = one
+    item = served(server, "a.csv")
+    downloader.download_assets(item, tmp_path / "1", progress=other)
+    downloader.download_item(item, tmp_path / "2")
+    downloader.download_assets(item, tmp_path / "3", progress=False)
+    assert (one.files, other.files) == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, print, object()])
+def test_what_cannot_be_told_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="expect, advance and done"):
+        progress_for(wrong)
+
+
+# -- bars -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", [True, "force"])
+def test_bars_without_tqdm_say_how_to_get_it(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: Any,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'stac-gitlab\[progress\]'"):
+        downloader.download_assets(served(server, "a"), tmp_path, progress=option)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("option", "terminal", "is_shown"),
+    [(True, False, False), (True, True, True), ("force", False, True), (None, True, False)],
+)
+def test_bars_are_shown_on_terminals_only_unless_forced(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: Any,
+    terminal: bool,
+    is_shown: bool,
+) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    downloader.download_assets(served(server, "a", big=BODY), tmp_path, progress=option)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("2 files" in err) == is_shown
+
+
+def test_bars_are_not_shown_where_there_is_no_terminal_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress_for(True) as progress:
+        assert not isinstance(progress, _Bars)
+
+
+class Bar:
+    """As much of tqdm as is used, without a terminal."""
+
+    made: ClassVar[list[Bar]] = []
+
+    def __init__(self, *, total: int | None, desc: str, position: int, **_: Any) -> None:
+        assert position not in [bar.position for bar in self.made if not bar.closed]
+        self.total, self.desc, self.position, self.n, self.closed = total, desc, position, 0, False
+        self.pos = -position
+        self.made.append(self)
+
+    def set_description(self, desc: str, refresh: bool = True) -> None:
+        self.desc = desc
+
+    def refresh(self) -> None: ...
+
+    def update(self, n: int) -> None:
+        assert not self.closed
+        self.n += n
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def bars() -> Iterator[_Bars]:
+    Bar.made.clear()
+    made = _Bars(Bar)
+    yield made
+    made.close()
+    assert all(bar.closed for bar in Bar.made)
+
+
+def test_the_bar_of_all_bytes_adds_up(bars: _Bars) -> None:
+    whole = Bar.made[0]
+    bars.expect(2, 150)
+    bars.expect(1, 0)
+    assert (whole.total, whole.desc) == (150, "3 files")
+    bars.advance("a", 60, 100)
+    bars.advance("b", 20, 50)
+    assert whole.n == 80
+    bars.advance("a", 10, 100)
+    assert whole.n == 30
+    bars.done("a", 100)
+    bars.done("b", 50)
+    bars.done("was there", 7)
+    assert whole.n == 157
+
+
+def test_a_failure_takes_nothing_from_the_bar_of_all_bytes(bars: _Bars) -> None:
+    bars.advance("a", 60, 100)
+    bars.done("a", None)
+    assert Bar.made[0].n == 60
+
+
+def test_a_few_files_have_bars_and_each_its_own_line(bars: _Bars) -> None:
+    for number in range(8):
+        bars.advance(str(number), 1, 10)
+    assert len(Bar.made) == 1 + MAX_FILE_BARS
+    bars.done("1", 10)
+    bars.done("2", 10)
+    for number in range(8, 12):
+        bars.advance(str(number), 1, 10)
+    assert [bar.desc for bar in Bar.made if not bar.closed][1:] == ["0", "3", "8", "9"]
+
+
+def test_bars_of_real_tqdm_end_where_they_should(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("tqdm")
+    contents = {f"{n}.bin": BODY for n in range(12)}
+    for key in contents:
+        server.route(f"/{key}", Answer(200, (), BODY))
+    fields = {k: {"href": f"{server.url}/{k}", "file:size": len(BODY)} for k in contents}
+    downloader.download_assets(item_of(fields), tmp_path, progress="force")
+    err = capsys.readouterr().err
+    assert "12 files: 100%" in err
+    assert "480k/480k" in err

@@ -1,0 +1,162 @@
+"""The notes for a second run: what stands in them, and what may stand in their place."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stac_gitlab.download.source import digest_of
+from stac_gitlab.download.task import FILE_NAME, Record, append_record, read_records
+
+RECORD = Record("data/a.csv", 7, 1_600_000_000_123_456_789, "f" * 32, "1220ab", '"one"', "v1")
+
+
+def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
+    sparse = Record("b", 0, 0, "")
+    append_record(tmp_path, RECORD)
+    append_record(tmp_path, sparse)
+    assert read_records(tmp_path) == {"data/a.csv": RECORD, "b": sparse}
+
+
+def test_the_latest_record_of_a_path_counts(tmp_path: Path) -> None:
+    append_record(tmp_path, RECORD)
+    append_record(tmp_path, Record("data/a.csv", 8, 9, "0"))
+    assert read_records(tmp_path)["data/a.csv"].size == 8
+
+
+def test_a_record_is_one_line_of_ascii(tmp_path: Path) -> None:
+    append_record(tmp_path, Record("データ\n.csv", 7, 1, "f"))
+    written = (tmp_path / FILE_NAME).read_bytes()
+    assert written.isascii()
+    assert written.count(b"\n") == 1
+    assert "validator" not in json.loads(written)
+
+
+def test_without_records_there_are_none(tmp_path: Path) -> None:
+    assert read_records(tmp_path) == {}
+    assert read_records(tmp_path / "missing") == {}
+    (tmp_path / FILE_NAME).mkdir()
+    assert read_records(tmp_path) == {}
+
+
+def test_what_stands_in_the_place_of_the_records_is_neither_read_nor_written(
+    tmp_path: Path,
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    append_record(tmp_path, RECORD)
+    (tmp_path / FILE_NAME).rename(elsewhere)
+    before = elsewhere.read_bytes()
+
+    (tmp_path / FILE_NAME).symlink_to(elsewhere)
+    assert read_records(tmp_path) == {}
+    with pytest.raises(OSError, match="symbolic"):
+        append_record(tmp_path, RECORD)
+    assert elsewhere.read_bytes() == before
+
+    (tmp_path / FILE_NAME).unlink()
+    os.mkfifo(tmp_path / FILE_NAME)  # to open it would be to wait for ever
+    assert read_records(tmp_path) == {}
+    with pytest.raises(OSError, match="No such device"):
+        append_record(tmp_path, RECORD)
+
+
+def test_a_line_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    append_record(tmp_path, RECORD)
+    os.truncate(tmp_path / FILE_NAME, 2**40)
+    assert read_records(tmp_path) == {"data/a.csv": RECORD}
+
+
+def test_a_file_is_described_as_long_as_size_and_time_are_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"content")
+    os.utime(file, ns=(5, 6_000_000_000))
+    record = Record("a", 7, 6_000_000_000, "")
+    assert record.describes(file)
+    os.utime(file, ns=(5, 6_000_001_000))
+    assert not record.describes(file)
+    file.write_bytes(b"longer content")
+    os.utime(file, ns=(5, 6_000_000_000))
+    assert not record.describes(file)
+    assert not record.describes(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("validator", "has_etag"),
+    [('"one"', True), ('W/"one"', True), ("Wed, 01 Jan 2020 00:00:00 GMT", False), (None, False)],
+)
+def test_an_etag_is_told_from_a_date(validator: str | None, has_etag: bool) -> None:
+    assert Record("a", 1, 1, "", validator=validator).has_etag == has_etag
+
+
+@pytest.mark.parametrize("validator", ['"a"\r\nX-Evil: 1', '"a\x00"', '"é"', '"\u202e"'])
+def test_a_validator_that_could_not_be_sent_is_none(tmp_path: Path, validator: str) -> None:
+    assert Record("a", 1, 1, "", validator=validator).validator is None
+    line = {"path": "a", "size": 1, "mtime_ns": 1, "source": "", "validator": validator}
+    (tmp_path / FILE_NAME).write_text(json.dumps(line))
+    assert read_records(tmp_path)["a"].validator is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": None},
+        {"path": ["a"]},
+        {"path": 5},
+        {"size": "7"},
+        {"size": None},
+        {"size": True},
+        {"mtime_ns": 1.5},
+        {"source": {}},
+        {"checksum": 5},
+        {"validator": ["x"]},
+        {"version": 1},
+    ],
+)
+def test_a_line_that_is_not_ours_is_passed_over(tmp_path: Path, changes: dict[str, Any]) -> None:
+    sound = {"path": "a", "size": 1, "mtime_ns": 1, "source": "", "added later": 1}
+    lines = [json.dumps({**sound, **changes}), json.dumps({**sound, "path": "b"})]
+    (tmp_path / FILE_NAME).write_text("\n".join(lines))
+    assert list(read_records(tmp_path)) == ["b"]
+
+
+@given(st.binary(max_size=300))
+def test_whatever_stands_there_is_read_without_an_error(
+    tmp_path_factory: pytest.TempPathFactory, rubbish: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("records")
+    (folder / FILE_NAME).write_bytes(rubbish + b"\n")
+    append_record(folder, RECORD)
+    assert read_records(folder)["data/a.csv"] == RECORD
+
+
+def test_many_writers_do_not_garble_each_other(tmp_path: Path) -> None:
+    def write(writer: int) -> None:
+        for number in range(50):
+            append_record(tmp_path, Record(f"{writer}/{number}", number, writer, "f" * 32))
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_records(tmp_path)) == 400
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system follows links")
+def test_records_are_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="link"):
+        append_record(tmp_path, RECORD)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_url_is_kept_as_a_digest_only() -> None:
+    assert digest_of("https://h/a?token=x") != digest_of("https://h/a?token=y")
+    assert len(digest_of("https://h/\ud800")) == 32

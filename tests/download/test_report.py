@@ -1,0 +1,134 @@
+"""What became of the assets: counted, printed, shown in a notebook, sent elsewhere."""
+
+from __future__ import annotations
+
+import pickle
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport, human_size
+from stac_gitlab.errors import DownloadError, UnsafePathError
+
+HOSTILE = "<script>alert('1')</script>&\x1b[2J\u202e"
+
+RESULTS = {
+    "new": AssetResult("new", "https://h/new", Path("out/new"), 1500, "1220ab", verified=True),
+    "again": AssetResult("again", "https://h/again", Path("out/again"), 10, status="resumed"),
+    "old": AssetResult("old", "https://h/old", Path("out/old"), 7, status="skipped"),
+    "plan": AssetResult("plan", "https://h/plan", Path("out/plan"), status="planned"),
+    HOSTILE: AssetResult(
+        HOSTILE, "https://h/x", status="failed", error=UnsafePathError("no <b>name</b>")
+    ),
+}
+REPORT = DownloadReport(RESULTS, Path("out/item.json"))
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += f"{data} "
+
+
+def test_assets_are_sorted_by_what_became_of_them() -> None:
+    assert dict(REPORT) == RESULTS
+    assert [result.key for result in REPORT.downloaded] == ["new", "again"]
+    assert [result.key for result in REPORT.skipped] == ["old"]
+    assert [result.key for result in REPORT.planned] == ["plan"]
+    assert [result.key for result in REPORT.failed] == [HOSTILE]
+    assert REPORT.paths == {k: Path("out", k) for k in ("new", "again", "old")}
+    assert REPORT.bytes == 1510
+    assert not REPORT.ok
+    assert DownloadReport().ok
+
+
+def test_a_report_prints_a_line_for_each_asset_and_a_total() -> None:
+    lines = str(REPORT).splitlines()
+    assert lines[0].split() == ["downloaded", "1.5", "kB", "new"]
+    assert lines[-1] == REPORT.summary()
+    assert "no <b>name</b>" in lines[4]
+    assert str(DownloadReport()) == "empty"
+
+
+def test_the_bytes_of_each_kind_stand_beside_it() -> None:
+    assert REPORT.summary() == (
+        "2 downloaded (1.5 kB), 1 planned (size unknown), 1 skipped, 1 failed"
+    )
+    known = DownloadReport({"a": AssetResult("a", "", size=5, status="planned")})
+    assert known.summary() == "1 planned (5 B)"
+    both = DownloadReport({**known.results, "plan": RESULTS["plan"]})
+    assert both.summary() == "2 planned (5 B and more)"
+
+
+@pytest.mark.parametrize("report", [REPORT, BatchReport({HOSTILE: REPORT, "lakes": REPORT})])
+def test_nothing_hostile_gets_into_a_notebook_or_a_terminal(
+    report: DownloadReport | BatchReport,
+) -> None:
+    html = report._repr_html_()
+    page = Tags()
+    page.feed(html)
+    assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "caption"}
+    assert html.isprintable()
+    assert "script" in page.text
+    assert str(report).replace("\n", "").isprintable()
+
+
+def test_reports_pickle() -> None:
+    copy = pickle.loads(pickle.dumps(REPORT))
+    assert {key: copy[key] for key in RESULTS if key != HOSTILE} == {
+        key: RESULTS[key] for key in RESULTS if key != HOSTILE
+    }
+    assert str(copy) == str(REPORT)
+    assert copy.item_path == REPORT.item_path
+    batch = BatchReport({"lakes": REPORT})
+    assert str(pickle.loads(pickle.dumps(batch))) == str(batch)
+
+
+def test_a_batch_sums_up_its_items() -> None:
+    batch = BatchReport({"one": REPORT, "two": DownloadReport({"new": RESULTS["new"]})})
+    assert list(batch) == ["one", "two"]
+    assert batch["two"].ok
+    assert len(batch) == 2
+    assert batch.bytes == 3010
+    assert not batch.ok
+    assert batch.failed == {f"one: {HOSTILE}": RESULTS[HOSTILE]}
+    assert str(batch).splitlines()[1] == "two: 1 downloaded (1.5 kB)"
+    assert str(BatchReport()) == "empty"
+
+
+@pytest.mark.parametrize(
+    ("key", "printed"),
+    [("a.csv", "a.csv"), ("it's", "it's"), ("'quoted'", "'quoted'"), ("x" * 300, "x" * 199 + "…")],
+)
+def test_keys_are_printed_as_they_are(key: str, printed: str) -> None:
+    report = DownloadReport({key: AssetResult(key, "", size=1)})
+    assert str(report).splitlines()[0].endswith(f"  {printed}")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (None, "-"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1_550_000, "1.6 MB"),
+        (2 * 10**9, "2.0 GB"),
+        (10**15, "1000.0 TB"),
+    ],
+)
+def test_sizes_are_written_for_people(size: int | None, text: str) -> None:
+    assert human_size(size) == text
+
+
+def test_a_result_with_an_error_pickles_with_it() -> None:
+    result = AssetResult("a", "", status="failed", error=DownloadError("no", errors={}))
+    assert str(pickle.loads(pickle.dumps(result)).error) == "no"

@@ -1,0 +1,920 @@
+"""One file from a server that misbehaves: right bytes under the final name, or what stood there."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fault_server as faulty
+import pytest
+import requests
+from home import Home
+from sample_items import BODY, CHANGED, SHA256, TOKEN
+
+from stac_gitlab.auth import Credentials
+from stac_gitlab.download.source import Source
+from stac_gitlab.download.transfer import Received, copy_file, receive
+from stac_gitlab.errors import (
+    AuthenticationError,
+    ChecksumMismatchError,
+    DownloadError,
+    IncompleteDownloadError,
+    InvalidResponseError,
+    NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    STACGitLabError,
+    UnverifiedDownloadWarning,
+)
+from stac_gitlab.files import checksums
+from stac_gitlab.files.checksums import Checksum
+from stac_gitlab.http.deadline import Line, standing_in
+from stac_gitlab.http.session import GitLabSession
+from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
+from tests.conftest import Clock
+from tests.raw_server import RawServer
+
+# -- when nothing goes wrong ----------------------------------------------------------------------
+
+
+def test_a_file_comes_whole_with_one_request(home: Home) -> None:
+    received = home.bring()
+    home.assert_there()
+    assert received == Received(len(BODY), None, verified=True, resumed=False, validator='"one"')
+    assert home.ranges == [None]
+
+
+def test_a_download_asks_for_the_bytes_as_they_are(home: Home) -> None:
+    home.bring()
+    assert home.server.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_an_empty_file_is_a_file(home: Home) -> None:
+    home.file.content = b""
+    assert home.bring(size=0).verified
+    home.assert_there(b"")
+
+
+def test_the_old_file_is_replaced(home: Home) -> None:
+    home.target.write_bytes(b"old and longer than the new one" * 5000)
+    home.bring()
+    home.assert_there()
+
+
+def test_progress_is_told_up_to_the_end(home: Home) -> None:
+    home.bring()
+    counts = [count for count, _ in home.progress]
+    assert counts == sorted(counts)
+    assert home.progress[-1] == (len(BODY), len(BODY))
+
+
+def test_progress_of_a_body_without_length_tells_no_total(home: Home) -> None:
+    home.server.inject(Fault(chunked=True))
+    home.bring()
+    assert home.progress[-1] == (len(BODY), None)
+
+
+def test_a_chunked_body_is_whole_when_its_last_chunk_came(home: Home) -> None:
+    home.server.inject(Fault(chunked=True))
+    assert home.bring().verified
+    home.assert_there()
+
+
+def test_chunk_extensions_and_trailers_are_no_content(home: Home) -> None:
+    wire = b"5;name=value\r\nlakes\r\n0\r\nX-Trailer: 1\r\n\r\n"
+    home.server.inject(faulty.in_raw_chunks(wire))
+    assert home.bring().verified
+    home.assert_there(b"lakes")
+
+
+# -- bodies that break off ------------------------------------------------------------------------
+
+BREAKS = {
+    "cut before the first byte": faulty.cut(0),
+    "cut after one byte": faulty.cut(1),
+    "cut in the middle": faulty.cut(20_000),
+    "cut before the last byte": faulty.cut(39_999),
+    "reset in the middle": Fault(cut_after=20_000, reset=True),
+    "reset instead of an answer": Fault(reset=True),
+    "closed without an answer": Fault(drop=True),
+    "chunks cut in the middle": Fault(cut_after=20_000, chunked=True),
+    "chunks without the last one": Fault(cut_after=40_000, chunked=True),
+    "more announced than comes": faulty.announcing(50_000),
+}
+
+
+@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
+def test_a_broken_body_is_continued_until_it_is_whole(home: Home, fault: Fault) -> None:
+    home.server.inject(fault)
+    received = home.bring(size=len(BODY) if fault.headers == {} else None, checksum=SHA256)
+    home.assert_there()
+    assert received.verified
+    assert received.checksum == SHA256
+
+
+@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
+def test_a_body_that_always_breaks_leaves_the_old_file(home: Home, fault: Fault) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(Fault(**{**vars(fault), "times": None}))
+    home.fails((IncompleteDownloadError, NetworkError), r"lakes\.bin")
+    assert len(home.server.requests) <= 4
+
+
+def test_only_the_missing_bytes_are_asked_for_under_the_condition_of_the_etag(home: Home) -> None:
+    home.server.inject(faulty.cut(12_345))
+    assert home.bring().resumed
+    home.assert_there()
+    assert home.ranges == [None, "bytes=12345-"]
+    assert home.server.requests[1].headers["If-Range"] == '"one"'
+    assert home.server.requests[1].headers["Accept-Encoding"] == "identity"
+
+
+def test_the_date_of_the_last_change_is_the_condition_where_there_is_no_etag(home: Home) -> None:
+    date = "Fri, 20 Nov 2020 10:00:00 GMT"
+    home.file.etag, home.file.modified = None, date
+    home.server.inject(faulty.cut(100))
+    assert home.bring().resumed
+    assert home.server.requests[1].headers["If-Range"] == date
+
+
+def test_a_weak_etag_proves_nothing_so_the_body_starts_anew(home: Home) -> None:
+    home.file.etag = 'W/"one"'
+    home.server.inject(faulty.cut(100))
+    assert not home.bring().resumed
+    assert home.ranges == [None, None]
+    home.assert_there()
+
+
+def test_without_a_validator_the_body_starts_anew(home: Home) -> None:
+    home.file.etag = None
+    home.server.inject(faulty.cut(100))
+    assert not home.bring().resumed
+    assert home.ranges == [None, None]
+    home.assert_there()
+
+
+def test_a_checksum_proves_a_continued_body_without_a_validator(home: Home) -> None:
+    home.file.etag = None
+    home.server.inject(faulty.cut(100))
+    assert home.bring(checksum=SHA256).resumed
+    assert home.ranges == [None, "bytes=100-"]
+    assert "If-Range" not in home.server.requests[1].headers
+    home.assert_there()
+
+
+def test_what_the_checksum_has_disproved_once_is_not_stitched_on_again(home: Home) -> None:
+    garbled = faulty.FAULTS_TO_SURVIVE["chunks garbled"]
+    home.file.etag = None
+    home.server.inject(replace(garbled, times=1))
+    home.server.inject(replace(garbled, times=1, after=1))
+    assert not home.bring(checksum=SHA256).resumed
+    assert home.ranges == [None, "bytes=5-", None, None]
+    home.assert_there()
+
+
+def test_a_server_that_ignores_ranges_is_taken_from_the_start(home: Home) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(faulty.cut(100))
+    received = home.bring()
+    home.assert_there()
+    assert not received.resumed
+    assert home.ranges == [None, "bytes=100-"]
+
+
+@pytest.mark.parametrize("shift", [-1, 1, -100, 5000])
+def test_another_part_than_the_one_asked_for_is_not_stitched_on(home: Home, shift: int) -> None:
+    home.file.span = lambda asked: range(asked.start + shift, asked.stop)
+    home.server.inject(faulty.cut(100))
+    received = home.bring()
+    home.assert_there()
+    assert not received.resumed
+    assert home.ranges == [None, "bytes=100-", None]
+
+
+@pytest.mark.parametrize(
+    "content_range", [None, "", "bytes */40000", "bytes 100-39999", "items 100-39999/40000", "é"]
+)
+def test_a_part_that_does_not_say_which_one_is_not_stitched_on(
+    home: Home, content_range: str | None
+) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(headers={"content-range": content_range}))
+    home.bring()
+    home.assert_there()
+    assert home.ranges == [None, "bytes=100-", None]
+
+
+def test_a_part_of_a_file_of_another_length_is_not_stitched_on(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(headers={"content-range": "bytes 100-39999/50000"}))
+    home.bring()
+    home.assert_there()
+    assert home.ranges[-1] is None
+
+
+def test_a_part_that_brings_more_than_it_says_does_not_make_the_file_longer(home: Home) -> None:
+    surplus = BODY[100:] + b"what has no place here"
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(body=surplus))
+    home.target.write_bytes(b"old")
+    try:
+        home.bring()
+    except DownloadError:
+        home.assert_there(b"old")
+    else:
+        home.assert_there()
+
+
+def test_a_server_that_gives_a_little_at_a_time_is_asked_until_all_is_there(home: Home) -> None:
+    home.file.cap = 9_000
+    home.server.inject(faulty.cut(1_000))
+    assert home.bring().resumed
+    home.assert_there()
+    assert home.ranges[1:] == [f"bytes={n}-" for n in range(1_000, 40_000, 9_000)]
+
+
+def test_the_length_that_a_part_tells_counts_where_the_first_answer_told_none(home: Home) -> None:
+    home.file.cap = 9_000
+    home.server.inject(Fault(chunked=True, cut_after=1_000))
+    home.bring()
+    home.assert_there()
+
+
+def test_a_range_behind_the_end_means_another_file_that_is_taken_whole(home: Home) -> None:
+    def shrink(request: RecordedRequest) -> Answer:
+        home.file.content = BODY[:50]
+        return Answer(416, (("content-range", "bytes */50"),), b"")
+
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(answer=shrink))
+    assert not home.bring().resumed
+    home.assert_there(BODY[:50])
+
+
+def test_content_that_changed_in_between_is_taken_from_the_start(home: Home) -> None:
+    def change(request: RecordedRequest) -> Answer:
+        home.file.content, home.file.etag = CHANGED, '"two"'
+        return home.file(request)
+
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(answer=change))
+    received = home.bring()
+    home.assert_there(CHANGED)
+    assert not received.resumed
+    assert received.validator == '"two"'
+
+
+@pytest.mark.parametrize("validator", ["etag", "modified"])
+def test_changed_content_is_not_stitched_on_by_a_server_that_ignores_the_condition(
+    home: Home, validator: str
+) -> None:
+    dates = "Fri, 20 Nov 2020 10:00:00 GMT", "Fri, 20 Nov 2020 10:30:00 GMT"
+    versions = ('"one"', '"two"') if validator == "etag" else dates
+    home.file.etag = None
+    setattr(home.file, validator, versions[0])
+
+    def change(request: RecordedRequest) -> Answer:
+        home.file.content, home.file.keeps_if_range = CHANGED, False
+        setattr(home.file, validator, versions[1])
+        return home.file(request)
+
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(answer=change))
+    home.bring()
+    home.assert_there(CHANGED)
+
+
+def test_a_continued_part_may_come_without_repeating_the_etag(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(headers={"etag": None}))
+    assert home.bring().resumed
+    home.assert_there()
+
+
+# -- how often to try again -----------------------------------------------------------------------
+
+
+def test_attempts_renew_while_bytes_arrive(home: Home) -> None:
+    home.server.inject(faulty.cut(1_000, times=30))
+    assert home.bring(max_attempts=2).resumed
+    home.assert_there()
+    assert len(home.server.requests) == 31
+
+
+def test_a_body_cut_at_the_same_byte_for_ever_ends(home: Home) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(faulty.cut(20_000, times=None))
+    home.fails(IncompleteDownloadError, r"ended after 20000 of 40000 bytes", max_attempts=3)
+    assert len(home.server.requests) == 4, "the first one brought something, three in vain"
+
+
+def test_bytes_that_came_before_are_no_progress_when_they_come_again(home: Home) -> None:
+    home.file.etag = None
+    for _ in range(10):
+        home.server.inject(faulty.cut(20_000))
+        home.server.inject(faulty.cut(10_000))
+    home.fails(IncompleteDownloadError, "of 40000 bytes", max_attempts=3)
+    assert len(home.server.requests) == 4
+
+
+def test_a_few_bytes_in_each_attempt_are_no_progress_in_the_long_run(
+    home: Home, clock: Clock
+) -> None:
+    home.file.cap = 10
+    home.server.inject(faulty.cut(1_000))
+    home.fails(
+        IncompleteDownloadError,
+        "of 40000 bytes",
+        clock=clock.time,
+        sleep=lambda seconds: clock.sleep(5 + seconds),
+    )
+    assert len(home.server.requests) < 30
+
+
+def test_a_body_that_never_begins_ends(home: Home) -> None:
+    home.server.inject(faulty.cut(0, times=None))
+    home.fails(IncompleteDownloadError, r"ended after 0 of 40000 bytes", max_attempts=3)
+    assert len(home.server.requests) == 3
+
+
+def test_with_one_attempt_nothing_is_asked_twice(home: Home) -> None:
+    home.server.inject(faulty.cut(0, times=None))
+    home.fails(IncompleteDownloadError, "0 of 40000", max_attempts=1)
+    assert len(home.server.requests) == 1
+
+
+def test_waits_between_attempts_grow_up_to_the_cap_and_are_only_for_attempts_in_vain(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stac_gitlab.http.retry.random.uniform", lambda _low, high: high)
+    home.server.inject(faulty.cut(0, times=None))
+    policy = {"max_attempts": 5, "backoff_base": 1.0, "backoff_cap": 5.0}
+    home.fails(IncompleteDownloadError, "0 of 40000", **policy)
+    assert home.slept == [1.0, 2.0, 4.0, 5.0]
+
+
+# -- bodies that stall ----------------------------------------------------------------------------
+
+
+def test_a_stalled_body_is_continued(home: Home) -> None:
+    home.server.inject(faulty.stalled(7_000))
+    assert home.bring(stall_window=0.2).resumed
+    home.assert_there()
+    assert home.ranges == [None, "bytes=7000-"]
+
+
+def test_a_body_that_stalls_for_ever_ends(home: Home) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(faulty.stalled(7_000, times=None))
+    progress = r"in time: 0 bytes came in 0.15 s, .*1024 a second.*min_rate and stall_window"
+    home.fails(IncompleteDownloadError, progress, stall_window=0.15, max_attempts=1)
+
+
+def test_a_trickle_below_the_least_rate_counts_as_stalled(home: Home) -> None:
+    clock = [0.0]
+
+    def note(received: int, _total: int | None) -> None:
+        if len(home.server.requests) == 1:
+            clock[0] += 10  # seconds, for a few hundred bytes
+
+    home.server.inject(Fault(trickle=(100, 0.01)))
+    received = home.bring(on_bytes=note, clock=lambda: clock[0])
+    home.assert_there()
+    assert received.resumed
+    assert len(home.server.requests) == 2
+
+
+def test_a_slow_body_above_the_least_rate_may_take_hours(home: Home) -> None:
+    clock = [0.0]
+    taken = threading.Semaphore(0)
+
+    def note(received: int, _total: int | None) -> None:
+        clock[0] = received / 2200  # seconds, at 2200 bytes a second
+        taken.release()
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(BODY) * 40, 20_000):
+            yield BODY[start % 40_000 :][:20_000]
+            taken.acquire(timeout=10)
+
+    home.server.route("/slow", lambda _: Answer(200, (), pieces(), length=len(BODY) * 40))
+    home.bring("/slow", on_bytes=note, clock=lambda: clock[0], deadline=30.0, stall_window=60.0)
+    home.assert_there(BODY * 40)
+    assert clock[0] > 600
+    assert len(home.server.requests) == 1
+
+
+# -- lengths that lie, framing that is broken -----------------------------------------------------
+
+
+def test_a_body_without_length_that_ends_is_kept_but_not_called_verified(home: Home) -> None:
+    home.server.inject(faulty.cut(20_000, length=False))
+    with pytest.warns(UnverifiedDownloadWarning, match="nobody can tell whether it is whole"):
+        received = home.bring()
+    assert not received.verified
+    home.assert_there(BODY[:20_000])
+
+
+def test_a_body_without_length_is_verified_by_the_size_of_the_metadata(home: Home) -> None:
+    home.server.inject(Fault(close=True))
+    assert home.bring(size=len(BODY)).verified
+    home.assert_there()
+
+
+def test_a_body_without_length_is_verified_by_the_checksum_of_the_metadata(home: Home) -> None:
+    home.server.inject(Fault(close=True))
+    assert home.bring(checksum=SHA256).verified
+    home.assert_there()
+
+
+def test_a_cut_that_nobody_announced_is_found_by_size_or_checksum(home: Home) -> None:
+    home.server.inject(faulty.cut(20_000, length=False, times=None))
+    home.fails(IncompleteDownloadError, r"20000 bytes came, .* promise 40000", size=len(BODY))
+    home.fails(ChecksumMismatchError, "the sha256 of what came is", checksum=SHA256)
+
+
+def test_a_length_that_is_too_large_ends_in_an_error(home: Home) -> None:
+    home.server.inject(faulty.announcing(40_001, times=None))
+    home.fails(IncompleteDownloadError, "40000 of 40001 bytes")
+
+
+def test_a_length_that_is_too_small_is_found_by_size_or_checksum(home: Home) -> None:
+    home.server.inject(faulty.announcing(39_999, times=None))
+    home.fails(IncompleteDownloadError, r"announces 39999 bytes, .* promise 40000", size=40_000)
+    home.fails(ChecksumMismatchError, "sha256", checksum=SHA256)
+
+
+@pytest.mark.parametrize("length", ["-1", "4e4", "forty", "+40000", "40000, 40000", "9" * 30, ""])
+def test_a_length_that_is_no_number_neither_crashes_nor_harms(home: Home, length: str) -> None:
+    home.server.inject(Fault(headers={"content-length": length}, hang_up=True, times=None))
+    home.target.write_bytes(b"good and old")
+    try:
+        home.bring(checksum=SHA256)
+    except STACGitLabError:
+        home.assert_there(b"good and old")
+    else:
+        home.assert_there()
+
+
+def test_a_length_that_is_said_twice_is_one_length(home: Home) -> None:
+    home.server.inject(Fault(headers={"content-length": "40000, 40000"}, hang_up=True))
+    assert home.bring().verified
+    home.server.inject(Fault(headers={"content-length": "40001, 40001"}, hang_up=True, times=None))
+    home.fails(IncompleteDownloadError, "40000 of 40001 bytes")
+
+
+def test_no_more_is_taken_than_the_metadata_promise(home: Home) -> None:
+    endless = itertools.repeat(b"4000\r\n" + bytes(0x4000) + b"\r\n")
+    head = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
+    with RawServer(lambda s, c: s.send(c, itertools.chain(head, endless))) as server:
+        home.fails(
+            IncompleteDownloadError,
+            "more than the 40000 bytes",
+            path=f"{server.url}/lakes.bin",
+            size=40_000,
+        )
+
+
+BAD_CHUNKS = {
+    "no number": b"5\r\nlakes\r\nzz\r\nrivers\r\n0\r\n\r\n",
+    "negative": b"5\r\nlakes\r\n-6\r\nrivers\r\n0\r\n\r\n",
+    "too long": b"5\r\nlakes\r\nffff\r\nrivers",
+    "never ending number": b"5\r\nlakes\r\n" + b"f" * 100_000,
+    "nothing at all": b"",
+    "not chunked at all": b"lakes and rivers\r\n",
+    "ends before the last chunk": b"5\r\nlakes\r\n",
+    "ends within a chunk": b"5\r\nlak",
+}
+
+
+@pytest.mark.parametrize("wire", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+def test_broken_chunks_are_a_broken_body(home: Home, wire: bytes) -> None:
+    home.server.inject(faulty.in_raw_chunks(wire, times=None))
+    home.fails(IncompleteDownloadError, "cut short or garbled|no whole answer")
+
+
+@pytest.mark.parametrize("wire", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+def test_after_broken_chunks_the_file_comes_with_the_next_attempt(home: Home, wire: bytes) -> None:
+    home.server.inject(faulty.in_raw_chunks(wire))
+    home.bring()
+    home.assert_there()
+
+
+@pytest.mark.parametrize("status", [202, 204, 206])
+def test_an_answer_that_is_not_the_whole_file_is_not_taken_for_it(home: Home, status: int) -> None:
+    part = {"content-range": "bytes 0-9/40000"} if status == 206 else {}
+    body = b"" if status == 204 else BODY[:10]
+    home.server.inject(Fault(status=status, body=body, headers=part, times=None))
+    home.fails(DownloadError, str(status))
+
+
+# -- compression that nobody asked for ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{}, {"chunked": True}, {"trickle": (7, 0.0)}])
+def test_a_compressed_body_is_decoded_and_checks_apply_to_what_is_decoded(
+    home: Home, how: dict[str, Any]
+) -> None:
+    home.file.content = b"id,name\n" * 500
+    digest = "1220" + hashlib.sha256(home.file.content).hexdigest()
+    home.server.inject(Fault(gzip=True, **how))
+    received = home.bring(size=4000, checksum=digest)
+    home.assert_there(home.file.content)
+    assert received.verified
+    assert received.size == 4000
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_compressed_body_that_breaks_off_starts_anew(home: Home, chunked: bool) -> None:
+    home.server.inject(Fault(gzip=True, cut_after=20_000, chunked=chunked))
+    received = home.bring(checksum=SHA256)
+    home.assert_there()
+    assert received.verified
+
+
+def test_a_compressed_body_is_not_continued_at_a_place_of_the_decoded_one(home: Home) -> None:
+    home.server.inject(Fault(gzip=True, cut_after=20_000))
+    assert not home.bring().resumed
+    home.assert_there()
+    assert home.ranges == [None, None]
+
+
+def test_a_compressed_body_that_always_breaks_off_ends(home: Home) -> None:
+    home.server.inject(Fault(gzip=True, cut_after=20_000, times=None))
+    home.fails(IncompleteDownloadError, "cut short", checksum=SHA256)
+
+
+def test_a_compressed_part_is_not_stitched_on(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(gzip=True))
+    home.bring()
+    home.assert_there()
+
+
+def test_a_compressed_body_without_length_is_not_called_verified(home: Home) -> None:
+    home.server.inject(Fault(gzip=True, close=True))
+    with pytest.warns(UnverifiedDownloadWarning):
+        assert not home.bring().verified
+    home.assert_there()
+
+
+def test_a_body_that_is_not_compressed_as_it_says_is_broken(home: Home) -> None:
+    home.server.inject(Fault(headers={"content-encoding": "gzip"}, times=None))
+    home.fails(IncompleteDownloadError, "garbled")
+
+
+def test_a_small_answer_that_unfolds_to_much_is_decoded_piece_by_piece(home: Home) -> None:
+    home.file.content = bytes(8_000_000)
+    assert len(gzip.compress(home.file.content)) < 10_000
+    home.server.inject(Fault(gzip=True))
+    home.bring(size=8_000_000)
+    assert home.target.stat().st_size == 8_000_000
+    steps = [b - a for (a, _), (b, _) in zip(home.progress, home.progress[1:], strict=False)]
+    assert max(steps) <= checksums.BUFFER_SIZE
+
+
+# -- sizes and checksums --------------------------------------------------------------------------
+
+
+def test_a_continued_body_is_hashed_as_a_whole(home: Home) -> None:
+    home.server.inject(faulty.cut(9_999, times=3))
+    assert home.bring(checksum=SHA256).checksum == SHA256
+    home.assert_there()
+
+
+def test_a_body_that_started_anew_is_hashed_without_what_was_thrown_away(home: Home) -> None:
+    home.file.keeps_ranges = False
+    home.server.inject(faulty.cut(9_999))
+    assert home.bring(checksum=SHA256).checksum == SHA256
+
+
+def test_a_large_body_is_hashed_in_the_background_with_the_same_result(home: Home) -> None:
+    home.file.content = BODY * 125
+    digest = "1220" + hashlib.sha256(home.file.content).hexdigest()
+    home.server.inject(faulty.cut(2_345_678))
+    assert home.bring(checksum=digest).resumed
+    home.assert_there(home.file.content)
+    home.fails(ChecksumMismatchError, "sha256", checksum="1220" + "11" * 32)
+
+
+def test_nothing_is_kept_for_a_later_run_of_bytes_that_are_wrong(home: Home) -> None:
+    home.file.content = BODY * 50
+    home.fails(IncompleteDownloadError, "promise 7", size=7)
+    home.fails(ChecksumMismatchError, "Nothing was kept", checksum=SHA256)
+
+
+# -- refusals, waits and redirects ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "requests_sent"),
+    [
+        (401, AuthenticationError, 1),
+        (403, PermissionDeniedError, 1),
+        (404, NotFoundError, 1),
+        (500, ServerError, 3),
+        (502, ServerError, 3),
+        (503, ServerError, 3),
+        (429, RateLimitError, 3),
+    ],
+)
+def test_a_refusal_leaves_the_old_file(
+    home: Home, status: int, error: type[Exception], requests_sent: int
+) -> None:
+    home.server.inject(Fault(status=status, body={"detail": "no lakes today"}, times=None))
+    home.fails(error, rf"{status} .*no lakes today")
+    assert len(home.server.requests) == requests_sent
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_says_how_long_to_wait_is_waited_for(home: Home, status: int) -> None:
+    home.server.inject(Fault(status=status, headers={"Retry-After": "7"}))
+    home.bring()
+    home.assert_there()
+    assert home.slept == [pytest.approx(7, abs=0.5)]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_does_not_say_how_long_is_tried_again_soon(home: Home, status: int) -> None:
+    home.server.inject(Fault(status=status))
+    home.bring(backoff_base=0.5)
+    home.assert_there()
+    assert len(home.slept) == 1
+    assert 0 <= home.slept[0] <= 0.5
+
+
+def test_a_server_that_wants_an_hour_is_not_waited_for(home: Home) -> None:
+    home.server.inject(Fault(status=429, headers={"Retry-After": "3600"}, times=None))
+    error = home.fails(RateLimitError, r"asks to wait 3600 s.*RetryPolicy\(max_wait=\)")
+    assert getattr(error, "retry_after", None) == 3600
+    assert home.slept == []
+
+
+def test_a_refusal_in_the_middle_is_waited_for_and_the_body_continued(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(status=429, headers={"Retry-After": "2"}))
+    assert home.bring().resumed
+    home.assert_there()
+    assert home.ranges == [None, "bytes=100-", "bytes=100-"]
+
+
+def test_a_file_that_vanishes_in_the_middle_is_an_error(home: Home) -> None:
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(status=404, times=None))
+    home.fails(NotFoundError, "404")
+
+
+def test_the_token_does_not_follow_a_redirect_to_another_origin(
+    home: Home, other_server: LoopbackServer
+) -> None:
+    other_server.route("/object", home.file)
+    home.server.route("/moved", Answer(302, (("location", f"{other_server.url}/object"),)))
+    other_server.inject(faulty.cut(100))
+    assert home.bring("/moved").resumed
+    home.assert_there()
+    assert all(r.headers["X-Gitlab-Token"] == TOKEN for r in home.server.requests)
+    assert [r.headers.get("Range") for r in other_server.requests] == [None, "bytes=100-"]
+    for request in other_server.requests:
+        assert TOKEN not in repr(request)
+
+
+def test_a_redirect_in_circles_ends(home: Home) -> None:
+    home.server.route("/circle", Answer(302, (("location", "/circle"),)))
+    home.fails(InvalidResponseError, "too many redirects", path="/circle")
+
+
+def test_a_server_that_is_not_there_is_an_error_that_says_so(
+    home: Home, other_server: LoopbackServer
+) -> None:
+    url = f"{other_server.url}/lakes.bin"
+    other_server.close()
+    home.fails(NetworkError, "no connection", path=url)
+
+
+def test_an_error_does_not_show_the_secrets_of_a_url(home: Home) -> None:
+    home.server.inject(Fault(status=404, times=None))
+    error = home.fails(NotFoundError, "404", path=f"/lakes.bin?gitlab_token={TOKEN}&ref=main")
+    assert "ref=main" in str(error)
+    assert TOKEN not in repr(error)
+
+
+# -- where it is written --------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_the_old_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_handle: int, _content: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    home.target.write_bytes(b"good and old")
+    monkeypatch.setattr("stac_gitlab.files.partial_file.os.write", write)
+    with pytest.raises(OSError, match="No space left"):
+        home.bring()
+    home.assert_there(b"good and old")
+
+
+def test_an_interrupt_leaves_the_old_file(home: Home) -> None:
+    def interrupt(_received: int, _total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    home.target.write_bytes(b"good and old")
+    with pytest.raises(KeyboardInterrupt):
+        home.bring(on_bytes=interrupt)
+    home.assert_there(b"good and old")
+
+
+def test_nothing_that_was_garbled_is_in_what_led_to_the_error(home: Home) -> None:
+    chunks = faulty.in_raw_chunks(f"5\r\nlakes\r\n{TOKEN}\r\n".encode())
+    home.server.inject(replace(chunks, times=None))
+    errors: list[BaseException | None] = [home.fails(IncompleteDownloadError, "garbled")]
+    for error in errors:
+        if error is not None:
+            assert TOKEN not in str(error)
+            errors += [error.__cause__, error.__context__]
+
+
+def test_the_target_is_never_there_with_less_than_all(home: Home) -> None:
+    def look(_received: int, _total: int | None) -> None:
+        assert not home.target.exists()
+
+    home.server.inject(Fault(trickle=(4_000, 0.0)))
+    home.bring(on_bytes=look)
+    home.assert_there()
+
+
+@pytest.mark.parametrize(("size", "lets_go"), [(5000, False), (2 * 2**20, True)])
+def test_while_a_large_body_is_written_other_threads_may_compute(
+    home: Home, size: int, lets_go: bool
+) -> None:
+    line = Line()
+    taken: list[bool] = []
+
+    def look(*_: object) -> None:
+        taken.append(not line.enter())
+        if not taken[-1]:
+            line.leave()
+
+    home.file.content = b"x" * size
+    with standing_in(line):
+        home.bring(on_bytes=look)
+    assert taken[0] is not lets_go
+
+
+# -- a local file ---------------------------------------------------------------------------------
+
+
+def copied(origin: Path, target: Path, **promised: Any) -> Received:
+    return copy_file(Source(str(origin), "lakes.bin", **promised), origin, target)
+
+
+def test_a_local_file_is_copied_and_checked(tmp_path: Path) -> None:
+    origin, target = tmp_path / "origin.bin", tmp_path / "lakes.bin"
+    origin.write_bytes(BODY)
+    received = copied(origin, target, size=40_000, checksum=Checksum.parse(SHA256))
+    assert received == Received(40_000, SHA256, verified=True, resumed=False)
+    assert target.read_bytes() == BODY
+    assert sorted(os.listdir(tmp_path)) == ["lakes.bin", "origin.bin"]
+
+
+def test_a_local_file_that_is_not_as_promised_is_not_copied(tmp_path: Path) -> None:
+    origin, target = tmp_path / "origin.bin", tmp_path / "lakes.bin"
+    origin.write_bytes(CHANGED)
+    target.write_bytes(b"good and old")
+    with pytest.raises(ChecksumMismatchError):
+        copied(origin, target, checksum=Checksum.parse(SHA256))
+    with pytest.raises(IncompleteDownloadError):
+        copied(origin, target, size=1)
+    assert target.read_bytes() == b"good and old"
+    assert sorted(os.listdir(tmp_path)) == ["lakes.bin", "origin.bin"]
+
+
+def test_a_local_file_may_be_copied_onto_itself(tmp_path: Path) -> None:
+    origin = tmp_path / "lakes.bin"
+    origin.write_bytes(BODY)
+    copied(origin, origin)
+    assert origin.read_bytes() == BODY
+
+
+# -- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secure_home(tls_server: LoopbackServer, tmp_path: Path) -> Iterator[Home]:
+    with ExitStack() as closing:
+        yield Home(tls_server, tmp_path, closing)
+
+
+def test_a_file_comes_over_tls(secure_home: Home) -> None:
+    assert secure_home.server.url.startswith("https://")
+    assert secure_home.bring(checksum=SHA256).verified
+    secure_home.assert_there()
+    assert secure_home.server.requests[0].headers["X-Gitlab-Token"] == TOKEN
+
+
+TLS_BREAKS = {
+    "cut": faulty.cut(20_000),
+    "reset": Fault(cut_after=20_000, reset=True),
+    "chunks cut": Fault(cut_after=20_000, chunked=True),
+    "no answer": Fault(drop=True),
+}
+
+
+@pytest.mark.parametrize("fault", TLS_BREAKS.values(), ids=TLS_BREAKS)
+def test_a_body_cut_under_tls_is_continued(secure_home: Home, fault: Fault) -> None:
+    secure_home.server.inject(fault)
+    secure_home.bring()
+    secure_home.assert_there()
+    assert len(secure_home.server.requests) == 2
+
+
+@pytest.mark.parametrize("fault", TLS_BREAKS.values(), ids=TLS_BREAKS)
+def test_a_body_always_cut_under_tls_leaves_the_old_file(secure_home: Home, fault: Fault) -> None:
+    secure_home.file.keeps_ranges = False
+    secure_home.server.inject(Fault(**{**vars(fault), "times": None}))
+    secure_home.fails((IncompleteDownloadError, NetworkError), "127.0.0.1|lakes")
+
+
+def test_a_body_that_stalls_under_tls_is_continued(secure_home: Home) -> None:
+    secure_home.server.inject(faulty.stalled(7_000))
+    assert secure_home.bring(stall_window=0.2).resumed
+    secure_home.assert_there()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_an_error_and_gets_no_token(
+    secure_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    secure_home.fails(NetworkError, "name its file in REQUESTS_CA_BUNDLE")
+    assert secure_home.server.requests == []
+
+
+def test_the_certificates_of_the_users_own_session_count(
+    secure_home: Home, certificate: faulty.Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with requests.Session() as own:
+        own.verify = str(certificate.file)
+        credentials = Credentials(TOKEN, base_url=secure_home.server.url)
+        with GitLabSession(credentials, transport=own) as session:
+            url = f"{secure_home.server.url}/lakes.bin"
+            receive(session, Source(url, "lakes.bin"), secure_home.target)
+    secure_home.assert_there()
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_memory_does_not_grow_with_the_file(
+    server: LoopbackServer, tmp_path: Path, gzipped: bool
+) -> None:
+    size = 64 * 2**20
+    headers = (("content-type", "application/octet-stream"), ("etag", '"one"'))
+    if gzipped:
+        packed = gzip.compress(bytes(size), compresslevel=1)
+        coded = (*headers, ("content-encoding", "gzip"))
+        server.route("/large.bin", lambda _: Answer(200, coded, packed))
+    else:
+        server.route("/large.bin", lambda _: Answer(200, headers, faulty.generated(size), size))
+    script = f"""
+        import re
+        from pathlib import Path
+        from stac_gitlab.auth import Credentials
+        from stac_gitlab.files.checksums import Checksum
+        from stac_gitlab.http.session import GitLabSession
+        from stac_gitlab.download.source import Source
+        from stac_gitlab.download.transfer import receive
+
+        def peak():
+            status = Path("/proc/self/status").read_text()
+            return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1024
+
+        before = peak()
+        source = Source({server.url + "/large.bin"!r}, "large.bin", size={size})
+        with GitLabSession(Credentials()) as session:
+            receive(session, source, Path({str(tmp_path / "large.bin")!r}))
+        print(peak() - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (tmp_path / "large.bin").stat().st_size == size
+    assert float(done.stdout) < 32, "MB; the file has 64"
