@@ -7,6 +7,7 @@ see it; it never decides under which header the token travels, that is the diale
 
 from __future__ import annotations
 
+import base64
 import functools
 import ipaddress
 import logging
@@ -21,12 +22,10 @@ from urllib.parse import urlsplit
 import requests
 
 from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning, STACGitLabError
-from stac_gitlab.redaction import _SHORTEST_SECRET, MASK, _is_credential, redact
+from stac_gitlab.redaction import REDACTED, KnownSecrets, is_credential, redact, remember_secrets
 from stac_gitlab.settings import expect, expect_text
 
 logger = logging.getLogger(__name__)
-
-
 TokenSource = str | Callable[[], str | None] | None
 """A token, a function that returns one (asked again after a 401), or None: the environment."""
 
@@ -36,8 +35,6 @@ TOKEN_VARIABLES = ("STAC_GITLAB_TOKEN", "GITLAB_TOKEN", "CI_JOB_TOKEN")
 
 
 URL_VARIABLE = "STAC_GITLAB_URL"
-
-
 # Their documents are public. A token bound to one of them by the accident of being read first
 # would be shown to strangers, and then be missing where it is needed.
 PUBLIC_HOSTS = frozenset(
@@ -53,11 +50,7 @@ PUBLIC_HOSTS = frozenset(
         "www.opengis.net",
     }
 )
-
-
 PUBLIC_SUFFIXES = (".github.io", ".githubusercontent.com", ".gitlab.io")
-
-
 # A header that a user puts into ``io.headers`` goes where the token goes, unless it is known to be
 # one for everybody.
 HARMLESS_HEADERS = frozenset(
@@ -71,8 +64,6 @@ HARMLESS_HEADERS = frozenset(
         "user-agent",
     }
 )
-
-
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -183,6 +174,7 @@ class Token:
         del value
         if problem:
             raise ConfigurationError(problem)
+        remember_secrets([self.value])
 
     @property
     def is_job_token(self) -> bool:
@@ -190,7 +182,7 @@ class Token:
         return self.value == os.environ.get("CI_JOB_TOKEN", "").strip()
 
     def __repr__(self) -> str:
-        return f"Token({MASK})"
+        return f"Token({REDACTED})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Token) and other.value == self.value
@@ -237,24 +229,6 @@ def hide_token(token: TokenSource | Token) -> Token | Callable[[], str | None] |
         del token
 
 
-class _Values(frozenset[str]):
-    """Secrets that a traceback with locals can show without harm."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} secrets>"
-
-
-class _Secrets:
-    """Secrets that a debugger, which looks into sets as well, can show without harm."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, values: Iterable[str] = ()) -> None:
-        self.values = _Values(values)
-
-
 TokenHeader = Callable[[Token], tuple[str, str]]
 """How a dialect says under which header a token travels: name and value."""
 
@@ -288,7 +262,7 @@ class Credentials:
         self._named: frozenset[Origin] = frozenset()
         self._bound: Origin | None = None
         self._looked_at: set[Origin] = set()
-        self._seen = _Secrets()
+        self._seen = KnownSecrets()
         self._ask: Callable[[], str | None] | None = None
         self._fixed: Token | None = None
         try:
@@ -317,6 +291,8 @@ class Credentials:
 
     def bind(self, url: str) -> None:
         """Bind the token to the origin of `url`, if no origin was named and none is bound yet."""
+        if self.headers:
+            self._note(self._scoped_headers().values())
         if self._named or self._bound is not None:
             return
         origin = Origin.of(url)
@@ -377,7 +353,7 @@ class Credentials:
             if name.lower() not in {n.lower() for n in headers}:
                 headers[name] = value
         if headers:
-            self._note([value for name, value in headers.items() if _is_credential(name, value)])
+            self._note(headers.values())
             self._warn_if_exposed(url)
         return headers
 
@@ -390,21 +366,19 @@ class Credentials:
         """Return the headers set by the user that any server may see."""
         return {n: v for n, v in self.headers.items() if n.lower() in HARMLESS_HEADERS}
 
-    def secrets(self) -> frozenset[str]:
-        """Return every secret value that was in use so far, to be masked in texts."""
-        if self.headers:
-            self._note([*self._own_credentials().values()])
-        return self._seen.values
+    def hold(self, text: str) -> bool:
+        """Tell whether a secret that was in use so far is part of `text`."""
+        return any(secret in text for secret in self._seen)
 
-    def _note(self, values: list[str]) -> None:
-        """Remember secrets, also without the scheme (``Bearer``) that stands before them."""
-        if self._seen.values.issuperset(values):
-            return
-        found = {part for value in values for part in (value, value.rpartition(" ")[2])}
-        found = {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
-        if not found <= self._seen.values:
-            with self._lock:
-                self._seen = _Secrets(self._seen.values | found)
+    def _note(self, values: Iterable[str]) -> None:
+        """Remember secrets, also in the forms in which a server may repeat them."""
+        for value in values:
+            if value in self._seen:
+                continue
+            forms = (value, value.rpartition(" ")[2], *_decoded_basic(value))
+            for form in forms:
+                self._seen.add(form)
+            remember_secrets(forms)
 
     def _token(self) -> Token | None:
         if self._fixed is not None:
@@ -438,7 +412,7 @@ class Credentials:
             raise
         except Exception as error:  # noqa: BLE001  # of the caller's, whatever it is
             cause = error
-        kind, redacted = type(cause).__name__, redact(str(cause), self._seen.values)
+        kind, redacted = type(cause).__name__, redact(str(cause))
         if redacted != str(cause):
             # It says the token itself.
             cause = None
@@ -462,7 +436,7 @@ class Credentials:
 
     def _own_credentials(self) -> dict[str, str]:
         """Return the user's headers that stand in for a token."""
-        return {n: v for n, v in self._scoped_headers().items() if _is_credential(n, v)}
+        return {n: v for n, v in self._scoped_headers().items() if is_credential(n, v)}
 
     def _scoped_headers(self) -> dict[str, str]:
         """Return the user's headers that go where the token goes, and nowhere else."""
@@ -505,12 +479,7 @@ class Credentials:
             if name not in {"_lock", "_asked", "_seen", "_looked_at"}
         }
         if not with_secrets:
-            secrets = self.secrets() | ({self._fixed.value} if self._fixed is not None else set())
-            kept = {
-                name: value
-                for name, value in self.headers.items()
-                if not _is_credential(name, value) and not any(s in value for s in secrets)
-            }
+            kept = self.harmless_headers()
             state["_left_behind"] = (
                 self._left_behind or self._fixed is not None or kept != self.headers
             )
@@ -525,9 +494,21 @@ class Credentials:
         credentials.__dict__.update(state)
         credentials._lock = threading.Lock()
         credentials._asked = None
-        credentials._seen = _Secrets()
+        credentials._seen = KnownSecrets()
         credentials._looked_at = set()
         return credentials
+
+
+def _decoded_basic(value: str) -> tuple[str, ...]:
+    """Return ``user:password`` and the password of a Basic credential."""
+    scheme, _, encoded = value.partition(" ")
+    if scheme.lower() != "basic":
+        return ()
+    try:
+        pair = base64.b64decode(encoded.strip()).decode("utf-8")
+    except ValueError:
+        return ()
+    return pair, pair.partition(":")[2]
 
 
 def _is_sendable(value: object) -> bool:

@@ -29,8 +29,6 @@ from stac_gitlab.testing import SharingHubServer, sample_projects
 
 # Of a real server with thousands of items, this many a collection give an idea.
 ITEMS_SHOWN = 5
-
-
 _SAMPLE_TOKEN = "glpat-sample-token-of-the-demo"  # noqa: S105  # opens nothing but the stand-in
 
 

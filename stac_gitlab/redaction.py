@@ -1,11 +1,14 @@
-"""No secret and no control character in any text."""
+"""No secret and no control character in any text that a person, a log or a file can hold.
+
+Whoever sends a secret first passes it to :func:`remember_secrets`. From then on every function here
+removes it from every text, whichever reader it belongs to.
+"""
 
 from __future__ import annotations
 
-import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -14,8 +17,14 @@ from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab.errors import InvalidResponseError
 
-# Removed from a request before ours are set, so that a .netrc entry, a cookie or what an earlier
-# hop carried cannot stand in for, or travel beside, the credential that belongs there.
+REDACTED = "***"
+
+SHORTEST_SECRET = 6
+"""Shorter values are ordinary words: replacing each of them would ruin messages and documents."""
+
+MAX_ERROR_BODY = 64 * 1024
+"""Bytes of an error's body that are kept."""
+
 CREDENTIAL_HEADERS = frozenset(
     {
         "authorization",
@@ -27,210 +36,269 @@ CREDENTIAL_HEADERS = frozenset(
         "x-gitlab-token",
     }
 )
+"""Headers, in lower case, that hold a credential whatever their value is."""
 
-
-_CREDENTIAL_NAME = re.compile(
-    r"auth|cookie|credential|key|passw|secret|session|signature|token", re.IGNORECASE
-)
-
-
-MASK = "***"
-
+_HIDDEN_HEADERS = CREDENTIAL_HEADERS | {"set-cookie", "proxy-authorization"}
 
 _SECRET_PARAMETER = re.compile(
     r"\b(gitlab_token|private[-_]token|job[-_]token|deploy[-_]token|access_token|id_token"
     r"|refresh_token|api[-_]?key|x-gitlab-token|x-amz-signature|x-amz-security-token|sig"
-    r"|signature|password|secret|token)(=|%3D|[\"']?:\s*[\"']?)[^&#\s\"'<>)\],;]+",
+    r"|signature|password|secret|token)(=|%3D|[\"']?:\s*+[\"']?)[^&#\s\"'<>)\],;]++",
     re.IGNORECASE,
 )
-
-
 _USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]+@")
+_BEARER = re.compile(r"\b(bearer|basic)\s++[\w.~+/=-]{8,}+", re.IGNORECASE)
+_TOKEN_SHAPE = re.compile(r"\bgl[a-z]{2,6}-[\w.-]{8,}+")
 
-
-_BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
-
-
-_TOKEN_SHAPE = re.compile(r"\bgl[a-z]{2,6}-[\w.-]{8,}")
-
-
-# Something of this is in everything that one of these finds.
+# Each match of the four patterns above contains a match of this one.
 _SUSPECT = re.compile(r"@|\bgl[a-z]|basic|bearer|key|password|secret|sig|token", re.IGNORECASE)
 
+# A character that is escaped for a URL (once or several times), for JSON or for HTML. No match
+# starts inside a run of backslashes, so the time grows with the length of the text only.
+_ESCAPED = re.compile(
+    r"%(?:25)*([0-9A-Fa-f]{2})|(?<!\\)\\++u([0-9A-Fa-f]{4})"
+    r"|&#(?:0*+([1-9]\d{0,6})|[xX]0*+([1-9A-Fa-f][0-9A-Fa-f]{0,5}));"
+)
+# JSON inside a URL inside HTML is escaped three times; nobody was seen to go further.
+_MAX_ESCAPE_LEVELS = 3
 
-# What an escape begins with, in a URL, in JSON and in HTML.
-_ESCAPE_SIGNS = ("%", "\\u", "&#")
+# A token in a query, as SharingHub writes it into hrefs and Markdown.
+_PAIR = r"gitlab(?:_|%5F)token(?:=|%3D)(?:(?!%26)[^&#\s\"'<>()\[\]\\])*"
+_TOKEN_PARAMETER = re.compile(
+    rf"([?&]|&amp;|%26|%3F){_PAIR}(?:(?:&amp;|&|%26){_PAIR})*(&amp;|&|%26)?", re.IGNORECASE
+)
+
+# Both begin with a literal byte, for which `re` searches fastest.
+_UNDERSCORE_TOKEN = re.compile(rb"_[tT][oO][kK][eE][nN]")
+_QUOTED_TOKEN = re.compile(rb"%5[fF][tT][oO][kK][eE][nN]")
+# The escape of a character that no URL has to escape. Tokens consist of such characters.
+_NEEDLESS_ESCAPE = re.compile(
+    rb"%(?:25)*(?:2[DdEe]|3\d|4[1-9A-Fa-f]|5[\dAaFf]|6[1-9A-Fa-f]|7[\dAaEe])"
+)
+
+# Control and format characters (some of which reverse the direction of a text), lone surrogates and
+# line breaks. The two joiners are part of the spelling of Persian, Hindi and other languages.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"
 
 
-# Shorter values are words rather than secrets: masking every "a" of a message helps nobody.
-_SHORTEST_SECRET = 4
+# -- which secrets are known -----------------------------------------------------------------------
 
 
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Mask everything in `text` that is, or looks like, a secret.
+class KnownSecrets:
+    """The most recently used secrets. A repr does not show them, nor does a look into the set."""
+
+    __slots__ = ("_values",)
+
+    _MAX = 256
+
+    def __init__(self) -> None:
+        # A dict keeps the order, and each of its operations is atomic: no lock, none to be held
+        # while the process forks.
+        self._values: dict[str, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<{len(self._values)} secrets>"
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the longest first: one secret may be the beginning of another."""
+        return iter(sorted(self._values, key=len, reverse=True))
+
+    def __contains__(self, secret: str) -> bool:
+        return secret in self._values
+
+    def add(self, secret: str) -> None:
+        """Add a secret, unless it is shorter than `SHORTEST_SECRET`."""
+        if len(secret) < SHORTEST_SECRET:
+            return
+        self._values[secret] = None
+        while len(self._values) > self._MAX:
+            self._values.pop(next(iter(self._values)), None)
+
+
+_known = KnownSecrets()
+
+
+def remember_secrets(values: Iterable[str]) -> None:
+    """Redact these values from now on. Values shorter than `SHORTEST_SECRET` are ignored."""
+    for value in values:
+        _known.add(value)
+
+
+# -- texts ---------------------------------------------------------------------------------------
+
+
+def redact(text: str) -> str:
+    """Return `text` without anything that is, or looks like, a secret.
 
     Args:
-        text: A URL, a header, a server's answer, an error message.
-        secrets: Values that are known to be secret and are masked wherever they stand.
+        text: A URL, a header, a response's body, an error message.
     """
-    text = redact_secrets(text, (secret for secret in secrets if len(secret) >= _SHORTEST_SECRET))
+    text = redact_known(text)
     if _SUSPECT.search(text) is None:
         return text
-    text = _USER_INFO.sub(f"{MASK}@", text)
-    text = _SECRET_PARAMETER.sub(rf"\1\2{MASK}", text)
-    text = _BEARER.sub(rf"\1 {MASK}", text)
-    return _TOKEN_SHAPE.sub(MASK, text)
+    text = _USER_INFO.sub(f"{REDACTED}@", text)
+    text = _SECRET_PARAMETER.sub(rf"\1\2{REDACTED}", text)
+    text = _BEARER.sub(rf"\1 {REDACTED}", text)
+    return _TOKEN_SHAPE.sub(REDACTED, text)
 
 
-def redact_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Mask `secrets` in `text`, also where their characters are escaped."""
-    is_escaped = any(sign in text for sign in _ESCAPE_SIGNS)
-    # The longest first: one secret may be the beginning of another.
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-        if is_escaped:
-            text = _spellings(secret).sub(MASK, text)
+def redact_known(text: str) -> str:
+    """Return `text` without the known secrets, also where their characters are escaped."""
+    secrets = list(_known)
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    decoded, places = text, range(len(text) + 1)
+    for _ in range(_MAX_ESCAPE_LEVELS):
+        if not any(sign in decoded for sign in ("%", "\\u", "&#")):
+            break
+        decoded, inner = _decoded(decoded)
+        places = [places[index] for index in inner]  # type: ignore[assignment]  # indexed alike
+        spans = _spans(secrets, decoded)
+        if spans:
+            text = _replaced(text, [(places[start], places[end]) for start, end in spans])
+            decoded, places = text, range(len(text) + 1)
     return text
 
 
-@functools.lru_cache(maxsize=64)
-def _spellings(secret: str) -> re.Pattern[str]:
-    """Return what finds a secret although it is escaped for a URL (also twice), JSON or HTML."""
-    spelled = (
-        rf"(?:{re.escape(char)}|(?i:%(?:25)*{ord(char):02x}|\\+u{ord(char):04x}"
-        rf"|&\#(?:0*{ord(char)}|x0*{ord(char):x});))"
-        for char in secret
-    )
-    return re.compile("".join(spelled))
+def _decoded(text: str) -> tuple[str, list[int]]:
+    """Return `text` without escapes, and for each of its characters where it stood in `text`."""
+    parts: list[str] = []
+    places: list[int] = []
+    position = 0
+    for match in _ESCAPED.finditer(text):
+        code = int(match[3]) if match[3] else int(match[1] or match[2] or match[4], 16)
+        # A secret consists of ASCII characters.
+        parts += text[position : match.start()], chr(code) if code < 128 else "\0"
+        places += range(position, match.start() + 1)
+        position = match.end()
+    parts.append(text[position:])
+    places += range(position, len(text) + 1)
+    return "".join(parts), places
 
 
-def _is_credential(name: str, value: str) -> bool:
-    """Tell whether a header stands in for a token, by its name or by how its value begins."""
-    return _CREDENTIAL_NAME.search(name) is not None or _BEARER.match(value) is not None
+def _spans(secrets: Iterable[str], text: str) -> list[tuple[int, int]]:
+    """Return where secrets stand in `text`, in order and without overlaps."""
+    found: list[tuple[int, int]] = []
+    for secret in secrets:
+        start = text.find(secret)
+        while start >= 0:
+            found.append((start, start + len(secret)))
+            start = text.find(secret, start + len(secret))
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if merged and start < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return merged
 
 
-_PAIR = r"gitlab(?:_|%5F)token(?:=|%3D)(?:(?!%26)[^&#\s\"'<>()\[\]\\])*"
-
-
-_TOKEN_PARAMETER = re.compile(
-    rf"([?&]|&amp;|%26|%3F){_PAIR}(?:(?:&amp;|&|%26){_PAIR})*(&amp;|&|%26)?",
-    re.IGNORECASE,
-)
+def _replaced(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    parts: list[str] = []
+    position = 0
+    for start, end in spans:
+        parts += text[position:start], REDACTED
+        position = end
+    return "".join([*parts, text[position:]])
 
 
 def strip_token_parameters(text: str) -> str:
     """Remove every ``gitlab_token=…`` from a URL, or from a text that holds URLs."""
     if "gitlab" not in text.lower():
         return text
-    return _TOKEN_PARAMETER.sub(_joint, text)
+    # The separator stays where another parameter follows.
+    return _TOKEN_PARAMETER.sub(lambda match: match[1] if match[2] else "", text)
 
 
-def _joint(match: re.Match[str]) -> str:
-    """Keep the separator before a removed parameter where another parameter follows."""
-    return match[1] if match[2] else ""
+def redact_text(text: str) -> str:
+    """Return a text that a server sent without token parameters and known secrets."""
+    return redact_known(strip_token_parameters(text))
 
 
-_HOLDERS = frozenset({dict, list})
+def quoted(text: str, *, limit: int = 200) -> str:
+    """Return a text in quotes, with its control characters escaped, and shortened to `limit`."""
+    shown = ascii(text) if _is_deceptive(text) else repr(text)
+    return shown if len(shown) <= limit else f"{shown[:limit]}…"
 
 
-_TOO_DEEP = "JSON that is nested too deeply to be read."
+def printable(text: str, *, limit: int = 200) -> str:
+    """Return the same as :func:`quoted`, without the quotes."""
+    shown = quoted(text, limit=limit)
+    return shown[1:] if shown.endswith("…") else shown[1:-1]
 
 
-_SHORTEST_IN_DOCUMENT = 8
+def _is_deceptive(text: str) -> bool:
+    if text.isascii() and text.isprintable():
+        return False
+    return any(unicodedata.category(c) in _INVISIBLE and c not in _JOINERS for c in text)
 
 
-# Both begin with a plain byte, which is what a search is quickest for.
-_UNDERSCORE_TOKEN = re.compile(rb"_[tT][oO][kK][eE][nN]")
+# -- documents -----------------------------------------------------------------------------------
 
 
-_QUOTED_TOKEN = re.compile(rb"%5[fF][tT][oO][kK][eE][nN]")
-
-
-# The escape of a character that no URL has to escape. A token consists of such.
-_NEEDLESS_ESCAPE = re.compile(
-    rb"%(?:25)*(?:2[DdEe]|3\d|4[1-9A-Fa-f]|5[\dAaFf]|6[1-9A-Fa-f]|7[\dAaEe])"
-)
-
-
-def without_tokens(
-    document: dict[str, Any], body: bytes, secrets: Iterable[str], *, url: str
-) -> dict[str, Any]:
-    """Return the document without ``gitlab_token=…`` and without any of the known `secrets`.
+def redact_document(document: dict[str, Any], body: bytes, *, url: str) -> dict[str, Any]:
+    """Return the document without token parameters and known secrets.
 
     Args:
         document: What `body` holds. It is changed in place.
         body: The bytes it was read from: a search in them tells whether there is work to do.
-        secrets: Values that must not stand anywhere in the document.
         url: Where it came from, for errors.
 
     Raises:
         InvalidResponseError: If the document is nested too deeply to be searched.
     """
-    known = _long_enough(secrets)
-    if not _may_hold_secret(body, known):
+    secrets = tuple(_known)
+    if not _may_hold_secret(body, secrets):
         return document
     try:
-        _clean(document, known)
+        _redact_in(document, secrets)
     except RecursionError:
-        raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
+        raise InvalidResponseError(
+            f"{url}: JSON that is nested too deeply to be read.", url=url
+        ) from None
     return document
 
 
-def _may_hold_secret(body: bytes, known: tuple[str, ...]) -> bool:
-    """Tell whether the parameter or a secret stands there, or an escape that may hide one.
+def _may_hold_secret(body: bytes, secrets: Iterable[str]) -> bool:
+    """Tell whether a token parameter or a secret is there, or an escape that may hide one.
 
-    A single byte is found in no time, two of them take a hundred times as long. Where servers write
-    tokens into their answers, the parameter stands near the beginning.
+    Searching for a single byte is about a hundred times as fast as searching for two of them.
     """
     return (
         _UNDERSCORE_TOKEN.search(body) is not None
         or (b"\\" in body and (b"\\u00" in body or b"\\/" in body))
         or (b"&" in body and b"&#" in body)
-        or (b"%" in body and _hides_behind_percent_signs(body, known))
-        or any(secret.encode() in body for secret in known)
+        or (b"%" in body and _may_hold_quoted_secret(body, secrets))
+        or any(secret.encode() in body for secret in secrets)
     )
 
 
-def _hides_behind_percent_signs(body: bytes, known: tuple[str, ...]) -> bool:
+def _may_hold_quoted_secret(body: bytes, secrets: Iterable[str]) -> bool:
     if _QUOTED_TOKEN.search(body) is not None or _NEEDLESS_ESCAPE.search(body) is not None:
         return True
     lowered = body.lower()
-    return any(quote(secret, safe="").encode().lower() in lowered for secret in known)
+    return any(quote(secret, safe="").encode().lower() in lowered for secret in secrets)
 
 
-def text_without_tokens(text: str, secrets: Iterable[str]) -> str:
-    """Return a text without ``gitlab_token=…`` and without any of the known `secrets`."""
-    return _cleaned_text(text, _long_enough(secrets))
-
-
-def _long_enough(secrets: Iterable[str]) -> tuple[str, ...]:
-    # Shorter values occur by accident, and a document must not be changed by accident.
-    return tuple(secret for secret in secrets if len(secret) >= _SHORTEST_IN_DOCUMENT)
-
-
-def _cleaned_text(text: str, secrets: tuple[str, ...]) -> str:
-    return redact_secrets(strip_token_parameters(text), secrets)
-
-
-def _clean(holder: dict[str, Any] | list[Any], secrets: tuple[str, ...]) -> None:
-    """Clean all texts of an object or a list, in place; nearly all of them are clean."""
+def _redact_in(holder: dict[str, Any] | list[Any], secrets: tuple[str, ...]) -> None:
     pairs: Iterable[tuple[Any, Any]] = enumerate(holder)
     if type(holder) is dict:
         if _is_suspect("\n".join(holder), secrets):
-            renamed = {_cleaned_text(key, secrets): value for key, value in holder.items()}
+            renamed = {redact_text(key): value for key, value in holder.items()}
             holder.clear()
             holder.update(renamed)
         pairs = holder.items()
     for place, value in pairs:
         if type(value) is str:
-            if len(value) >= _SHORTEST_IN_DOCUMENT and _is_suspect(value, secrets):
-                holder[place] = _cleaned_text(value, secrets)
-        elif type(value) in _HOLDERS:
-            _clean(value, secrets)
+            if len(value) >= SHORTEST_SECRET and _is_suspect(value, secrets):
+                holder[place] = redact_text(value)
+        elif type(value) is dict or type(value) is list:
+            _redact_in(value, secrets)
 
 
 def _is_suspect(text: str, secrets: tuple[str, ...]) -> bool:
-    # The parameter stands behind one of these, and escapes begin with them.
+    # A token parameter follows one of these characters, and escapes begin with them.
     if "?" in text or "&" in text or "%" in text or "\\" in text:
         return True
     for secret in secrets:  # noqa: SIM110  # twice as fast as any()
@@ -239,64 +307,46 @@ def _is_suspect(text: str, secrets: tuple[str, ...]) -> bool:
     return False
 
 
-MAX_ERROR_BODY = 64 * 1024
+# -- responses -----------------------------------------------------------------------------------
 
 
-def without_secrets(response: requests.Response, secrets: Iterable[str] = ()) -> requests.Response:
+def redact_response(response: requests.Response) -> requests.Response:
     """Return a copy of a response, and of its request, that can be shown, kept and pickled."""
-    secrets = tuple(secrets)
     clean = requests.Response()
     clean.status_code = response.status_code
-    clean.reason = _printable(redact(response.reason or "", secrets))
-    clean.url = redact(response.url or "", secrets)
-    # What the server calls it does not count: in UTF-7 or UTF-16 no secret would be found.
+    clean.reason = printable(redact(response.reason or ""))
+    clean.url = redact(response.url or "")
+    # Not the charset that the server names: a secret in UTF-7 or UTF-16 would not be found.
     clean.encoding = "utf-8"
     clean.elapsed = response.elapsed
-    clean.headers = _clean_headers(response.headers, secrets)
+    clean.headers = _redacted_headers(response.headers)
     body = response._content if isinstance(response._content, bytes) else b""
     text = body[:MAX_ERROR_BODY].decode("utf-8", "replace").replace("\0", "")
-    clean._content = redact(text, secrets).encode()
+    clean._content = redact(text).encode()
     if response.request is not None:
         asked = requests.PreparedRequest()
         asked.method = response.request.method
-        asked.url = redact(response.request.url or "", secrets)
-        asked.headers = _clean_headers(response.request.headers or {}, secrets)
+        asked.url = redact(response.request.url or "")
+        asked.headers = _redacted_headers(response.request.headers or {})
         clean.request = asked
     return clean
 
 
-def _clean_headers(headers: Any, secrets: tuple[str, ...]) -> CaseInsensitiveDict[str]:
-    hidden = CREDENTIAL_HEADERS | {"set-cookie", "proxy-authorization"}
+def _redacted_headers(headers: Mapping[str, Any]) -> CaseInsensitiveDict[str]:
     return CaseInsensitiveDict(
         {
-            name: redact(str(value), secrets)
+            name: redact(str(value))
             for name, value in headers.items()
-            if name.lower() not in hidden
+            if name.lower() not in _HIDDEN_HEADERS
         }
     )
 
 
-def _printable(text: str) -> str:
-    """Keep the escape sequences of a server from reaching a terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
+def is_credential(name: str, value: str) -> bool:
+    """Tell whether a header stands in for a token, by its name or by how its value begins."""
+    return _CREDENTIAL_NAME.search(name) is not None or _BEARER.match(value) is not None
 
 
-# Cc control, Cf format (direction marks that make a name look like another), Cs lone surrogate,
-# Zl and Zp line breaks.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-# Of the format characters, these two belong to the spelling of Persian, Hindi and others.
-_JOINERS = "\u200c\u200d"
-
-
-def quoted(key: str) -> str:
-    """Return a key as it can be printed: quoted, control characters escaped, not endless."""
-    text = ascii(key) if _is_deceptive(key) else repr(key)
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def _is_deceptive(key: str) -> bool:
-    if key.isascii() and key.isprintable():
-        return False
-    return any(unicodedata.category(c) in _INVISIBLE and c not in _JOINERS for c in key)
+_CREDENTIAL_NAME = re.compile(
+    r"auth|cookie|credential|key|passw|secret|session|signature|token", re.IGNORECASE
+)

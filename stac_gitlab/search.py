@@ -37,15 +37,11 @@ from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_parameters
 from stac_gitlab.reading.pystac_hooks import add_hook
 from stac_gitlab.reading.stac_io import HREF, GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_schema
-from stac_gitlab.redaction import redact, text_without_tokens
+from stac_gitlab.redaction import redact, redact_text
 from stac_gitlab.settings import RetryPolicy, dict_of, expect, expect_text, timeout_pair
 
 __all__ = ["GitLabStacApiIO", "open_client"]
-
-
 T = TypeVar("T")
-
-
 RequestModifier = Callable[[requests.Request], requests.Request | None]
 
 
@@ -173,7 +169,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             return super().read_text(source)
         text = self.request(str(source), *args, **kwargs)
         # pystac validates with what it reads this way.
-        return secure_schema(text, url=redact(str(source), self.credentials.secrets()))
+        return secure_schema(text, url=redact(str(source)))
 
     def read_json(self, source: HREF, *_: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the JSON object at a URL, a ``file://`` URL or a local path.
@@ -228,7 +224,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
                 headers=asked.headers,
                 json=asked.body,
             )
-        return text_without_tokens(text, self.credentials.secrets())
+        return redact_text(text)
 
     def get_pages(
         self,

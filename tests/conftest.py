@@ -11,7 +11,7 @@ import hypothesis
 import pystac
 import pytest
 
-from stac_gitlab import RetryPolicy, STACDownloader
+from stac_gitlab import RetryPolicy, STACDownloader, redaction
 from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
 from stac_gitlab.reading import paging
 from stac_gitlab.testing import LoopbackServer
@@ -64,6 +64,12 @@ def always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 def stock_default_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test gives to ``StacIO.set_default`` is gone in the next."""
     monkeypatch.setattr(pystac.StacIO, "_default_io", None)
+
+
+@pytest.fixture(autouse=True)
+def no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret of one test is not redacted in the texts of the next."""
+    monkeypatch.setattr(redaction, "_known", redaction.KnownSecrets())
 
 
 @pytest.fixture(autouse=True)

@@ -20,14 +20,8 @@ from typing import Any, NoReturn
 from stac_gitlab.errors import ConfigurationError
 
 _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", re.ASCII)
-
-
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
-
-
 _COMPARISON = re.compile(r"\s*(.+?)\s*(>=|<=|<>|!=|=|>|<)\s*(.+?)\s*")
-
-
 _QUERY_OPERATORS = {
     "=": "eq",
     "<>": "neq",
@@ -37,8 +31,6 @@ _QUERY_OPERATORS = {
     ">": "gt",
     ">=": "gte",
 }
-
-
 _QUERY_NAMES = frozenset(_QUERY_OPERATORS.values()) | {
     "startsWith",
     "endsWith",
@@ -490,16 +482,12 @@ _CQL2_TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-
-
 _CQL2_MISTAKES = {
     "==": "'==' is no operator of CQL2: use '='",
     "!=": "'!=' is no operator of CQL2: use '<>'",
     "&&": "'&&' is no operator of CQL2: use 'AND'",
     "||": "'||' is no operator of CQL2: use 'OR'",
 }
-
-
 _GEOMETRIES = frozenset(
     {
         "point",
@@ -511,8 +499,6 @@ _GEOMETRIES = frozenset(
         "geometrycollection",
     }
 )
-
-
 # How many arguments an operator takes in JSON: at least, and at the most.
 _ARITY: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(("and", "or"), (2, None)),

@@ -52,14 +52,8 @@ from stac_gitlab.redaction import redact
 from stac_gitlab.settings import expect, expect_text, whole_number
 
 CollectionLike = str | pystac.Collection
-
-
 ItemLike = pystac.Item | Mapping[str, Any]
-
-
 Patch = Mapping[str, Any] | list[Mapping[str, Any]]
-
-
 # How the extensions of the items endpoint are named among the conformance classes. Many servers
 # declare the one of /search and mean both.
 _EXTENSIONS = {
@@ -69,8 +63,6 @@ _EXTENSIONS = {
     "query": r"#query$",
     "q": r"#(?:advanced-)?free-text$",
 }
-
-
 _ON_CONFLICT = ("error", "skip", "update")
 
 
@@ -109,7 +101,7 @@ class STACAPI:
     def __repr__(self) -> str:
         if "stac_io" not in self.__dict__:
             return "<STACAPI in the making>"
-        return f"<STACAPI at {redact(self.url, self.stac_io.credentials.secrets())}>"
+        return f"<STACAPI at {redact(self.url)}>"
 
     # -- landing page, conformance, collections -----------------------------------------------
 

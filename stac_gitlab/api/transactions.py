@@ -31,20 +31,14 @@ from stac_gitlab.http.responses import Document, etag_of
 from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_links
-from stac_gitlab.redaction import redact, without_tokens
+from stac_gitlab.redaction import redact, redact_document
 
 OnConflict = Literal["error", "skip", "update"]
-
-
 BulkStatus = Literal["created", "updated", "skipped", "failed"]
-
-
 # The server links an object to its place in the API; what a client has there is from elsewhere.
 _LINKS_OF_THE_SERVER = frozenset(
     {"self", "root", "parent", "collection", "child", "item", "items", "canonical"}
 )
-
-
 _MAX_ETAGS = 100_000
 
 
@@ -181,16 +175,15 @@ class Writer:
 
     def _read(self, answer: Document) -> tuple[dict[str, Any] | None, str | None]:
         """Return the object in an answer, if there is one, and its ETag."""
-        return self._object_in(answer), etag_of(answer.headers, self._io.credentials.secrets())
+        return self._object_in(answer), etag_of(answer.headers)
 
     def _object_in(self, answer: Document) -> dict[str, Any] | None:
-        secrets = self._io.credentials.secrets()
-        redacted = redact(answer.url, secrets)
+        redacted = redact(answer.url)
         # The change is made: an answer that says nothing, or nothing that can be read, is no error.
         with contextlib.suppress(STACGitLabError):
             document = parse_json(answer.body, url=redacted, limits=self._io.session.limits)
             if "id" in document and document.get("type") in ("Feature", "Collection"):
-                document = without_tokens(document, answer.body, secrets, url=redacted)
+                document = redact_document(document, answer.body, url=redacted)
                 secure_links(document, url=answer.url)
                 return document
         return None

@@ -17,11 +17,7 @@ from stac_gitlab.auth import Token
 from stac_gitlab.dialects.base import Dialect
 
 _WEB_FILE = re.compile(r"^/(?P<project>.+?)/-/(?:raw|blob)/(?P<rest>.+)$")
-
-
 _JWT_OR_OAUTH = re.compile(r"^(?:[0-9a-f]{64}|eyJ[\w-]+\.[\w-]+\.[\w-]*)$")
-
-
 # By how the token begins; the first that fits. An instance may configure prefixes of its own, so
 # this only chooses a header and never refuses a token.
 _HEADER_BY_PREFIX = (

@@ -20,20 +20,10 @@ from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.redaction import redact, strip_token_parameters
 
 _ITEMS_PATH = re.compile(r"/api/stac/collections/(?P<collection>[^/]+)/items(?:/|$)")
-
-
 _API_PATH = re.compile(r"/api/(?:stac|download|proxy)(?:/|$)")
-
-
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-
-
 _DOWNLOAD_PATH = re.compile(r"/api/download/")
-
-
 _LINKS_OF_A_COLLECTION = frozenset({"self", "parent", "collection"})
-
-
 _LINKS_TO_THE_API = _LINKS_OF_A_COLLECTION | {"root"}
 
 

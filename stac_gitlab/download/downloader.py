@@ -39,7 +39,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.partial_file import partial_file_for
 from stac_gitlab.files.paths import contained_path, relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import quoted, text_without_tokens
+from stac_gitlab.redaction import quoted, redact_text
 from stac_gitlab.settings import RetryPolicy, expect, expect_text, path_of, whole_number
 
 # What tells a glob from the name of an asset.
@@ -437,7 +437,7 @@ class STACDownloader:
             copy.add_link(pystac.Link("derived_from", source, media_type="application/geo+json"))
         document = copy.to_dict(include_self_link=False, transform_hrefs=False)
         text = self.stac_io.json_dumps(document)
-        text = text_without_tokens(text, self.stac_io.session.credentials.secrets())
+        text = redact_text(text)
         try:
             # A link that stands there is replaced, as with the assets: it may lead anywhere.
             with partial_file_for(path) as part:

@@ -31,8 +31,6 @@ from stac_gitlab.redaction import quoted, redact
 from stac_gitlab.settings import expect
 
 MAX_SEGMENTS = 16
-
-
 _OVERWRITE = ("if-changed", "always", "never", "error")
 
 
@@ -268,11 +266,7 @@ def _make_folder(folder: Path) -> None:
 
 
 DEFAULT_TEMPLATE = "{collection}/{id}/{key}"
-
-
 _TEMPLATE_FIELDS = frozenset({"collection", "id", "key", "year", "month", "day"})
-
-
 # Of the items, this many take turns.
 _ITEMS_AT_ONCE = 4
 
@@ -358,10 +352,9 @@ class Batch:
         lines = [f"{len(failed)} assets of {len(report)} items failed:"] if failed else []
         lines += [f"  {quoted(name)}: {error}" for name, error in errors.items()]
         if self._broken is not None:
-            secrets = self._stac_io.session.credentials.secrets()
             lines.append(
                 f"After {len(report)} items there were no more to be had "
-                f"({type(self._broken).__name__}): {redact(str(self._broken), secrets)}"
+                f"({type(self._broken).__name__}): {redact(str(self._broken))}"
             )
         return DownloadError("\n".join(lines), errors=errors, report=report)
 

@@ -30,28 +30,16 @@ from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted, redact
 
 START_WORKERS = 16
-
-
 MAX_WORKERS = 64
-
-
 # Seconds after which to look at what has ended. A thread that had to wake another one for each
 # small file would spend a fifth of its time on that.
 _LOOK_EVERY = 0.01
-
-
 # So many jobs show whether a single thread is busy.
 _ALONE_FOR = 4
-
-
 # A round has to be this much faster than with fewer, and the next have as many more.
 _WORTH_IT = 1.15
-
-
 # If it is not, that may be the doing of others: rounds up to so many times as long are to tell.
 _LONGEST = 4
-
-
 # In an executor of the caller's, where the number of workers is not ours to know.
 _SUBMITTED_AT_ONCE = 256
 
@@ -94,7 +82,6 @@ class DownloadPool:
     ) -> None:
         self._progress = progress
         self._fail_fast = fail_fast
-        self._secrets = stac_io.session.credentials.secrets
         self._stop = threading.Event()
         self._ended: deque[_Ended] = deque()
         self._news = threading.Event()
@@ -183,7 +170,7 @@ class DownloadPool:
         if isinstance(outcome, CancelledError):
             return task.result("failed", error=DownloadError(f"{quoted(task.key)}: called off."))
         # Of the executor, or of who is told.
-        text = redact(str(outcome), self._secrets())
+        text = redact(str(outcome))
         failure = DownloadError(
             f"{quoted(task.key)}: it could not be done ({type(outcome).__name__}: {text})."
         )

@@ -97,7 +97,6 @@ class Content:
         source: Source,
         *,
         verify: bool,
-        secrets: frozenset[str],
     ) -> Content:
         """Return what an answer tells of its content, `total` bytes of it."""
         headers = response.headers
@@ -106,7 +105,7 @@ class Content:
             # It may change once more within the same second, and keep its date.
             called = None
         # It is written to the disk and sent back, and a server may have put anything there.
-        if called is not None and not (called.isprintable() and redact(called, secrets) == called):
+        if called is not None and not (called.isprintable() and redact(called) == called):
             called = None
         # Only a strong ETag, or a date, promises that two parts belong together.
         weak = is_encoded(response) or (called or "").startswith("W/")

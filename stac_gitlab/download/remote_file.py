@@ -223,7 +223,7 @@ class _Ranges(io.RawIOBase):
             if len(room) == len(view):
                 raise _BrokenRangeError(
                     f"{quoted(self._source.key)}: the connection broke "
-                    f"({redact(str(failure), self._session.credentials.secrets())}). Try again."
+                    f"({redact(str(failure))}). Try again."
                 ) from None
         return len(view) - len(room)
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -47,8 +47,6 @@ PAGE_START = 8192
 _LFS_POINTER = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
 )
-
-
 _DVC_POINTER = re.compile(rb"(?:^|\n)outs:\s*\n(?:\s*-)?\s+(?:md5|etag|size|path|hash):")
 
 
@@ -72,10 +70,10 @@ class Source:
 
     # -- before its bytes are taken -----------------------------------------------------------
 
-    def check_body(self, response: requests.Response, secrets: Iterable[str]) -> None:
+    def check_body(self, response: requests.Response) -> None:
         """Check that the body of an answer can be decoded, and that its end can be found."""
         if not is_decodable(response):
-            encoding = redact(response.headers["Content-Encoding"], secrets)
+            encoding = redact(response.headers["Content-Encoding"])
             raise DownloadError(
                 f"{quoted(self.key)}: the server sends it in an encoding that cannot be "
                 "undone here "
@@ -104,9 +102,7 @@ class Source:
                 "raise Limits(file_bytes=)."
             )
 
-    def error_for_page(
-        self, response: requests.Response, start: bytes, secrets: Iterable[str]
-    ) -> STACGitLabError | None:
+    def error_for_page(self, response: requests.Response, start: bytes) -> STACGitLabError | None:
         """Return what to raise of a body that begins like a page, unless a page was asked for.
 
         Raising it is left to the caller: the page may repeat the token, and whatever prints a
@@ -118,7 +114,7 @@ class Source:
         if may_be_html or not is_html(response, start):
             return None
         wanted = f"the file {quoted(self.key)}"
-        return error_for_page(response, start, secrets=secrets, wanted=wanted)
+        return error_for_page(response, start, wanted=wanted)
 
     # -- when all of them are there -----------------------------------------------------------
 
@@ -213,7 +209,7 @@ class Locator:
 
     def redacted_url(self, href: str) -> str:
         """Return an href as it may be shown, without secrets."""
-        return redact(strip_token_parameters(href), self.session.credentials.secrets())
+        return redact(strip_token_parameters(href))
 
     def _url(self, item: HasAssets, item_url: str, key: str, asset: pystac.Asset) -> str:
         url = self._absolute(item_url, self._preferred(asset))

@@ -48,7 +48,6 @@ class BodyReader:
         self._decode = is_encoded(response)
         self._url = url
         self._session = session
-        self._secrets = session.credentials.secrets()
         self._room = READ_AHEAD
         self.is_framed = is_chunked(response.headers) or length_in(response.headers) is not None
 
@@ -98,10 +97,10 @@ class BodyReader:
 
     def _explained(self, failure: Exception, stall: str = "") -> tuple[BrokenBodyError, Exception]:
         """Return what to raise of a failure, and a cause of it that can be shown."""
-        cause = without_request(failure, self._secrets)
+        cause = without_request(failure)
         if stall:
-            return BrokenBodyError(f"GET {redact(self._url, self._secrets)}: {stall}"), cause
-        error = error_for_failure(failure, method="GET", url=self._url, secrets=self._secrets)
+            return BrokenBodyError(f"GET {redact(self._url)}: {stall}"), cause
+        error = error_for_failure(failure, method="GET", url=self._url)
         return BrokenBodyError(str(error)), cause
 
 
@@ -137,16 +136,12 @@ class _StallRule:
 
 
 logger = logging.getLogger(__name__)
-
-
 FIRST_STRETCH = 4 * 1024 * 1024
 """Bytes that are asked for first; a smaller file is there with them."""
 
 
 # So many stretches for each connection: enough for all to end at about the same time.
 _ROUNDS = 8
-
-
 _SMALLEST, _LARGEST = 1024 * 1024, 64 * 1024 * 1024
 
 

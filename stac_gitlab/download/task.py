@@ -30,11 +30,7 @@ from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted
 
 logger = logging.getLogger(__name__)
-
-
 Overwrite = Literal["if-changed", "always", "never", "error"]
-
-
 OnBytes = Callable[[str, int, int | None], None]
 """Called with the name of a job, the bytes that are there, and those announced."""
 
@@ -256,8 +252,6 @@ def _cannot_write(task: DownloadTask, error: OSError) -> DownloadError:
 
 
 FILE_NAME = f"{OWN_PREFIX}-records.jsonl"
-
-
 # Longer than any line of ours: what stands in our file's place then is something else.
 _MAX_LINE = 1024 * 1024
 

@@ -41,8 +41,6 @@ from stac_gitlab.http.transport import is_chunked, is_encoded, length_in
 from stac_gitlab.redaction import quoted
 
 logger = logging.getLogger(__name__)
-
-
 # Bytes of a body that is large.
 _LARGE = 1024 * 1024
 
@@ -380,7 +378,6 @@ class _FileTransfer:
             total,
             self._source,
             verify=self._verify,
-            secrets=self._session.credentials.secrets(),
         )
         self._hashing = self._new_hashing()
         self._part.describe(self._content.notes(self._source))
@@ -402,7 +399,7 @@ class _FileTransfer:
 
     def _take(self, response: requests.Response) -> bool:
         """Write a body to the part; tell whether its end was marked by the server."""
-        self._source.check_body(response, self._session.credentials.secrets())
+        self._source.check_body(response)
         hashing = self._hashing
         if hashing is None:
             raise AssertionError("a body is taken only after its beginning")
@@ -480,9 +477,7 @@ class _FileTransfer:
 
     def _check_beginning(self, response: requests.Response, beginning: Callable[[], bytes]) -> None:
         """Refuse as early as possible what is not the file; the first packet may hold a byte."""
-        error = self._source.error_for_page(
-            response, beginning(), self._session.credentials.secrets()
-        )
+        error = self._source.error_for_page(response, beginning())
         if error is not None:
             raise error
         # What is small may be a pointer, which is known only when all of it is there.

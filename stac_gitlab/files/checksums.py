@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
-
-
 # Code: (name in hashlib, full digest length in bytes).
 _FUNCTIONS: dict[int, tuple[str, int]] = {
     0x11: ("sha1", 20),
@@ -148,13 +146,9 @@ def _as_varint(value: int) -> bytes:
 
 # Fewer bytes at a time cost more calls to the system, more of them more of the processor's cache.
 BUFFER_SIZE = 512 * 1024
-
-
 # At the most; enough for the socket and the hash to be busy at the same time, although the system
 # lets one of them wait for some milliseconds now and then.
 BUFFERS = 8
-
-
 # Below this, starting a thread costs more than hashing.
 HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
 

@@ -31,11 +31,7 @@ OWN_PREFIX = ".stac-gitlab"
 
 # Of a process on another machine nobody can tell whether it still runs; after a day it does not.
 _ABANDONED_AFTER = 24 * 3600.0
-
-
 _MAX_DESCRIPTION = 64 * 1024
-
-
 _NAME = re.compile(
     rf"{re.escape(OWN_PREFIX)}-(?P<target>[0-9a-f]{{16}})-(?P<owner>kept|[0-9a-f]{{8}}\.\d+)"
     r"-[0-9a-f]{12}\.part"

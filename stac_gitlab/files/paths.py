@@ -24,24 +24,14 @@ from stac_gitlab.redaction import _is_deceptive, quoted, redact
 
 # Room is left for what is put around a name while the file is being written.
 MAX_NAME_BYTES = 255 - 40
-
-
 MAX_PATH_BYTES = 4096 - 256
-
-
 # Folders are made, and names compared, level by level.
 MAX_PARTS = 100
-
-
 _RESERVED_ON_WINDOWS = re.compile(
     r"^(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\s*[.:].*)?$",
     re.IGNORECASE,
 )
-
-
 _FORBIDDEN_ON_WINDOWS = re.compile(r'[<>:"|?*\\]')
-
-
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
 

@@ -92,11 +92,7 @@ def current_deadline() -> Deadline:
 # Seconds after which a thread goes ahead although it is not in front: where those in front compute,
 # and where they mostly wait.
 _PATIENCE = 0.05
-
-
 _IMPATIENCE = 0.001
-
-
 # How much of what was seen of the turns before still counts after another one.
 _MEMORY = 0.9
 

@@ -12,7 +12,7 @@ import http.client
 import json
 import re
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -33,12 +33,10 @@ from stac_gitlab.errors import (
     ServerError,
     STACGitLabError,
 )
-from stac_gitlab.redaction import _printable, redact, without_secrets
+from stac_gitlab.redaction import MAX_ERROR_BODY, printable, redact, redact_response
 
 # Enough to show what a server says; whole bodies belong neither in messages nor in pickles.
 MAX_EXCERPT = 300
-
-
 _CLASS_OF_STATUS: dict[int, type[HTTPStatusError]] = {
     400: InvalidRequestError,
     401: AuthenticationError,
@@ -50,8 +48,6 @@ _CLASS_OF_STATUS: dict[int, type[HTTPStatusError]] = {
     422: InvalidRequestError,
     429: RateLimitError,
 }
-
-
 _USUAL_ADVICE = {
     400: "The server does not accept this request. Check the URL and its parameters.",
     401: "The server wants a valid credential. Check the token, its scope and its expiry date.",
@@ -65,24 +61,17 @@ _USUAL_ADVICE = {
     422: "The server understood the request, but not one of its values.",
     429: "Too many requests. Ask less often, or try again later.",
 }
-
-
 _SIGN_IN = re.compile(
     rb"users/sign_in|sign[ _-]?in|log[ _-]?in|type=[\"']?password|single sign-on|/oauth|/auth/",
     re.IGNORECASE,
 )
-
-
 _HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)", re.IGNORECASE)
-
-
 _HTML_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 
 
 def error_for_status(
     response: requests.Response,
     *,
-    secrets: Iterable[str] = (),
     advice: str | None = None,
     retry_after: float | None = None,
 ) -> HTTPStatusError:
@@ -90,14 +79,12 @@ def error_for_status(
 
     Args:
         response: The response; its body has been read.
-        secrets: Values to mask wherever they stand.
         advice: What the status means at this server, in place of the usual meaning.
         retry_after: Seconds that the server asks to wait.
     """
     status = response.status_code
-    secrets = tuple(secrets)
-    clean = without_secrets(response, secrets)
-    said = _server_says(clean, secrets)
+    clean = redact_response(response)
+    said = _server_says(clean)
     message = (
         f"{_request_line(clean)}: {status} {clean.reason or ''}".rstrip()
         + (f" (the server says: {said})" if said else "")
@@ -109,11 +96,9 @@ def error_for_status(
     return cls(message, response=clean, retry_after=retry_after)
 
 
-def error_for_page(
-    response: requests.Response, body: bytes, *, secrets: Iterable[str] = (), wanted: str
-) -> STACGitLabError:
+def error_for_page(response: requests.Response, body: bytes, *, wanted: str) -> STACGitLabError:
     """Return the error for an HTML page that came with a 200 in place of `wanted`."""
-    clean = without_secrets(response, secrets)
+    clean = redact_response(response)
     line = _request_line(clean)
     start = body[:8192]
     if _SIGN_IN.search(start) or _SIGN_IN.search(response.url.encode()):
@@ -130,14 +115,12 @@ def error_for_page(
     )
 
 
-def error_for_failure(
-    failure: Exception, *, method: str, url: str, secrets: Iterable[str] = ()
-) -> STACGitLabError:
+def error_for_failure(failure: Exception, *, method: str, url: str) -> STACGitLabError:
     """Return the error for what requests or urllib3 raised in place of a whole answer."""
-    redacted = redact(url, secrets)
+    redacted = redact(url)
     line = f"{method} {redacted}"
     kind = _kind(failure)
-    reason = redact(_reason(failure), secrets)
+    reason = redact(_reason(failure))
     if isinstance(failure, requests.TooManyRedirects):
         return InvalidResponseError(
             f"{line}: too many redirects ({reason}). The server sends its callers in circles; if "
@@ -189,8 +172,6 @@ def error_for_failure(
 
 # Whoever takes a URL or a header apart, down to http.client, raises a kind of ValueError.
 _BAD_REQUESTS = (ValueError, requests.exceptions.InvalidJSONError)
-
-
 _BROKEN_BODIES = (
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
@@ -200,14 +181,10 @@ _BROKEN_BODIES = (
     # requests has names of its own for this one, except where a body is read below it.
     urllib3.exceptions.ProtocolError,
 )
-
-
 # How our adapter says it, and how http.client does under an adapter of the caller's.
 _HEAD_TOO_LARGE = re.compile(
     r"got more than \d+ (?:bytes of head|bytes when reading (?:header|status) line|headers)"
 )
-
-
 # A handshake that breaks off may work the next time; one that is refused will not.
 _BROKEN_HANDSHAKES = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
@@ -220,15 +197,13 @@ def is_html(response: requests.Response, body: bytes) -> bool:
     )
 
 
-def without_request(
-    failure: Exception, secrets: Iterable[str] = ()
-) -> requests.exceptions.RequestException:
+def without_request(failure: Exception) -> requests.exceptions.RequestException:
     """Return what can be shown of a failure, to be the cause of an error of ours.
 
     What was raised holds the request with its headers, in attributes and in the frames of its
     traceback, where whatever prints locals would show the token.
     """
-    return _kind(failure)(redact(str(failure), secrets))
+    return _kind(failure)(redact(str(failure)))
 
 
 def without_frames(error: STACGitLabError) -> STACGitLabError:
@@ -270,7 +245,7 @@ def _advice_for_class(status: int) -> str:
     return "The server does not accept this request."
 
 
-def _server_says(response: requests.Response, secrets: Iterable[str]) -> str:
+def _server_says(response: requests.Response) -> str:
     """Return what the body of an error says, on one line and shortened."""
     body = response.content
     if not body or is_html(response, body):
@@ -280,7 +255,7 @@ def _server_says(response: requests.Response, secrets: Iterable[str]) -> str:
         text = _message_in(json.loads(text)) or text
     # Once more, because JSON may have hidden something; and before it is cut, because half a secret
     # is still a secret.
-    text = redact(" ".join(_printable(text).split()), secrets)
+    text = redact(printable(" ".join(text.split()), limit=MAX_ERROR_BODY))
     return text if len(text) <= MAX_EXCERPT else f"{text[:MAX_EXCERPT]}…"
 
 
@@ -340,10 +315,10 @@ class Document:
         self.status = status
 
 
-def etag_of(headers: Mapping[str, str], secrets: Iterable[str]) -> str | None:
+def etag_of(headers: Mapping[str, str]) -> str | None:
     """Return the entity tag among the headers of an answer, unless a secret was put into it."""
     etag = headers.get("ETag")
-    return None if etag is None or redact(etag, secrets) != etag else etag
+    return None if etag is None or redact(etag) != etag else etag
 
 
 def text_of(answer: Document) -> str:

@@ -37,14 +37,8 @@ from stac_gitlab.settings import RetryPolicy
 # A reset above this is a point in time (seconds since 1970), below it a delay in seconds: the same
 # header means one at GitLab and the other in the IETF drafts.
 EPOCH_THRESHOLD = 10**9
-
-
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*", re.ASCII)
-
-
 _RATE_LIMIT_ITEM = re.compile(r"(?:^|[;,\s])(r|t|remaining|reset)\s*=\s*(\d+)", re.ASCII)
-
-
 _RATE_LIMIT_FIELDS = {"r": "remaining", "t": "reset", "remaining": "remaining", "reset": "reset"}
 
 
@@ -310,8 +304,6 @@ class RateLimiter:
 
 
 logger = logging.getLogger(__name__)
-
-
 T = TypeVar("T")
 
 
@@ -404,9 +396,8 @@ class Retrying(Generic[T]):
         raise error from cause
 
     def _explained(self, failure: Exception) -> tuple[STACGitLabError, Exception]:
-        secrets = self._credentials.secrets()
-        error = error_for_failure(failure, method=self._method, url=self._url, secrets=secrets)
-        return error, without_request(failure, secrets)
+        error = error_for_failure(failure, method=self._method, url=self._url)
+        return error, without_request(failure)
 
     def _renews(self, token: Token | None) -> bool:
         """After a 401, get a new token from the caller's function, once a request."""

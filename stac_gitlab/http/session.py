@@ -44,39 +44,23 @@ from stac_gitlab.redaction import (
     CREDENTIAL_HEADERS,
     MAX_ERROR_BODY,
     redact,
-    redact_secrets,
+    redact_known,
     strip_token_parameters,
 )
 from stac_gitlab.settings import Limits, RetryPolicy, expect, timeout_pair
 
 logger = logging.getLogger(__name__)
-
-
 T = TypeVar("T")
-
-
 POOL_SIZE = 64
-
-
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-
-
 # What is left of a redirect's or an error's body is read up to here, so that its connection can
 # serve again; beyond, closing the connection is cheaper.
 _SMALL_BODY = 64 * 1024
-
-
 _CHUNK = 64 * 1024
-
-
 # brotli and zstd are left out: urllib3 cannot stop all versions of them at a size.
 _ACCEPT_ENCODING = "gzip, deflate"
-
-
 # What requests reads from the environment for every request.
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
 _ENVIRONMENT = (
     *_PROXIES,
     *(name.upper() for name in _PROXIES),
@@ -213,7 +197,7 @@ class GitLabSession(requests.Session):
             return None
         target = strip_token_parameters(target)
         leads_away = not self.credentials.allows(urljoin(resp.url, target))
-        if leads_away and redact_secrets(target, self.credentials.secrets()) != target:
+        if leads_away and redact_known(target) != target:
             raise requests.exceptions.InvalidURL("a redirect that holds a secret of ours")
         return target
 
@@ -235,7 +219,7 @@ class GitLabSession(requests.Session):
         origin = Origin.of(request.url or "")
         if self.only is None or origin in self.only | self.credentials.origins:
             return
-        url = redact(request.url or "", self.credentials.secrets())
+        url = redact(request.url or "")
         raise ConfigurationError(
             f"{request.method} {url}: not asked for, because only_hosts= does not name {origin}. "
             "If a link, an asset or a redirect may lead there, name it."
@@ -264,11 +248,10 @@ class GitLabSession(requests.Session):
             return [name for name in request.headers if name.lower() == "cookie"]
         names = {name.lower() for name in self.credentials.secret_header_names()}
         names = (names | CREDENTIAL_HEADERS) - {"authorization"}
-        secrets = self.credentials.secrets()
         return [
             name
             for name, value in request.headers.items()
-            if name.lower() in names or any(secret in str(value) for secret in secrets)
+            if name.lower() in names or self.credentials.hold(str(value))
         ]
 
     # -- documents and streams --------------------------------------------------------------
@@ -403,7 +386,6 @@ class GitLabSession(requests.Session):
         status = response.status_code
         error = error_for_status(
             response,
-            secrets=self.credentials.secrets(),
             advice=self.dialect_of(response.url).advice(status),
             retry_after=retry_after(response.headers, rate_limited=status == 429),
         )
@@ -416,9 +398,7 @@ class GitLabSession(requests.Session):
         return error
 
     def _page_error(self, response: requests.Response, body: bytes) -> STACGitLabError:
-        error = error_for_page(
-            response, body, secrets=self.credentials.secrets(), wanted="a document"
-        )
+        error = error_for_page(response, body, wanted="a document")
         if isinstance(error, AuthenticationError):
             self._explain_missing_token(error, response.url)
         return error
@@ -454,7 +434,7 @@ class GitLabSession(requests.Session):
         return b"".join(chunks)
 
     def _too_large(self, response: requests.Response, max_bytes: int) -> InvalidResponseError:
-        url = redact(response.url, self.credentials.secrets())
+        url = redact(response.url)
         return InvalidResponseError(
             f"{response.request.method} {url}: the document is larger than {max_bytes} bytes. If "
             "you expect that, raise max_document_bytes.",
@@ -473,7 +453,7 @@ class GitLabSession(requests.Session):
         retry: RetryPolicy | None = None,
     ) -> T:
         if Origin.of(url) is None:
-            redacted = redact(url, self.credentials.secrets())
+            redacted = redact(url)
             raise ConfigurationError(f"{method} {redacted}: not a URL that can be asked for.")
         policy = retry or self.retry
         if idempotent is None:
@@ -500,7 +480,7 @@ class GitLabSession(requests.Session):
                     if not dialect.goes_on_after(error.response.text):
                         break
             if missing is None:
-                redacted = redact(url, self.credentials.secrets())
+                redacted = redact(url)
                 raise ConfigurationError(f"{method} {redacted}: the URL names no file.")
             raise missing
 

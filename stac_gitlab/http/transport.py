@@ -36,8 +36,6 @@ READ_AHEAD = 32 * 1024
 
 # Servers whose connections are remembered; beyond, all are looked up anew.
 _KNOWN_POOLS = 64
-
-
 # What TLS holds together, in bytes.
 _RECORD = 16 * 1024
 
@@ -293,20 +291,12 @@ MAX_HEAD = 256 * 1024
 
 
 _MAX_INTERIM = 100
-
-
 _STATUS_LINE = re.compile(r"HTTP/(\d\.\d)[ \t]+([1-9]\d\d)(?:[ \t](.*))?")
-
-
 # Neither this nor the next may try to end the same white space at each of its characters: a server
 # can send as much of it as fits.
 _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)\r?\n", re.MULTILINE)
-
-
 # A header may go on in lines that begin with white space, which stands for a single space.
 _FOLD = re.compile(r"(?<![ \t])[ \t]*(?:\r?\n[ \t]+)+")
-
-
 _LENGTH = re.compile(r"[ \t]*([0-9]{1,18})[ \t]*")
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.files.paths import is_web
 from stac_gitlab.reading.untrusted_links import FOLLOWED
-from stac_gitlab.redaction import _TOO_DEEP, redact, strip_token_parameters
+from stac_gitlab.redaction import redact, strip_token_parameters
 from stac_gitlab.settings import Limits
 
 try:
@@ -24,47 +23,27 @@ except ImportError:
     orjson = None  # type: ignore[assignment]  # optional: several times as fast
 
 
+_TOO_DEEP = "JSON that is nested too deeply to be read."
 _BOM = b"\xef\xbb\xbf"
-
-
 _NO_BRACKETS = bytes(code for code in range(256) if code not in b'"[]{}')
-
-
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
-
-
 _PEAK = re.compile(rb"(\[+)(\]+)")
-
-
 # As many levels as go at once, each in a search of its own; few documents have more.
 _LEVELS_AT_ONCE = 8
-
-
 _OBJECT_OR_NULL = frozenset({dict, type(None)})
-
-
 _LIST_OR_NULL = frozenset({list, type(None)})
-
-
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
 _USUAL = Limits()
-
-
 # Ids without any of this are no path.
 _UNUSUAL_ID = re.compile(r"[/\\\0]|^\.\.$")
 
 
-def parse_json(
-    body: bytes, *, url: str, secrets: Iterable[str] = (), limits: Limits = _USUAL
-) -> dict[str, Any]:
+def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, Any]:
     """Return the JSON object that `body` holds.
 
     Args:
         body: What was read.
         url: Where it came from, for errors.
-        secrets: What errors must not show of it.
         limits: How deeply it may be nested.
 
     Raises:
@@ -74,7 +53,7 @@ def parse_json(
     try:
         document = _loads(body)
     except ValueError as error:
-        raise _unreadable(error, body, url=url, secrets=secrets) from None
+        raise _unreadable(error, body, url=url) from None
     except RecursionError:
         raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
     if not isinstance(document, dict):
@@ -128,9 +107,7 @@ def _is_too_deep(body: bytes, allowed: int) -> bool:
     return False
 
 
-def _unreadable(
-    error: ValueError, body: bytes, *, url: str, secrets: Iterable[str]
-) -> InvalidResponseError:
+def _unreadable(error: ValueError, body: bytes, *, url: str) -> InvalidResponseError:
     """Return the error for bytes that are not JSON, or not all of it."""
     if not body.strip():
         return InvalidResponseError(f"{url}: the answer is empty.", url=url, truncated=True)
@@ -148,7 +125,7 @@ def _unreadable(
     if isinstance(error, json.JSONDecodeError):
         return InvalidResponseError(
             f"{url}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it "
-            f"begins with {_beginning(error.doc, secrets)}. Check that the URL is one of the API.",
+            f"begins with {_beginning(error.doc)}. Check that the URL is one of the API.",
             url=url,
         )
     return InvalidResponseError(f"{url}: JSON that cannot be read: {error}.", url=url)
@@ -387,7 +364,7 @@ def _named(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _beginning(text: str, secrets: Iterable[str]) -> str:
+def _beginning(text: str) -> str:
     # Scrubbed before it is cut: half a secret is still a secret.
-    text = " ".join(redact(strip_token_parameters(text[:4096]), secrets).split())
+    text = " ".join(redact(strip_token_parameters(text[:4096])).split())
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")

@@ -29,7 +29,6 @@ from stac_gitlab.reading.documents import check_stac
 from stac_gitlab.redaction import redact, strip_token_parameters
 
 logger = logging.getLogger(__name__)
-
 # The fields that are arguments of Item, or none of its business. All others are its extra fields.
 _FIELDS = frozenset(
     {
@@ -37,19 +36,11 @@ _FIELDS = frozenset(
         *("geometry", "bbox", "properties", "links", "assets"),
     }
 )
-
-
 _TEXT = frozenset({str})
-
-
 # pystac-core 1.15.0 finds out about deprecation in ways of its own: there it makes the items.
 _PYSTAC_TELLS_DEPRECATION = hasattr(pystac.EXTENSION_HOOKS, "get_deprecation_message")
-
-
 # URLs that stay as they are when pystac takes them apart and puts them together again.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:-]+(?:/[A-Za-z0-9._~/@%+,=:-]*)?")
-
-
 # Times that every Python reads as pystac does, except for what it then calls UTC.
 _USUAL_TIME = re.compile(
     r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{3}(?:\d{3})?)?Z", re.ASCII

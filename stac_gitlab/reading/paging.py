@@ -28,13 +28,9 @@ from stac_gitlab.redaction import CREDENTIAL_HEADERS, redact
 from stac_gitlab.settings import Limits
 
 _USUAL = Limits()
-
-
 # Seconds for which a page is to be waited for. Where it comes sooner, as from the same machine, a
 # thread that fetches the next one takes longer than it saves.
 LONG_WAIT = 0.003
-
-
 # What a server may not set through a `next` link: framing, routing, credentials and the method are
 # ours, and so is which encodings we can undo.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
@@ -53,12 +49,8 @@ _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
     "x-http-method-override",
     "x-method-override",
 }
-
-
 # RFC 9110: a token, and visible Latin-1.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
 _HEADER_VALUE = re.compile(r"(?:[!-~\u00a0-\u00ff](?:[ -~\t\u00a0-\u00ff]*[!-~\u00a0-\u00ff])?)?")
 
 

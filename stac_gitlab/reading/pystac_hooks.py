@@ -60,15 +60,11 @@ from stac_gitlab.redaction import redact, strip_token_parameters
 from stac_gitlab.settings import expect, whole_number
 
 logger = logging.getLogger(__name__)
-
-
 MAX_LEVELS = 100
 """How many catalogs may stand above another. Python ends what calls itself 1000 times."""
 
 
 _MARK = "_stac_gitlab_hook"
-
-
 LinkOrder = Callable[[list[Link]], list[Link]]
 
 

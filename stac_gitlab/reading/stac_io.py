@@ -34,18 +34,14 @@ from stac_gitlab.reading.paging import Page, PageRequest
 from stac_gitlab.reading.untrusted_links import check_followable, secure_links, secure_schema
 from stac_gitlab.redaction import (
     redact,
+    redact_document,
+    redact_text,
     strip_token_parameters,
-    text_without_tokens,
-    without_tokens,
 )
 from stac_gitlab.settings import Limits, RetryPolicy, dict_of, expect, path_of, whole_number
 
 HREF = str | os.PathLike[str]
-
-
 T = TypeVar("T")
-
-
 _ON_BAD_ITEM = ("warn", "raise")
 
 
@@ -213,9 +209,9 @@ class GitLabStacIO(pystac.StacIO):
             text = read_local(request.href).decode("utf-8")
         else:
             self.credentials.bind(request.href)
-            redacted = redact(request.href, self.credentials.secrets())
+            redacted = redact(request.href)
             text = secure_schema(self._fetch(request, text_of), url=redacted)
-        return text_without_tokens(text, self.credentials.secrets())
+        return redact_text(text)
 
     def read_json(self, source: HREF, *_: Any, **__: Any) -> dict[str, Any]:
         """Return the JSON object at a URL, a ``file://`` URL or a local path.
@@ -234,9 +230,8 @@ class GitLabStacIO(pystac.StacIO):
         request = _request_for(source)
         if is_local(request.href):
             body = read_local(request.href)
-            secrets, limits = self.credentials.secrets(), self.session.limits
-            document = parse_json(body, url=request.href, secrets=secrets, limits=limits)
-            return without_tokens(document, body, secrets, url=request.href)
+            document = parse_json(body, url=request.href, limits=self.session.limits)
+            return redact_document(document, body, url=request.href)
         self.credentials.bind(request.href)
         return dict(self.read_page(request).document)
 
@@ -244,17 +239,15 @@ class GitLabStacIO(pystac.StacIO):
         """Return one remote document, and where it came from after all redirects."""
 
         def page(answer: Document) -> Page:
-            secrets = self.credentials.secrets()
-            redacted = redact(answer.url, secrets)
-            limits = self.session.limits
-            document = parse_json(answer.body, url=redacted, secrets=secrets, limits=limits)
-            document = without_tokens(document, answer.body, secrets, url=redacted)
+            redacted = redact(answer.url)
+            document = parse_json(answer.body, url=redacted, limits=self.session.limits)
+            document = redact_document(document, answer.body, url=redacted)
             self.session.dialect_of(request.href).correct(document, request.href)
             there = _web_url(request.href, answer.url)
             is_plain = lists_plain_items(document)
             secure_links(document, url=there, listed=not is_plain)
             check_stac(document, url=redacted)
-            return Page(there, document, etag_of(answer.headers, secrets), is_plain)
+            return Page(there, document, etag_of(answer.headers), is_plain)
 
         return self._fetch(request, page, retry=retry)
 

@@ -32,22 +32,12 @@ FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
 
 # What may list documents inside a document.
 _LISTS = ("features", "collections")
-
-
 # The first STAC versions called extensions by a bare word; pystac knows which schemas those are.
 _SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-
-
 _PASSED_OVER = "".join(map(chr, range(33)))
-
-
 _REMOVED = dict.fromkeys(map(ord, "\t\r\n"))
-
-
 # What a JSON Schema calls itself, and where it looks up others.
 _SCHEMA_NAMES = frozenset({"$id", "id"})
-
-
 _SCHEMA_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$schema"})
 
 

@@ -30,7 +30,13 @@ from stac_gitlab.http.transport import ResponseHead
 from stac_gitlab.reading.documents import check_stac, lists_plain_items, parse_json
 from stac_gitlab.reading.objects import explain_pystac_errors
 from stac_gitlab.reading.untrusted_links import REMOTE_FILE, secure_links, secure_schema
-from stac_gitlab.redaction import quoted, redact, strip_token_parameters, without_tokens
+from stac_gitlab.redaction import (
+    quoted,
+    redact,
+    redact_document,
+    remember_secrets,
+    strip_token_parameters,
+)
 
 __all__ = ["PIECES", "SEEDS", "TARGETS"]
 
@@ -176,7 +182,8 @@ def documents(data: bytes) -> None:
     """Bytes that may be a STAC document."""
     with contextlib.suppress(InvalidResponseError):
         document = parse_json(data, url=URL)
-        document = without_tokens(document, data, ["a-known-secret"], url=URL)
+        remember_secrets(["a-known-secret"])
+        document = redact_document(document, data, url=URL)
         is_plain = lists_plain_items({"features": [document]})
         before = json.dumps(document)
         secure_links(document, url=URL, listed=not is_plain)
@@ -256,7 +263,8 @@ def heads(data: bytes) -> None:
 def texts(data: bytes) -> None:
     """Whatever is shown to people."""
     text = data.decode("utf-8", "replace")
-    assert "a-known-secret" not in redact(f"{text}a-known-secret{text}", ["a-known-secret"])
+    remember_secrets(["a-known-secret"])
+    assert "a-known-secret" not in redact(f"{text}a-known-secret{text}")
     with contextlib.suppress(InvalidResponseError):
         secure_schema(text, url=URL)
 

@@ -35,9 +35,16 @@ from stac_gitlab.http.responses import (
     without_frames,
     without_request,
 )
-from stac_gitlab.redaction import without_secrets
+from stac_gitlab.redaction import redact_response, remember_secrets
 
 URL = "https://hub.example.org/api/stac?gitlab_token=canary"
+
+
+@pytest.fixture(autouse=True)
+def known_secrets(no_known_secrets: None) -> None:
+    remember_secrets(["canary", "glpat-secret-token"])
+
+
 SHOWN = "https://hub.example.org/api/stac?gitlab_token=***"
 
 
@@ -260,7 +267,7 @@ FAILURES: list[tuple[Exception, type[STACGitLabError], str]] = [
 def test_a_failure_is_an_error_with_its_reason(
     failure: Exception, cls: type[STACGitLabError], said: str
 ) -> None:
-    error = error_for_failure(failure, method="GET", url=URL, secrets=["canary"])
+    error = error_for_failure(failure, method="GET", url=URL)
     assert type(error) is cls
     assert str(error).startswith(f"GET {SHOWN}: ")
     with pytest.raises(cls, match=said):
@@ -274,7 +281,7 @@ def test_what_is_kept_of_a_failure_holds_no_secret(failure: Exception) -> None:
     try:
         raise failure
     except type(failure) as caught:
-        kept = without_request(caught, ["canary"])
+        kept = without_request(caught)
     assert isinstance(kept, requests.RequestException)
     assert "canary" not in f"{kept} {kept!r} {vars(kept)}"
     assert kept.__traceback__ is kept.__cause__ is kept.__context__ is None
@@ -322,7 +329,7 @@ def test_a_shown_response_has_everything_but_the_secrets() -> None:
         {"Set-Cookie": "session=canary", "X-Echo": "canary", "Content-Type": "application/json"},
     )
     answer.history = [response(302)]
-    clean = without_secrets(answer, ["canary"])
+    clean = redact_response(answer)
     assert clean.json() == {"detail": "bad", "asked": "***", "href": "https://h/x?gitlab_token=***"}
     assert dict(clean.headers) == {"X-Echo": "***", "Content-Type": "application/json"}
     assert clean.url == clean.request.url == SHOWN
@@ -345,20 +352,20 @@ def test_a_shown_response_has_everything_but_the_secrets() -> None:
 def test_no_spelling_hides_a_secret_in_a_body(body: bytes, kind: str) -> None:
     answer = response(400, body, {"content-type": kind})
     answer.encoding = requests.utils.get_encoding_from_headers(answer.headers)
-    error = error_for_status(answer, secrets=["glpat-secret-token"])
+    error = error_for_status(answer)
     for text in (str(error), error.response.text, unquote(error.response.text)):
         assert "glpat-s" not in text
 
 
 def test_the_original_response_is_left_alone() -> None:
     answer = response(400, "canary")
-    without_secrets(answer, ["canary"])
+    redact_response(answer)
     assert answer.text == "canary"
     assert answer.request.headers["X-Gitlab-Token"] == "canary"
 
 
 def test_a_large_body_is_not_kept_whole() -> None:
-    clean = without_secrets(response(500, b"x" * 10**6))
+    clean = redact_response(response(500, b"x" * 10**6))
     assert len(clean.content) == 64 * 1024
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from stac_gitlab import InvalidResponseError, Limits, STACGitLabError
 from stac_gitlab.reading import documents
 from stac_gitlab.reading.documents import check_stac, lists_plain_items, parse_json
 from stac_gitlab.reading.untrusted_links import secure_links
-from stac_gitlab.redaction import text_without_tokens, without_tokens
+from stac_gitlab.redaction import redact_document, redact_text, remember_secrets
 
 URL = "https://hub.example.org/item"
 TOKEN = "glpat-Zx81-secret"
@@ -32,6 +32,11 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 def parsed(body: bytes) -> dict[str, Any]:
     return parse_json(body, url=URL)
+
+
+def redacted_with(secrets: Iterable[str], body: bytes) -> dict[str, Any]:
+    remember_secrets(secrets)
+    return redact_document(parsed(body), body, url=URL)
 
 
 def refused(body: bytes) -> InvalidResponseError:
@@ -101,7 +106,7 @@ def test_many_deep_parts_take_no_longer_than_as_many_brackets_in_shallow_ones() 
 def test_deep_nesting_is_an_error(depth: int) -> None:
     body = b'{"a": ' + b"[" * depth + b"]" * depth + b', "b": "?gitlab_token=x"}'
     with pytest.raises(InvalidResponseError, match="nested too deeply"):
-        without_tokens(parsed(body), body, (), url=URL)
+        redacted_with((), body)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +148,9 @@ def test_json_that_ends_anywhere_in_the_middle_counts_as_cut_short() -> None:
 
 def cleaned(text: str) -> str:
     body = json.dumps({"a": [{"b": text}]}).encode()
-    found = without_tokens(parsed(body), body, [TOKEN], url=URL)["a"][0]["b"]
+    found = redacted_with([TOKEN], body)["a"][0]["b"]
     assert TOKEN not in found
-    assert text_without_tokens(text, [TOKEN]) == found
+    assert redact_text(text) == found
     return str(found)
 
 
@@ -177,7 +182,7 @@ def test_a_known_secret_is_masked_wherever_it_stands() -> None:
 def test_a_secret_that_needs_escapes_is_masked_in_every_spelling() -> None:
     secret = "ab/cd+ef=gh"
     body = rb'{"a": "ab\/cd+ef=gh", "b": "x?y=ab%2Fcd%2Bef%3Dgh", "c": "\u0061b/cd+ef=gh"}'
-    assert without_tokens(parsed(body), body, [secret], url=URL) == {
+    assert redacted_with([secret], body) == {
         "a": "***",
         "b": "x?y=***",
         "c": "***",
@@ -189,38 +194,36 @@ def test_a_secret_that_needs_escapes_is_masked_in_every_spelling() -> None:
 )
 def test_a_secret_is_masked_although_nothing_in_it_needs_an_escape(spelled: str) -> None:
     body = json.dumps({"a": f"https://hub.example.org/x?t={spelled}"}).encode()
-    assert without_tokens(parsed(body), body, ["glpat-secret-token"], url=URL) == {
-        "a": "https://hub.example.org/x?t=***"
-    }
+    assert redacted_with(["glpat-secret-token"], body) == {"a": "https://hub.example.org/x?t=***"}
 
 
 def test_a_token_parameter_behind_json_escapes_is_removed() -> None:
     body = rb'{"a": "https:\/\/h\/f?\u0067itlab\u005ftoken=abc&b=1"}'
-    assert without_tokens(parsed(body), body, [], url=URL) == {"a": "https://h/f?b=1"}
+    assert redacted_with([], body) == {"a": "https://h/f?b=1"}
 
 
 def test_keys_are_cleaned_like_values() -> None:
     body = json.dumps({f"k?gitlab_token={TOKEN}": {TOKEN: 1}}).encode()
-    assert without_tokens(parsed(body), body, [TOKEN], url=URL) == {"k": {"***": 1}}
+    assert redacted_with([TOKEN], body) == {"k": {"***": 1}}
 
 
 def test_cleaning_keeps_the_order_of_keys() -> None:
     body = json.dumps(
         {"z": TOKEN, f"k?gitlab_token={TOKEN}": 1, "a": [{"b": f"x {TOKEN}"}]}
     ).encode()
-    found = without_tokens(parsed(body), body, [TOKEN], url=URL)
+    found = redacted_with([TOKEN], body)
     assert list(found.items()) == [("z", "***"), ("k", 1), ("a", [{"b": "x ***"}])]
 
 
 def test_a_document_without_secrets_stays_the_very_object() -> None:
     body = b'{"a": {"b": ["c"]}}'
     document = parsed(body)
-    assert without_tokens(document, body, [TOKEN], url=URL) is document
+    assert redact_document(document, body, url=URL) is document
 
 
 def test_short_values_are_not_masked_because_they_occur_by_accident() -> None:
     body = b'{"a": "a cat and a dog"}'
-    assert without_tokens(parsed(body), body, ["cat"], url=URL) == {"a": "a cat and a dog"}
+    assert redacted_with(["cat"], body) == {"a": "a cat and a dog"}
 
 
 # -- STAC -----------------------------------------------------------------------------------
@@ -415,8 +418,9 @@ def test_whatever_is_broken_nothing_but_our_error_is_raised(document: dict[str, 
 
 
 def test_the_beginning_that_an_error_shows_holds_no_secret() -> None:
+    remember_secrets(["canary-x9x9x9"])
     body = b"hello canary-x9x9x9 \x1b[31m and https://h/x?gitlab_token=other-canary&a=1"
     with pytest.raises(InvalidResponseError) as caught:
-        parse_json(body, url="https://h/x", secrets=["canary-x9x9x9"])
+        parse_json(body, url="https://h/x")
     assert "canary" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
