@@ -3,14 +3,14 @@
 ::
 
     STACGitLabError
-    ├── ConfigurationError          (ValueError)            an argument or setting makes no sense
+    ├── ConfigurationError          (ValueError)            an invalid argument or setting
     ├── RemoteWriteError            (NotImplementedError)   writing to a URL
     ├── NetworkError                (requests.ConnectionError)
     │   └── RequestTimeoutError     (requests.Timeout)
     ├── InvalidResponseError        (ValueError)            not JSON, not STAC, truncated
     │   └── NotSTACError            (pystac.STACTypeError)  JSON, but not the STAC object asked for
     ├── HTTPStatusError             (requests.HTTPError)
-    │   ├── AuthenticationError     401, or a sign-in page in place of an answer
+    │   ├── AuthenticationError     401, or a sign-in page instead of a response
     │   ├── ConflictError           409, 412
     │   ├── InvalidRequestError     400, 422
     │   ├── PermissionDeniedError   403
@@ -32,9 +32,11 @@
     ├── UnreadableItemWarning
     └── UnverifiedDownloadWarning
 
-In brackets stands the class that users' ``except`` clauses already name. Every error pickles with
-its attributes, so it survives the way back from a worker process. No message holds a secret: what
-is raised here was scrubbed by the caller.
+The class in brackets is the one that existing ``except`` clauses name. Every error pickles with its
+attributes, so worker processes can raise it. Secrets are redacted before an error is raised.
+
+Each constructor names the base class that it initialises: what ``super()`` finds next in the method
+resolution order differs between Python versions.
 """
 
 from __future__ import annotations
@@ -49,88 +51,92 @@ import requests
 def _restore(
     cls: type[STACGitLabError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> STACGitLabError:
-    """Rebuild a pickled error without calling a constructor that wants keywords."""
+    """Rebuild a pickled error without its constructor, which has required keyword arguments."""
     error = cls.__new__(cls, *args)
-    # OSError, from which the errors of requests descend, leaves this to its constructor.
+    # OSError, a base of requests' errors, sets args in its constructor only.
     error.args = args
     error.__dict__.update(state)
     return error
 
 
 class STACGitLabError(Exception):
-    """Root of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, dict(self.__dict__))
 
 
 class ConfigurationError(STACGitLabError, ValueError):
-    """An argument, environment variable or setting makes no sense."""
+    """An argument, environment variable or setting is not valid."""
 
 
 class RemoteWriteError(STACGitLabError, NotImplementedError):
-    """Something was to be written to a URL; this package writes local files only."""
+    """Writing to a URL is not supported; only local files can be written."""
 
 
 class NetworkError(STACGitLabError, requests.ConnectionError):
-    """The server could not be reached, or the connection broke before a whole answer came.
+    """The server could not be reached, or the connection broke before the response was complete.
 
     Attributes:
-        url: What was asked, without secrets.
+        url: The URL of the request, without secrets.
     """
 
     def __init__(self, message: str, *, url: str = "") -> None:
-        super().__init__(message)
+        requests.RequestException.__init__(self, message)
         self.url = url
 
 
 class RequestTimeoutError(NetworkError, requests.Timeout):
-    """The server did not answer in time, or the deadline of the whole request passed."""
+    """The server did not respond in time, or the deadline of the whole request passed."""
 
 
 class InvalidResponseError(STACGitLabError, ValueError):
-    """An answer (or a local file) is not what it has to be: not JSON, not STAC, cut short.
+    """A response or a local file is not valid: not JSON, not STAC, or truncated.
 
     Attributes:
-        url: Where the document came from, without secrets.
-        truncated: Whether it ends in the middle. Asking again may help then, and only then.
+        url: The URL of the document, without secrets.
+        truncated: Whether the document is incomplete. Only then can a retry help.
     """
 
     def __init__(self, message: str, *, url: str = "", truncated: bool = False) -> None:
-        super().__init__(message)
+        STACGitLabError.__init__(self, message)
         self.url = url
         self.truncated = truncated
 
 
 class NotSTACError(InvalidResponseError, pystac.STACTypeError):
-    """A document is sound JSON, but not a STAC object, or not one of the type asked for."""
+    """A document is valid JSON, but not a STAC object, or not one of the expected type."""
 
 
 class HTTPStatusError(STACGitLabError, requests.HTTPError):
-    """The server answered with a status that is not a success.
+    """The server responded with an error status.
 
     Attributes:
-        response: The answer. Its request, URL, headers and body have been scrubbed of secrets.
+        response: The response. Secrets in its request, URL, headers and body are redacted.
+        request: The request of the response, redacted as well.
         status_code: The HTTP status.
-        url: What was asked, without secrets.
-        retry_after: Seconds that the server asks to wait, or None where it gives no hint.
+        url: The URL of the request, without secrets.
+        retry_after: Seconds to wait before a retry, as the server asked; None if it did not say.
     """
 
     def __init__(
         self, message: str, *, response: requests.Response, retry_after: float | None = None
     ) -> None:
-        super().__init__(message, response=response)
+        requests.RequestException.__init__(self, message, response=response)
         self.status_code: int = response.status_code
         self.url: str = response.url
         self.retry_after = retry_after
 
 
 class AuthenticationError(HTTPStatusError):
-    """401, or a sign-in page answered as 200: no credential, or one that is not valid."""
+    """401, or a sign-in page with status 200: the token is missing or not valid."""
 
 
 class ConflictError(HTTPStatusError):
-    """409 or 412: it exists already, or it is not what it was when it was read."""
+    """409 or 412: the object exists already, or has changed since it was read."""
 
 
 class InvalidRequestError(HTTPStatusError):
@@ -138,27 +144,27 @@ class InvalidRequestError(HTTPStatusError):
 
 
 class PermissionDeniedError(HTTPStatusError):
-    """403: the credential is valid, but has no right to this."""
+    """403: the token is valid, but lacks the permission."""
 
 
 class NotFoundError(HTTPStatusError):
-    """404: it does not exist, or this credential may not know that it does."""
+    """404: it does not exist, or the token gives no access to it."""
 
 
 class RateLimitError(HTTPStatusError):
-    """429: too many requests. `retry_after` says how long to wait, where the server does."""
+    """429: too many requests. `retry_after` is the wait in seconds, if the server gave one."""
 
 
 class ServerError(HTTPStatusError):
-    """5xx: the server, or one behind it, failed."""
+    """5xx: the server, or a server behind it, failed."""
 
 
 class DownloadError(STACGitLabError):
-    """One or more assets could not be brought home.
+    """One or more assets could not be downloaded.
 
     Attributes:
-        errors: What went wrong, by asset key.
-        report: What became of every asset of the call, where there is a report.
+        errors: The error of each failed asset, by asset key.
+        report: The `DownloadReport` or `BatchReport` of the call; None if there is none.
     """
 
     def __init__(
@@ -168,7 +174,7 @@ class DownloadError(STACGitLabError):
         errors: Mapping[str, Exception] | None = None,
         report: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
+        STACGitLabError.__init__(self, message)
         self.errors: dict[str, Exception] = dict(errors or {})
         self.report = report
 
@@ -178,44 +184,44 @@ class AssetNotFoundError(DownloadError):
 
 
 class ChecksumMismatchError(DownloadError):
-    """The bytes that came are not the bytes that the metadata promise."""
+    """The downloaded bytes do not match the checksum in the metadata."""
 
 
 class IncompleteDownloadError(DownloadError):
-    """Fewer or more bytes came than were announced."""
+    """Fewer or more bytes were received than announced."""
 
 
 class LFSPointerError(DownloadError):
-    """A Git LFS (or DVC) pointer came in place of the data it points to."""
+    """A Git LFS or DVC pointer was received instead of the data."""
 
 
 class UnsafePathError(DownloadError):
-    """An asset key or item id cannot be made a file name inside the output folder."""
+    """An asset key or item id cannot be used as a path inside the output folder."""
 
 
 class STACGitLabWarning(UserWarning):
-    """Root of every warning that this package gives."""
+    """Base class of every warning that this package issues."""
 
 
 class IncompleteListingWarning(STACGitLabWarning):
-    """A server listed fewer things than it said there are."""
+    """A server listed fewer objects than it announced."""
 
 
 class InsecureTransportWarning(STACGitLabWarning):
-    """A token is sent over plain http to another machine."""
+    """A token is sent to another machine over unencrypted HTTP."""
 
 
 class NothingToDownloadWarning(STACGitLabWarning):
-    """None of the assets of an item fits what was asked for."""
+    """No asset of an item matches the filters."""
 
 
 class UndeclaredExtensionWarning(STACGitLabWarning):
-    """A filter is used that the server does not say it understands; it may ignore it."""
+    """The server does not declare support for a filter that was used, and may ignore it."""
 
 
 class UnreadableItemWarning(STACGitLabWarning):
-    """One item of a page could not be read, and was left out."""
+    """An item of a page could not be read and is left out."""
 
 
 class UnverifiedDownloadWarning(STACGitLabWarning):
-    """Nothing was there to check a downloaded file against."""
+    """A downloaded file has neither a length nor a checksum to verify it against."""

@@ -1,4 +1,4 @@
-"""The errors: one tree, drawn where it is defined, that pickles and that old `except`s name."""
+"""The error tree: as drawn, with constructors, pickling and the bases that users catch."""
 
 from __future__ import annotations
 
@@ -19,39 +19,34 @@ RESPONSE.status_code = 429
 RESPONSE.url = "https://hub.example.org/api/stac"
 RESPONSE._content = b"Retry later"
 
-MADE = [
-    errors.STACGitLabError("it failed"),
-    errors.ConfigurationError("header='a b' makes no sense"),
-    errors.RemoteWriteError("https://hub.example.org: files only"),
-    errors.NetworkError("no connection", url="https://hub.example.org"),
-    errors.RequestTimeoutError("too slow", url="https://hub.example.org"),
-    errors.InvalidResponseError("cut", url="https://hub.example.org", truncated=True),
-    errors.NotSTACError("a list", url="https://hub.example.org"),
-    *(
-        cls("refused", response=RESPONSE, retry_after=7.5)
-        for cls in (
-            errors.HTTPStatusError,
-            errors.AuthenticationError,
-            errors.ConflictError,
-            errors.InvalidRequestError,
-            errors.PermissionDeniedError,
-            errors.NotFoundError,
-            errors.RateLimitError,
-            errors.ServerError,
-        )
-    ),
-    *(
-        cls("no file", errors={"data.csv": errors.NetworkError("gone", url="u")}, report={"a": 1})
-        for cls in (
-            errors.DownloadError,
-            errors.AssetNotFoundError,
-            errors.ChecksumMismatchError,
-            errors.IncompleteDownloadError,
-            errors.LFSPointerError,
-            errors.UnsafePathError,
-        )
-    ),
-]
+# The keyword arguments of each class.
+STATUS = {"response": RESPONSE, "retry_after": 7.5}
+DOWNLOAD = {"errors": {"data.csv": errors.NetworkError("gone", url="u")}, "report": {"a": 1}}
+KEYWORDS: dict[type[errors.STACGitLabError], dict[str, object]] = {
+    errors.STACGitLabError: {},
+    errors.ConfigurationError: {},
+    errors.RemoteWriteError: {},
+    errors.NetworkError: {"url": "https://hub.example.org"},
+    errors.RequestTimeoutError: {"url": "https://hub.example.org"},
+    errors.InvalidResponseError: {"url": "https://hub.example.org", "truncated": True},
+    errors.NotSTACError: {"url": "https://hub.example.org", "truncated": True},
+    errors.HTTPStatusError: STATUS,
+    errors.AuthenticationError: STATUS,
+    errors.ConflictError: STATUS,
+    errors.InvalidRequestError: STATUS,
+    errors.PermissionDeniedError: STATUS,
+    errors.NotFoundError: STATUS,
+    errors.RateLimitError: STATUS,
+    errors.ServerError: STATUS,
+    errors.DownloadError: DOWNLOAD,
+    errors.AssetNotFoundError: DOWNLOAD,
+    errors.ChecksumMismatchError: DOWNLOAD,
+    errors.IncompleteDownloadError: DOWNLOAD,
+    errors.LFSPointerError: DOWNLOAD,
+    errors.UnsafePathError: DOWNLOAD,
+}
+ERRORS = [cls("it failed", **keywords) for cls, keywords in KEYWORDS.items()]
+each_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 
 
 def classes_of_module() -> dict[str, type]:
@@ -103,18 +98,44 @@ def test_every_error_is_a_public_name_of_the_package() -> None:
     assert set(classes_of_module()) <= set(stac_gitlab.__all__)
 
 
-def test_every_error_class_is_tried_below() -> None:
-    raised = {name for name, cls in classes_of_module().items() if not issubclass(cls, Warning)}
-    assert {type(error).__name__ for error in MADE} == raised
+def test_every_error_class_is_tested_below() -> None:
+    raised = {cls for cls in classes_of_module().values() if not issubclass(cls, Warning)}
+    assert set(KEYWORDS) == raised
 
 
-@pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
+@each_error
+def test_an_error_has_the_message_and_attributes_that_it_was_given(
+    error: errors.STACGitLabError,
+) -> None:
+    assert str(error) == "it failed"
+    assert error.args == ("it failed",)
+    assert {name: getattr(error, name) for name in KEYWORDS[type(error)]} == KEYWORDS[type(error)]
+
+
+@each_error
+def test_no_constructor_depends_on_the_bases_that_follow_in_the_resolution_order(
+    error: errors.STACGitLabError,
+) -> None:
+    class OtherError(Exception):
+        def __init__(self, bad_dict: dict[str, object], expected: type) -> None:
+            raise AssertionError("not to be called")
+
+    mixed = type("Mixed", (type(error), OtherError), {})
+    assert str(mixed("it failed", **KEYWORDS[type(error)])) == "it failed"
+
+
+@each_error
+def test_an_error_survives_a_copy(error: Exception) -> None:
+    assert_same(copy.copy(error), error)
+
+
+@each_error
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_an_error_survives_a_pickle(error: Exception, protocol: int) -> None:
     assert_same(pickle.loads(pickle.dumps(error, protocol)), error)
 
 
-@pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
+@each_error
 def test_an_error_survives_a_deep_copy(error: Exception) -> None:
     assert_same(copy.deepcopy(error), error)
 
