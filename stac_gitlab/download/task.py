@@ -7,9 +7,11 @@ there already. Doing it brings the file home, or finds that it is there unchange
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -89,7 +91,7 @@ class DownloadTask:
             DownloadError: If a file is there and ``overwrite="error"``.
         """
         target = self.target
-        if self.overwrite == "always" or not target.is_file():
+        if self.overwrite == "always" or not _is_file(target):
             return False
         if self.overwrite == "error":
             raise DownloadError(
@@ -226,6 +228,20 @@ def _clear(task: DownloadTask) -> None:
     for leftover in task.leftovers:
         with contextlib.suppress(OSError):
             leftover.remove()
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether a regular file is there.
+
+    Unlike `Path.is_file` since Python 3.14, it raises an OSError for a path that can never be
+    written, such as one that is too long.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
 
 
 def _digest(path: Path, checksum: Checksum) -> bytes:
