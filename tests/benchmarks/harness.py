@@ -97,7 +97,7 @@ class Aim:
     Attributes:
         text: What is compared with what.
         figure: Makes the figure of one round, from the measures by contender.
-        at_most: What it is to be.
+        at_most: Its target.
     """
 
     text: str
@@ -152,7 +152,10 @@ class Result:
             for name in self._present()
         ]
         lines += [f"| {name} | {why} | | | | | |" for name, why in self.absent.items()]
-        lines += [f"\n{text}: {value:.2f}, to be {most:.2f}" for text, value, most in self.aims()]
+        lines += [
+            f"\n{text}: {value:.2f} (target: at most {most:.2f})"
+            for text, value, most in self.aims()
+        ]
         return "\n".join(lines)
 
     def aims(self) -> list[tuple[str, float, float]]:
