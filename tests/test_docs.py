@@ -283,6 +283,27 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
             assert anchor in anchors_of(there), f"{name_of(page)}: {link}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_test_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`(tests/[\w/.]+)`", prose_of(page))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.skipif(not IN_A_CHECKOUT, reason="the table is in CONTRIBUTING.md")
+def test_the_table_of_modules_is_complete() -> None:
+    rows = re.findall(r"^\| \**`([\w/]+(?:\.py|/))`\** \|", prose_of(MORE_PAGES[1]), re.MULTILINE)
+    package = ROOT / "stac_gitlab"
+    paths = [path.relative_to(package) for path in package.rglob("*.py")]
+    folders = {f"{path.parts[0]}/" for path in paths if len(path.parts) > 1}
+    # `testing` has a row of its own, and its modules have none.
+    modules = {
+        path.as_posix()
+        for path in paths
+        if path.name != "__init__.py" and path.parts[0] != "testing"
+    }
+    assert sorted(rows) == sorted({"__init__.py"} | folders | modules)
+
+
 def test_every_page_is_in_the_table_of_contents() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     [contents] = [b for b in blocks_of(index) if b.language == "{toctree}"]
