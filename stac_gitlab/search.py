@@ -21,9 +21,6 @@ from typing import Any, TypeVar, cast
 import pystac
 import requests
 from pystac.item_collection import ItemCollection
-from pystac_client import Client
-from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 
 from stac_gitlab import errors
 from stac_gitlab.auth import Origin, TokenSource, hide_token
@@ -39,6 +36,16 @@ from stac_gitlab.reading.stac_io import HREF, GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_schema
 from stac_gitlab.redaction import redact, redact_text
 from stac_gitlab.settings import RetryPolicy, dict_of, expect, expect_text, timeout_pair
+
+try:
+    from pystac_client import Client
+    from pystac_client.exceptions import APIError
+    from pystac_client.stac_api_io import StacApiIO
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "stac_gitlab.search needs pystac-client: pip install 'stac-gitlab[client]'.",
+        name=error.name,
+    ) from error
 
 __all__ = ["GitLabStacApiIO", "open_client"]
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import subprocess
@@ -72,3 +73,12 @@ assert STACAPI.__module__ == "stac_gitlab.api.stac_api"
 def test_any_other_name_is_missing() -> None:
     with pytest.raises(AttributeError, match="'Downloader'"):
         _ = stac_gitlab.Downloader
+
+
+def test_search_without_pystac_client_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pystac_client", None)
+    monkeypatch.delitem(sys.modules, "stac_gitlab.search")
+    with pytest.raises(ImportError, match=r"pip install 'stac-gitlab\[client\]'"):
+        importlib.import_module("stac_gitlab.search")
