@@ -1,4 +1,4 @@
-"""How the documentation is built: `sphinx-build -W --keep-going -b html docs <folder>`."""
+"""Sphinx configuration. To build: `sphinx-build -W --keep-going -b html docs <folder>`."""
 
 import sys
 from pathlib import Path
@@ -22,10 +22,10 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-# Arguments stand under "Args" already, and a class shows its signature once.
+# A class shows its signature once; "Args" describes the parameters.
 autodoc_class_signature = "mixed"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-# Docstrings name arguments in single backticks.
+# Docstrings put argument names in single backticks.
 default_role = "code"

@@ -1,6 +1,6 @@
 """The snippets of SharingHub's client guide run as they are written there.
 
-Only how the reader is made differs, and nothing is printed. Names and comments are the guide's.
+They differ from the guide only in how the reader is created, and in that they print nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def hub() -> Iterator[SharingHubServer]:
 
 @pytest.fixture(params=["the token", "headers of the guide", "headers of a class"])
 def default_io(request: pytest.FixtureRequest) -> StacIO:
-    """The reader, made in each of the ways in which the guide's setup can be kept."""
+    """The default reader, created in each way that keeps the guide's setup."""
     if request.param == "the token":
         StacIO.set_default(GitLabStacIO(TOKEN))
         return StacIO.default()
@@ -173,7 +173,7 @@ def test_the_job_token_of_the_environment_is_enough(
 
 
 def error_handling(STAC_API_URL: str, stac_io: StacIO) -> str:  # noqa: N803
-    """The guide's block, returning what it prints."""
+    """Run the guide's block, and return what it prints."""
     try:
         item = Item.from_file(STAC_API_URL, stac_io=stac_io)
     except requests.HTTPError as e:
@@ -184,7 +184,7 @@ def error_handling(STAC_API_URL: str, stac_io: StacIO) -> str:  # noqa: N803
         if e.response.status_code == 404:
             return "Item not found. Check the URL and project path."
         return f"HTTP error: {e}"
-    except Exception as e:  # noqa: BLE001  # the guide's
+    except Exception as e:  # noqa: BLE001  # as in the guide
         return f"Unexpected error: {e}"
     return item.id
 
@@ -202,9 +202,9 @@ def error_handling(STAC_API_URL: str, stac_io: StacIO) -> str:  # noqa: N803
     ids=["good", "missing", "forbidden", "wrong token", "small scope", "wrong collection"],
 )
 def test_error_handling(hub: SharingHubServer, token: str, path: str, printed: str) -> None:
-    said = error_handling(hub.item_url(path), GitLabStacIO(token))
-    assert said.startswith(printed)
-    assert token not in said
+    output = error_handling(hub.item_url(path), GitLabStacIO(token))
+    assert output.startswith(printed)
+    assert token not in output
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,9 @@ def test_error_handling(hub: SharingHubServer, token: str, path: str, printed: s
 )
 def test_error_handling_by_status(hub: SharingHubServer, status: int, printed: str) -> None:
     hub.inject(Fault(status=status, headers={"Retry-After": "3600"}, body={"detail": TOKEN}))
-    said = error_handling(hub.item_url(WINE.path), GitLabStacIO(TOKEN))
-    assert said.startswith(printed)
-    assert TOKEN not in said
+    output = error_handling(hub.item_url(WINE.path), GitLabStacIO(TOKEN))
+    assert output.startswith(printed)
+    assert TOKEN not in output
 
 
 def test_error_handling_without_any_token_says_so(hub: SharingHubServer) -> None:
@@ -232,7 +232,7 @@ def test_error_handling_without_any_token_says_so(hub: SharingHubServer) -> None
 
 
 class STACDownloader:
-    """The guide's helper class, with the imports of this module."""
+    """The helper class of the guide, with the imports of this module."""
 
     def __init__(self, auth_token: str, base_url: str) -> None:
         self.auth_headers = {"X-Gitlab-Token": auth_token}

@@ -1,9 +1,9 @@
-"""README, documentation and docstrings keep their word: examples run, links lead somewhere.
+"""The examples of README, documentation and docstrings run, and the links of the pages resolve.
 
-Every ``python`` block of a page is run, in order, in one namespace. What stands in a ``text`` block
-right below it has to be what it printed, and what stands behind ``# →`` the value of the expression
-before. ``…`` in either stands for anything. Test functions in a block are called, with their
-fixtures. The hosts of the pages are stand-ins, and the working folder is a temporary one.
+The ``python`` blocks of a page are run in order, in one namespace. The output of a block is
+compared with the ``text`` block right below it, and the value of an expression with the text after
+``# →``. In both, ``…`` matches anything. Test functions in a block are called with their fixtures.
+Stand-ins replace the hosts of the pages, and the working folder is a temporary one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytest_plugins = ["stac_gitlab.testing.fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# These three stay behind where the tests run without a checkout, against an installed package.
+# These are missing where the tests run against an installed package, without a checkout.
 MORE_PAGES = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 IN_A_CHECKOUT = (ROOT / "setup.py").exists()
 
@@ -53,39 +53,39 @@ MODULES = [
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, the number of its first line, and what it holds."""
+    """A fenced block of a page."""
 
     language: str
     line: int
     text: str
-    touches_previous: bool
+    follows_block: bool
 
 
 def blocks_of(text: str) -> Iterator[Block]:
     lines = iter(enumerate(text.splitlines(), start=1))
-    touches = False
+    follows_block = False
     for number, line in lines:
         fence = re.match(r"(`{3,})(.*)", line)
         if fence is None:
-            touches = touches and not line.strip()
+            follows_block = follows_block and not line.strip()
             continue
-        held: list[str] = []
+        content: list[str] = []
         for _, inner in lines:
             if inner == fence[1]:
                 break
-            held.append(inner)
+            content.append(inner)
         else:
-            pytest.fail(f"the block that begins in line {number} does not end")
-        yield Block(fence[2].strip(), number + 1, "\n".join(held), touches)
-        touches = True
+            pytest.fail(f"the block in line {number} is not closed")
+        yield Block(fence[2].strip(), number + 1, "\n".join(content), follows_block)
+        follows_block = True
 
 
 def examples_of(page: Path) -> list[tuple[Block, Block | None]]:
-    """The python blocks of a page, each with the block of what it prints."""
+    """The python blocks of a page, each with the block that shows its output."""
     blocks = list(blocks_of(page.read_text(encoding="utf-8")))
     following: list[Block | None] = [*blocks[1:], None]
     return [
-        (block, after if after and after.language == "text" and after.touches_previous else None)
+        (block, after if after and after.language == "text" and after.follows_block else None)
         for block, after in zip(blocks, following, strict=True)
         if block.language == "python"
     ]
@@ -100,7 +100,7 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def catalog_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A static catalog as it may lie in a repository: relative links, data beside its item."""
+    """A static catalog, as in a repository: with relative links, and data beside its item."""
     folder = tmp_path_factory.mktemp("catalog")
     catalog = pystac.Catalog("alpine-rivers", "Rivers of the Alps")
     extent = pystac.Extent(
@@ -125,7 +125,7 @@ def catalog_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def hosts(catalog_files: dict[str, bytes]) -> Iterator[dict[str, str]]:
-    """The hosts that the pages name, and the stand-ins that answer in their place."""
+    """Map the hosts that the pages name to the URLs of the stand-ins."""
     project = Project("alpine/catalog", catalog_files, private=True)
     with (
         GitLabServer([project], token=TOKEN) as gitlab,
@@ -135,15 +135,15 @@ def hosts(catalog_files: dict[str, bytes]) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def readers_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The token in the environment, and an empty working folder."""
+def user_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Set the token in the environment, and an empty working folder."""
     for variable in TOKEN_VARIABLES:
         monkeypatch.setenv(variable, TOKEN)
     monkeypatch.chdir(tmp_path)
 
 
-class Reader:
-    """Does what a page says, and looks whether the page was right."""
+class PageRunner:
+    """Runs the examples of a page and compares their output."""
 
     def __init__(self, page: Path, hosts: Mapping[str, str], fixture: Callable[[str], Any]) -> None:
         self.page = page
@@ -153,23 +153,23 @@ class Reader:
 
     def run(self, block: Block) -> None:
         text = block.text
-        for written, real in self._hosts.items():
-            text = text.replace(written, real)
+        for host, url in self._hosts.items():
+            text = text.replace(host, url)
         lines = block.text.splitlines()
         before = set(self.namespace)
-        # The lines above it make tracebacks point into the page.
+        # With the lines before, tracebacks show the line numbers of the page.
         for statement in ast.parse("\n" * (block.line - 1) + text, str(self.page)).body:
             last = lines[(statement.end_lineno or 0) - block.line]
-            value = self._do(statement)
-            _, arrow, claimed = last.partition("# → ")
+            value = self._execute(statement)
+            _, arrow, expected = last.partition("# → ")
             if arrow:
                 assert isinstance(statement, ast.Expr), f"no value to compare: {last}"
-                self.compare(repr(value), claimed.strip())
+                self.compare(repr(value), expected.strip())
         for name in [n for n in self.namespace if n.startswith("test_") and n not in before]:
             test = self.namespace[name]
-            test(**{wanted: self._fixture(wanted) for wanted in signature(test).parameters})
+            test(**{fixture: self._fixture(fixture) for fixture in signature(test).parameters})
 
-    def _do(self, statement: ast.stmt) -> object:
+    def _execute(self, statement: ast.stmt) -> object:
         code: CodeType
         if isinstance(statement, ast.Expr):
             code = compile(ast.Expression(statement.value), str(self.page), "eval")
@@ -178,52 +178,52 @@ class Reader:
         exec(code, self.namespace)
         return None
 
-    def compare(self, came: str, claimed: str) -> None:
-        for written, real in self._hosts.items():
-            came = came.replace(real, written)
-            came = came.replace(real.removeprefix("http://"), written.removeprefix("https://"))
-        came = "\n".join(line.rstrip() for line in came.strip("\n").splitlines())
-        pattern = ".*".join(map(re.escape, claimed.split("…")))
-        if re.fullmatch(pattern, came, re.DOTALL) is None:
-            assert came == claimed
+    def compare(self, actual: str, expected: str) -> None:
+        for host, url in self._hosts.items():
+            actual = actual.replace(url, host)
+            actual = actual.replace(url.removeprefix("http://"), host.removeprefix("https://"))
+        actual = "\n".join(line.rstrip() for line in actual.strip("\n").splitlines())
+        pattern = ".*".join(map(re.escape, expected.split("…")))
+        if re.fullmatch(pattern, actual, re.DOTALL) is None:
+            assert actual == expected
 
 
-@pytest.mark.usefixtures("readers_machine")
+@pytest.mark.usefixtures("user_environment")
 @pytest.mark.parametrize("page", [p for p in PAGES if examples_of(p)], ids=name_of)
-def test_the_examples_of_a_page_run_and_print_what_it_says(
+def test_the_examples_of_a_page_run_and_print_what_the_page_shows(
     page: Path,
     hosts: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
-    reader = Reader(page, hosts, request.getfixturevalue)
+    runner = PageRunner(page, hosts, request.getfixturevalue)
     for block, output in examples_of(page):
-        reader.run(block)
+        runner.run(block)
         printed = capsys.readouterr().out
         if output is not None:
-            reader.compare(printed, output.text)
+            runner.compare(printed, output.text)
 
 
 @pytest.mark.parametrize("text", ["1 + 1  # → 3", "x = 1  # → 1", "1 / 0"])
-def test_an_example_that_is_wrong_is_found(text: str) -> None:
-    block = Block("python", 1, text, touches_previous=False)
+def test_a_wrong_example_is_detected(text: str) -> None:
+    block = Block("python", 1, text, follows_block=False)
     with pytest.raises((AssertionError, ZeroDivisionError)):
-        Reader(ROOT / "page.md", {}, str).run(block)
+        PageRunner(ROOT / "page.md", {}, str).run(block)
 
 
-def test_an_output_that_is_wrong_is_found() -> None:
-    reader = Reader(ROOT / "page.md", {}, str)
-    reader.compare("one\ntwo", "one\n…o")
+def test_a_wrong_output_is_detected() -> None:
+    runner = PageRunner(ROOT / "page.md", {}, str)
+    runner.compare("one\ntwo", "one\n…o")
     with pytest.raises(AssertionError):
-        reader.compare("one\ntwo", "one")
+        runner.compare("one\ntwo", "one")
 
 
-def test_the_demo_prints_what_the_page_about_it_shows() -> None:
+def test_the_demo_prints_what_its_page_shows() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    [redacted] = [block.text for block in blocks_of(page) if block.language == "text"]
+    [expected] = [block.text for block in blocks_of(page) if block.language == "text"]
     command = [sys.executable, "-m", "stac_gitlab", "demo"]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
-    Reader(ROOT / "docs" / "cli.md", {}, str).compare(done.stdout.decode(), redacted)
+    demo = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    PageRunner(ROOT / "docs" / "cli.md", {}, str).compare(demo.stdout.decode(), expected)
 
 
 # -- docstrings ---------------------------------------------------------------------------------
@@ -241,11 +241,11 @@ def test_some_docstrings_have_examples() -> None:
     assert len([test for test in found if test.examples]) >= 10
 
 
-def test_the_page_about_errors_draws_the_tree_as_it_is() -> None:
+def test_the_page_about_errors_draws_the_tree_of_the_module() -> None:
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     doc = stac_gitlab.errors.__doc__ or ""
     [drawn] = [block.text for block in blocks_of(page) if block.text.startswith("STACGitLabError")]
-    # Everything but the captions, which the two may word differently.
+    # The captions may differ.
     entry = re.compile(r"^[│├└─ ]*[A-Z]\w+(?:Error|Warning)\b(?: +\([\w.]+\))?", re.MULTILINE)
     tree = "\n".join(line[4:] for line in doc.splitlines() if line.startswith(" " * 4))
     assert entry.findall(drawn) == entry.findall(tree)
@@ -270,7 +270,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", [p for p in [*PAGES, *MORE_PAGES] if p.exists()], ids=name_of)
-def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+def test_the_links_of_a_page_resolve(page: Path) -> None:
     for link in links_of(page):
         target, _, anchor = link.partition("#")
         if target.startswith(("https://", "mailto:")):
