@@ -1,11 +1,15 @@
-"""The two commands at the top of the README are what a machine can run as they stand."""
+"""The README has two commands that run as written, and links that work on a package index."""
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:
@@ -28,6 +32,31 @@ def test_the_second_command_runs_the_tests() -> None:
 
 def test_no_other_block_is_taken_for_a_command() -> None:
     assert len(commands()) == 2
+
+
+def test_every_link_is_absolute_because_an_index_page_has_no_relative_ones() -> None:
+    links = re.findall(r"(?:\]\(|^\[.+\]: )([^)\s]+)", README, re.MULTILINE)
+    assert len(links) > 10
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
+def test_every_short_link_has_its_target() -> None:
+    prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", README, flags=re.MULTILINE | re.DOTALL)
+    defined = set(re.findall(r"^\[(.+)\]: ", prose, re.MULTILINE))
+    assert set(re.findall(r"\[([^\]]+)\](?![(:])", prose)) == defined
+
+
+def test_links_to_the_repository_are_to_files_that_it_has() -> None:
+    if not (ROOT / "stac_gitlab").exists():
+        pytest.skip("this is not a checkout")
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    urls = dict(re.findall(r"(\w+) = (\S+)", config["metadata"]["project_urls"]))
+    blob = f"{urls['Source']}/-/blob/main/"
+    texts = [README, *urls.values()]
+    paths = [path for text in texts for path in re.findall(rf"{re.escape(blob)}(\S+)", text)]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
 
 
 def test_it_fits_what_a_reader_has_time_for() -> None:
