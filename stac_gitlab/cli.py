@@ -18,7 +18,7 @@ import pystac
 import requests
 
 from stac_gitlab.__about__ import __version__
-from stac_gitlab.dialects.sharinghub import api_url
+from stac_gitlab.dialects import api_url
 from stac_gitlab.download.assets import asset_roles, data_assets
 from stac_gitlab.download.downloader import STACDownloader
 from stac_gitlab.download.report import DownloadReport

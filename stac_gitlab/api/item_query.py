@@ -184,10 +184,10 @@ class ItemQuery:
                     if not missing:
                         return
             return
+        dialect = self._io.session.dialect_of(endpoint.url)
         for item_id in ids:
             answer = read_item(self._io, endpoint.url, item_id)
-            # SharingHub ignores the case of an id and answers with the canonical one.
-            if answer is not None and str(answer[1].get("id")).casefold() == item_id.casefold():
+            if answer is not None and dialect.is_same_id(item_id, str(answer[1].get("id"))):
                 yield answer[1]
 
     def _adopter(self, endpoint: Endpoint) -> Callable[[dict[str, Any]], pystac.Item | None]:

@@ -1,8 +1,8 @@
-"""What generic code asks of the system behind a URL.
+"""The questions that generic code asks about the system behind a URL.
 
-Generic code speaks HTTP, STAC and the STAC API. Where one system differs, a subclass of
-:class:`Dialect` in a module of its own says so; which one is in charge is decided by the URL alone.
-The defaults here are a STAC API that keeps to its specification.
+Generic code knows HTTP, STAC and the STAC API. Each system that differs has a subclass of
+:class:`Dialect` in a module of its own. The URL alone decides which one is used. The defaults here
+describe a STAC API that follows its specification.
 """
 
 from __future__ import annotations
@@ -18,27 +18,44 @@ class Dialect:
     """A STAC API as its specification describes it."""
 
     def speaks(self, url: str) -> bool:
-        """Tell whether this dialect is in charge of `url`."""
+        """Return whether this dialect is the one for `url`."""
         return True
 
     def token_header(self, token: Token) -> tuple[str, str]:
-        """Return the header, name and value, under which a token travels."""
+        """Return the name and value of the header that carries a token."""
         return "X-Gitlab-Token", token.value
 
     def request_urls(self, url: str) -> Iterator[str]:
-        """Yield the URLs to ask for `url`, the next one where the one before is not found."""
+        """Yield the URLs to request for `url`; the next one is used where one is not found."""
         yield url
 
     def goes_on_after(self, missing: str) -> bool:
-        """Tell whether the next of :meth:`request_urls` may be found, given what a 404 says."""
+        """Return whether the next of :meth:`request_urls` may exist, given the body of a 404."""
         return True
 
+    def base_href(self, requested: str, received: str) -> str:
+        """Return the URL that relative links of a document are relative to.
+
+        Args:
+            requested: The URL that the caller named.
+            received: The URL that the document came from, after redirects.
+        """
+        return received
+
     def correct(self, document: dict[str, Any], url: str) -> None:
-        """Mend, in place, what is known to be wrong in a document that came from `url`."""
+        """Correct, in place, the known mistakes in a document that came from `url`."""
 
     def advice(self, status: int) -> str | None:
         """Return what a status means here and what to do, or None for the usual meaning."""
         return None
+
+    def is_missing(self, status: int) -> bool:
+        """Return whether an error status says that there is no such item or collection."""
+        return status in (404, 410)
+
+    def is_same_id(self, requested: str, received: str) -> bool:
+        """Return whether an item or collection with the id `received` is the one requested."""
+        return requested == received
 
     def item_url(self, items_url: str, item_id: str) -> str:
         """Return the URL of one item of an items endpoint."""
@@ -47,11 +64,11 @@ class Dialect:
         return urlunsplit(parts._replace(path=path))
 
     def reference_page_url(self, page_url: str) -> str | None:
-        """Return the URL of the same page with bare references, where the system has such."""
+        """Return the URL of the same page with references only, or None if there is no such."""
         return None
 
     def full_page_url(self, page_url: str) -> str:
-        """Undo :meth:`reference_page_url`, for the `next` link of a page of references."""
+        """Undo :meth:`reference_page_url` for the `next` link of a page of references."""
         return page_url
 
     def asset_url(
@@ -61,9 +78,18 @@ class Dialect:
         return href
 
     def lfs_url(self, url: str) -> str | None:
-        """Return the URL of what a Git LFS pointer at `url` points to, if it can be had."""
+        """Return the URL of the file that a Git LFS pointer at `url` stands for, or None."""
+        return None
+
+    def sha256(self, headers: Mapping[str, str], size: int | None) -> str | None:
+        """Return the SHA-256 digest that the headers of a response state for its file, in hex.
+
+        Args:
+            headers: The headers of the response, case-insensitive.
+            size: Bytes of the whole file, where they are known.
+        """
         return None
 
     def item_version(self, properties: Mapping[str, Any]) -> str | None:
-        """Return what changes whenever a file of the item does, if its server tells."""
+        """Return a value that changes whenever a file of the item does, or None."""
         return None

@@ -10,7 +10,7 @@ Source: GitLab REST API documentation, "Authentication" and "Repository files".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from stac_gitlab.auth import Token
@@ -80,6 +80,10 @@ class GitLab(Dialect):
         """Stop where GitLab has found the project and the ref: no other ref can begin alike."""
         return "404 File Not Found" not in missing and "404 Project Not Found" not in missing
 
+    def base_href(self, requested: str, received: str) -> str:
+        """Return the web URL of a file, although the file came from the files API."""
+        return requested if _WEB_FILE.match(urlsplit(requested).path) else received
+
     def advice(self, status: int) -> str | None:
         if status == 401:
             return (
@@ -107,3 +111,13 @@ class GitLab(Dialect):
             return None
         query = [(name, value) for name, value in query if name != "lfs"]
         return urlunsplit(parts._replace(query=urlencode([*query, ("lfs", "true")])))
+
+    def sha256(self, headers: Mapping[str, str], size: int | None) -> str | None:
+        """Return the hash in GitLab's headers, unless the response holds an LFS object.
+
+        The headers describe the file in the repository. For a file in LFS that is the pointer, and
+        its size is not that of the response.
+        """
+        if headers.get("X-Gitlab-Size") != str(size):
+            return None
+        return headers.get("X-Gitlab-Content-Sha256")

@@ -28,10 +28,10 @@ _LINKS_TO_THE_API = _LINKS_OF_A_COLLECTION | {"root"}
 
 
 def api_url(base_url: str) -> str:
-    """Return the URL of the STAC API of a SharingHub, given its address with or without it.
+    """Return the URL of a SharingHub's STAC API, given the server's address or that URL itself.
 
     Raises:
-        ConfigurationError: If the address is not one.
+        ConfigurationError: If it is not the address of a server.
     """
     if "://" not in base_url:
         (named, *_) = sorted(parse_host(base_url.partition("/")[0]))
@@ -112,6 +112,14 @@ class SharingHub(Dialect):
                 "not see. Check the collection and the project path, and the token's access."
             )
         return None
+
+    def is_missing(self, status: int) -> bool:
+        """Count 400 in: that is the response for a project of another collection."""
+        return status == 400 or super().is_missing(status)
+
+    def is_same_id(self, requested: str, received: str) -> bool:
+        """Ignore the case, as SharingHub does; the response has the canonical spelling."""
+        return requested.casefold() == received.casefold()
 
     def reference_page_url(self, page_url: str) -> str | None:
         parts = urlsplit(page_url)

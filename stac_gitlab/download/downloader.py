@@ -20,7 +20,7 @@ from urllib.parse import quote
 import pystac
 
 from stac_gitlab.auth import URL_VARIABLE, TokenSource, hide_token
-from stac_gitlab.dialects.sharinghub import api_url
+from stac_gitlab.dialects import api_url
 from stac_gitlab.download.assets import HasAssets, Names
 from stac_gitlab.download.plan import DEFAULT_TEMPLATE, Batch, Options, Planner, check_space
 from stac_gitlab.download.pool import DownloadPool

@@ -96,6 +96,7 @@ class Content:
         total: int | None,
         source: Source,
         *,
+        sha256: str | None,
         verify: bool,
     ) -> Content:
         """Return what an answer tells of its content, `total` bytes of it."""
@@ -109,7 +110,7 @@ class Content:
             called = None
         # Only a strong ETag, or a date, promises that two parts belong together.
         weak = is_encoded(response) or (called or "").startswith("W/")
-        checksum = source.checksum or _checksum_of_gitlab(response, total)
+        checksum = source.checksum or _checksum_of_sha256(sha256)
         return cls(called, Version(None if weak else called), total, checksum if verify else None)
 
     @classmethod
@@ -141,12 +142,9 @@ class Content:
         }
 
 
-def _checksum_of_gitlab(response: requests.Response, total: int | None) -> Checksum | None:
-    # GitLab's hash describes the file in the repository. For a file in LFS that is the pointer;
-    # then its size is not the body's either.
-    if response.headers.get("X-Gitlab-Size", "") == str(total):
-        with contextlib.suppress(UnknownChecksumError):
-            return Checksum.of_sha256(response.headers.get("X-Gitlab-Content-Sha256", ""))
+def _checksum_of_sha256(digest: str | None) -> Checksum | None:
+    with contextlib.suppress(UnknownChecksumError):
+        return Checksum.of_sha256(digest or "")
     return None
 
 

@@ -377,6 +377,7 @@ class _FileTransfer:
             response,
             total,
             self._source,
+            sha256=self._session.sha256_of(response.headers, total),
             verify=self._verify,
         )
         self._hashing = self._new_hashing()

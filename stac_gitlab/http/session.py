@@ -24,9 +24,7 @@ from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab import __about__
 from stac_gitlab.auth import HARMLESS_HEADERS, Credentials, Origin
-from stac_gitlab.dialects.base import Dialect
-from stac_gitlab.dialects.gitlab import GitLab
-from stac_gitlab.dialects.sharinghub import SharingHub
+from stac_gitlab.dialects import Dialect, new_dialects
 from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -125,7 +123,7 @@ class GitLabSession(requests.Session):
         expect("retry", self.retry, RetryPolicy, wanted="a RetryPolicy")
         self.limits = Limits() if limits is None else limits
         expect("limits", self.limits, Limits, wanted="Limits")
-        self.dialects: tuple[Dialect, ...] = (GitLab(), SharingHub(), Dialect())
+        self.dialects = new_dialects()
         self.only = only
         self.max_redirects = self.limits.redirects
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -259,6 +257,13 @@ class GitLabSession(requests.Session):
     def dialect_of(self, url: str) -> Dialect:
         """Return the dialect that is in charge of `url`."""
         return next(dialect for dialect in self.dialects if dialect.speaks(url))
+
+    def sha256_of(self, headers: Mapping[str, str], size: int | None) -> str | None:
+        """Return the hash of a file that a response states in a header that one dialect knows.
+
+        Not the dialect of the URL: a redirect or a proxy may have led to another system.
+        """
+        return next(filter(None, (d.sha256(headers, size) for d in self.dialects)), None)
 
     def fetch(
         self,

@@ -104,18 +104,16 @@ def read_item(
     Raises:
         STACGitLabError: If the server does not say whether it is there.
     """
+    dialect = stac_io.session.dialect_of(items_url)
     try:
-        url = stac_io.session.dialect_of(items_url).item_url(items_url, item_id)
+        url = dialect.item_url(items_url, item_id)
     except UnicodeEncodeError:
         # A lone surrogate cannot be asked for, so no server has such an item.
         return None
     try:
         document = stac_io.read_json(url)
-    except NotFoundError:
-        return None
     except HTTPStatusError as error:
-        if error.status_code == 400:
-            # SharingHub's answer for a project of another collection.
+        if dialect.is_missing(error.status_code):
             return None
         raise
     return url, document

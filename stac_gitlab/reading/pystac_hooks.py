@@ -335,8 +335,7 @@ def _items_by_id(
             continue
         href, document = answer
         item = item_of(document, stac_io, href)
-        # SharingHub ignores the case of an id and answers with the canonical one.
-        if str(item.id).casefold() == item_id.casefold():
+        if stac_io.session.dialect_of(url).is_same_id(item_id, str(item.id)):
             relations = relations or ItemRelations(catalog)
             yield relations.attach(item)
 

@@ -242,8 +242,9 @@ class GitLabStacIO(pystac.StacIO):
             redacted = redact(answer.url)
             document = parse_json(answer.body, url=redacted, limits=self.session.limits)
             document = redact_document(document, answer.body, url=redacted)
-            self.session.dialect_of(request.href).correct(document, request.href)
-            there = _web_url(request.href, answer.url)
+            dialect = self.session.dialect_of(request.href)
+            dialect.correct(document, request.href)
+            there = dialect.base_href(request.href, answer.url)
             is_plain = lists_plain_items(document)
             secure_links(document, url=there, listed=not is_plain)
             check_stac(document, url=redacted)
@@ -332,12 +333,3 @@ def _request_for(source: HREF) -> PageRequest:
         return PageRequest(href)
     link = {**source.extra_fields, "href": href}
     return PageRequest(href).followed_by({**link, "merge": False}, page_url=href)
-
-
-def _web_url(asked: str, answered: str) -> str:
-    """Return the URL that relative links of an answer are relative to.
-
-    Where a web URL was asked for at another address (a file of a GitLab repository), that is the
-    web URL; elsewhere it is where redirects have led.
-    """
-    return asked if "/-/" in asked else answered

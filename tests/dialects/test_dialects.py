@@ -269,6 +269,24 @@ def test_gitlab_is_asked_for_what_a_pointer_points_to_once(url: str, lfs: str | 
     assert GitLab().lfs_url(url) == lfs
 
 
+def test_relative_links_of_a_web_file_are_relative_to_the_web_url() -> None:
+    web, api = f"{LAB}/g/p/-/raw/main/c.json", f"{LAB}/api/v4/projects/g%2Fp/repository/files/c"
+    assert GitLab().base_href(web, api) == web
+    assert GitLab().base_href(f"{LAB}/api/v4/x", f"{LAB}/api/v4/x/") == f"{LAB}/api/v4/x/"
+    assert Dialect().base_href(HUB, f"{HUB}/") == f"{HUB}/"
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 500])
+def test_only_sharinghub_answers_400_for_a_missing_item(status: int) -> None:
+    assert Dialect().is_missing(status) is (status in (404, 410))
+    assert SharingHub().is_missing(status) is (status in (400, 404, 410))
+
+
+def test_only_sharinghub_ignores_the_case_of_ids() -> None:
+    assert SharingHub().is_same_id("Group/Lakes", "group/lakes")
+    assert not Dialect().is_same_id("Group/Lakes", "group/lakes")
+
+
 # -- SharingHub: the token in its answers -------------------------------------------------------
 
 
