@@ -341,7 +341,7 @@ def test_filters_arrive_as_the_specification_writes_them(
         ({"ids": []}, "at least one id"),
         ({"sortby": 5}, "sortby"),
         ({"fields": []}, "fields"),
-        ({"filter": "a =="}, "use '='"),
+        ({"filter": "(a = 1"}, "parentheses"),
         ({"filter_lang": "cql2-text"}, "without a filter"),
         ({"query": {"a": 1}}, "comparison"),
         ({"q": ""}, "says something"),
