@@ -10,11 +10,12 @@ Sort, Filter, Query and Free-Text, as they are written in a GET request.
 
 from __future__ import annotations
 
+import calendar
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 from stac_gitlab.errors import ConfigurationError
@@ -99,27 +100,45 @@ def _check_box(box: list[float]) -> None:
 
 
 def _box_around(geometry: Mapping[str, Any]) -> list[float]:
-    points = list(_positions(geometry))
+    parts = [part for part in map(list, _parts(geometry)) if part]
+    points = [point for part in parts for point in part]
     if not points:
         raise ConfigurationError(
             "bbox: a geometry without a single position. Is it GeoJSON, and not empty?"
         )
     west, east = min(p[0] for p in points), max(p[0] for p in points)
-    south, north = min(p[1] for p in points), max(p[1] for p in points)
-    box = [west, south, east, north]
+    if west == -180 and east == 180:
+        # RFC 7946, 3.1.9: a geometry that crosses the antimeridian is cut there into parts.
+        extents = sorted((min(p[0] for p in part), max(p[0] for p in part)) for part in parts)
+        end = -180.0
+        widest = 0.0
+        for start, stop in extents:
+            if start - end > widest:
+                widest, west, east = start - end, start, end
+            end = max(end, stop)
+    box = [west, min(p[1] for p in points), east, max(p[1] for p in points)]
     _check_box(box)
     return box
 
 
-def _positions(geometry: Any) -> Iterator[tuple[float, float]]:
+def _parts(geometry: Any) -> Iterator[Iterator[tuple[float, float]]]:
+    """Yield the positions of each part of a geometry."""
     if not isinstance(geometry, Mapping):
         return
     if geometry.get("type") == "Feature":
-        yield from _positions(geometry.get("geometry"))
+        yield from _parts(geometry.get("geometry"))
     for name in ("features", "geometries"):
         for part in geometry.get(name) or ():
-            yield from _positions(part)
-    pending: list[Any] = [geometry.get("coordinates") or ()]
+            yield from _parts(part)
+    coordinates = geometry.get("coordinates") or ()
+    if str(geometry.get("type")).startswith("Multi") and isinstance(coordinates, (list, tuple)):
+        yield from map(_positions, coordinates)
+    else:
+        yield _positions(coordinates)
+
+
+def _positions(coordinates: Any) -> Iterator[tuple[float, float]]:
+    pending: list[Any] = [coordinates]
     while pending:
         part = pending.pop()
         try:
@@ -215,19 +234,18 @@ def _span(end: Any, whole: Any) -> tuple[datetime | None, datetime | None]:
 def _period(year: int, month: int, day: int) -> tuple[datetime, datetime]:
     """Return the first and the last second of a year, a month (day 0) or a day."""
     start = datetime(year, month or 1, day or 1, tzinfo=UTC)
-    if day:
-        after = start + timedelta(days=1)
-    elif month:
-        after = (start + timedelta(days=31)).replace(day=1)
-    else:
-        after = start.replace(year=year + 1)
-    return start, after - timedelta(seconds=1)
+    last_month = month or 12
+    last_day = day or calendar.monthrange(year, last_month)[1]
+    return start, datetime(year, last_month, last_day, 23, 59, 59, tzinfo=UTC)
 
 
 def _instant(instant: datetime | None) -> str:
     if instant is None:
         return ".."
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    try:
+        return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        raise ConfigurationError(f"datetime: {instant} is not in the years 1 to 9999.") from None
 
 
 def _no_time(value: Any) -> ConfigurationError:

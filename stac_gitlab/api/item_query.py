@@ -14,11 +14,13 @@ from typing import Any
 
 import pystac
 
-from stac_gitlab.errors import InvalidResponseError
+from stac_gitlab.api import filters
+from stac_gitlab.errors import ConfigurationError, InvalidResponseError
 from stac_gitlab.reading.listing import is_readable, item_pages, read_item, readable_item_of
 from stac_gitlab.reading.objects import ItemRelations, check_feature, item_of
 from stac_gitlab.reading.paging import PageRequest, number_matched, with_parameters
 from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.settings import whole_number
 
 Features = Generator[dict[str, Any], None, None]
 
@@ -30,10 +32,54 @@ class Endpoint:
     Attributes:
         url: The items endpoint.
         collection: The collection that its items belong to.
+        parameters: The query parameters.
+        search: The URL of ``/search`` if the items have to be requested there.
     """
 
     url: str
     collection: pystac.Collection
+    parameters: Mapping[str, str]
+    search: str | None = None
+
+
+_FORMERS: Mapping[str, Callable[[Any], str]] = {
+    "bbox": filters.bbox_parameter,
+    "datetime": filters.datetime_parameter,
+    "sortby": filters.sortby_parameter,
+    "fields": filters.fields_parameter,
+    "query": filters.query_parameter,
+    "q": filters.free_text_parameter,
+}
+
+
+def query_parameters(named: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, str]:
+    """Return the query parameters of an items endpoint.
+
+    Args:
+        named: The filters that ``STACAPI.items`` names; None for those that are not used.
+        others: Parameters that only the server knows.
+
+    Raises:
+        ConfigurationError: If a value is not valid.
+    """
+    parameters = {
+        name: form(named[name]) for name, form in _FORMERS.items() if named[name] is not None
+    }
+    if named["filter"] is not None or named["filter_lang"] is not None:
+        parameters |= filters.filter_parameters(named["filter"], named["filter_lang"])
+    if named["limit"] is not None:
+        parameters["limit"] = str(whole_number("limit", named["limit"], least=1))
+    for name, value in others.items():
+        if name in ("intersects", "collections"):
+            raise ConfigurationError(
+                f"{name}: an items endpoint takes a bbox of one collection. Pass a geometry as "
+                "bbox=, or search with stac_gitlab.search."
+            )
+        if value is not None:
+            parameters[name.replace("filter_crs", "filter-crs")] = filters.other_parameter(
+                name, value
+            )
+    return parameters
 
 
 class ItemQuery:
@@ -145,10 +191,10 @@ class ItemQuery:
     # -- what comes -------------------------------------------------------------------------
 
     def _url(self, endpoint: Endpoint) -> str:
-        parameters = dict(self.parameters)
+        parameters = dict(endpoint.parameters)
         if self._max_items is not None and "limit" not in parameters:
             parameters["limit"] = str(max(1, min(self._max_items, self._io.page_size)))
-        return with_parameters(endpoint.url, parameters)
+        return with_parameters(endpoint.search or endpoint.url, parameters)
 
     @property
     def _stripped(self) -> bool:

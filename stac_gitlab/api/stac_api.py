@@ -9,34 +9,36 @@ Source: STAC API - Features, and the extensions that it names.
 from __future__ import annotations
 
 import copy
-import re
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
 
 import pystac
 
 from stac_gitlab.api import filters
-from stac_gitlab.api.item_query import Endpoint, ItemQuery
+from stac_gitlab.api.conformance import (
+    EXTENSIONS,
+    Conformance,
+    FilterRouter,
+    below,
+    read_conformance,
+)
+from stac_gitlab.api.item_query import Endpoint, ItemQuery, query_parameters
 from stac_gitlab.api.transactions import (
     BulkReport,
-    BulkStatus,
     OnConflict,
     Writer,
     collection_document,
     create_many,
     item_document,
-    resolved_conflict,
+    patch_body,
 )
 from stac_gitlab.errors import (
     ConfigurationError,
     ConflictError,
     NotFoundError,
     NotSTACError,
-    UndeclaredExtensionWarning,
 )
 from stac_gitlab.reading.listing import list_collections
 from stac_gitlab.reading.objects import (
@@ -49,21 +51,11 @@ from stac_gitlab.reading.objects import (
 from stac_gitlab.reading.paging import PageRequest
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import redact
-from stac_gitlab.settings import expect, expect_text, whole_number
+from stac_gitlab.settings import expect_text, whole_number
 
 CollectionLike = str | pystac.Collection
 ItemLike = pystac.Item | Mapping[str, Any]
 Patch = Mapping[str, Any] | list[Mapping[str, Any]]
-# How the extensions of the items endpoint are named among the conformance classes. Many servers
-# declare the one of /search and mean both.
-_EXTENSIONS = {
-    "fields": r"#fields$",
-    "sortby": r"#sort$",
-    "filter": r"#(?:filter|features-filter)$|/conf/(?:features-)?filter$",
-    "query": r"#query$",
-    "q": r"#(?:advanced-)?free-text$",
-}
-_ON_CONFLICT = ("error", "skip", "update")
 
 
 class STACAPI:
@@ -91,11 +83,11 @@ class STACAPI:
             )
         self.url = expect_text("url", url, wanted="the URL of a landing page")
         self.stac_io = stac_io
-        self._writer = Writer(stac_io)
+        self._writer = Writer(stac_io, home=self.url)
+        self._router = FilterRouter(self.url)
         self._root: pystac.Catalog | None = None
-        self._conformance: tuple[str, ...] | None = None
+        self._conformance: Conformance | None = None
         self._collections: dict[str, pystac.Collection] = {}
-        self._warned: set[str] = set()
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -135,20 +127,7 @@ class STACAPI:
         Raises:
             STACGitLabError: If the server cannot be asked.
         """
-        with self._lock:
-            if self._conformance is None:
-                declared = self.root.extra_fields.get("conformsTo")
-                if not declared:
-                    link = self.root.get_single_link("conformance")
-                    href = None if link is None else link.get_absolute_href()
-                    try:
-                        url = href or _below(self.url, "conformance")
-                        declared = self.stac_io.read_json(url).get("conformsTo")
-                    except NotFoundError:
-                        declared = None
-                listed = declared if isinstance(declared, list) else []
-                self._conformance = tuple(uri for uri in listed if isinstance(uri, str))
-            return self._conformance
+        return self._declared().classes
 
     def collections(self) -> Iterator[pystac.Collection]:
         """Yield the collections, all pages of them, each once.
@@ -228,36 +207,25 @@ class STACAPI:
         A filter that needs an extension which the server does not declare is sent all the same,
         with an :class:`~stac_gitlab.UndeclaredExtensionWarning`.
         """
-        parameters: dict[str, str] = {}
-        for name, value, formed in (
-            ("bbox", bbox, filters.bbox_parameter),
-            ("datetime", datetime, filters.datetime_parameter),
-            ("sortby", sortby, filters.sortby_parameter),
-            ("fields", fields, filters.fields_parameter),
-            ("query", query, filters.query_parameter),
-            ("q", q, filters.free_text_parameter),
-        ):
-            if value is not None:
-                parameters[name] = formed(value)
-        if filter is not None or filter_lang is not None:
-            parameters |= filters.filter_parameters(filter, filter_lang)
-        if limit is not None:
-            parameters["limit"] = str(whole_number("limit", limit, least=1))
-        for name, value in params.items():
-            if name in ("intersects", "collections"):
-                raise ConfigurationError(
-                    f"{name}: an items endpoint takes a bbox of one collection. Pass a geometry "
-                    "as bbox=, or search with stac_gitlab.search."
-                )
-            if value is not None:
-                parameters[name.replace("filter_crs", "filter-crs")] = filters.other_parameter(
-                    name, value
-                )
+        parameters = query_parameters(
+            {
+                "bbox": bbox,
+                "datetime": datetime,
+                "limit": limit,
+                "sortby": sortby,
+                "fields": fields,
+                "filter": filter,
+                "filter_lang": filter_lang,
+                "query": query,
+                "q": q,
+            },
+            others=params,
+        )
         if not isinstance(collection, pystac.Collection):
             _id("collection", collection)
         return ItemQuery(
             self.stac_io,
-            partial(self._endpoint, collection, tuple(parameters)),
+            partial(self._endpoint, collection, parameters),
             parameters,
             ids=None if ids is None else filters.ids_parameter(ids),
             max_items=None if max_items is None else whole_number("max_items", max_items, least=0),
@@ -360,7 +328,7 @@ class STACAPI:
             STACGitLabError: As for :meth:`update_item`.
         """
         url = self._item_url(collection, item_id)
-        body, media_type = _patch_of(patch)
+        body, media_type = patch_body(patch)
         answer = self._writer.send("PATCH", url, body, media_type=media_type, if_match=if_match)
         if answer is None:
             return self.item(collection, item_id)
@@ -401,26 +369,18 @@ class STACAPI:
             AuthenticationError: If the server wants another credential.
             PermissionDeniedError: If the token may only read.
         """
-        expect("items", items, Iterable, wanted="items, one after the other")
-        whole_number("max_workers", max_workers, least=1)
-        if on_conflict not in _ON_CONFLICT:
-            raise ConfigurationError(f"on_conflict={on_conflict!r}: choose from {_ON_CONFLICT}.")
         url = self._items_url(collection)
         name = _id("collection", collection)
 
-        def create(document: dict[str, Any]) -> BulkStatus:
-            try:
-                self._writer.send("POST", url, document)
-            except ConflictError as conflict:
-                there = self._item_url(collection, document["id"])
-                update = partial(self._writer.send, "PUT", there, document)
-                return resolved_conflict(conflict, on_conflict, update)
-            return "created"
+        def update(document: dict[str, Any]) -> None:
+            self._writer.send("PUT", self._item_url(collection, document["id"]), document)
 
         return create_many(
             items,
             lambda item: item_document(item, name),
-            create,
+            lambda document: self._writer.send("POST", url, document),
+            update,
+            on_conflict=on_conflict,
             max_workers=max_workers,
         )
 
@@ -462,7 +422,7 @@ class STACAPI:
             STACGitLabError: As for :meth:`patch_item`.
         """
         url = self._collection_url(collection_id)
-        body, media_type = _patch_of(patch)
+        body, media_type = patch_body(patch)
         answer = self._writer.send("PATCH", url, body, media_type=media_type, if_match=if_match)
         if answer is None:
             return self.collection(collection_id)
@@ -480,7 +440,7 @@ class STACAPI:
     # -- where things are, and what is made of them -------------------------------------------
 
     def _collections_url(self) -> str:
-        return collections_url_of(self.root) or _below(self.url, "collections")
+        return collections_url_of(self.root) or below(self.url, "collections")
 
     def _collection_url(self, collection_id: str) -> str:
         url = self._collections_url()
@@ -492,33 +452,36 @@ class STACAPI:
         known = collection if isinstance(collection, pystac.Collection) else None
         known = known or self._collections.get(name)
         own = None if known is None else items_url_of(known)
-        return own or _below(self._collection_url(name), "items")
+        return own or below(self._collection_url(name), "items")
 
     def _item_url(self, collection: CollectionLike, item_id: str) -> str:
         url = self._items_url(collection)
         return self.stac_io.session.dialect_of(url).item_url(url, _id("item", item_id))
 
-    def _endpoint(self, collection: CollectionLike, used: tuple[str, ...]) -> Endpoint:
-        """Return where the items are listed, which is what the collection itself says."""
-        self._warn_about_undeclared(used)
+    def _declared(self) -> Conformance:
+        with self._lock:
+            if self._conformance is None:
+                self._conformance = read_conformance(self.stac_io, self.root, self.url)
+            return self._conformance
+
+    def _endpoint(self, collection: CollectionLike, parameters: Mapping[str, str]) -> Endpoint:
+        """Return where the items are listed: where the collection says, or ``/search``."""
         if not isinstance(collection, pystac.Collection):
             collection = self._collections.get(collection) or self.collection(collection)
-        url = items_url_of(collection)
-        return Endpoint(url or self._items_url(collection), collection)
-
-    def _warn_about_undeclared(self, used: tuple[str, ...]) -> None:
-        for name in used:
-            pattern = _EXTENSIONS.get(name)
-            if pattern is None or name in self._warned:
-                continue
-            if not any(re.search(pattern, uri) for uri in self.conformance()):
-                self._warned.add(name)
-                warnings.warn(
-                    f"{redact(self.url)}: the server does not declare that it understands {name}=. "
-                    "It is sent, and may be ignored: check what comes.",
-                    UndeclaredExtensionWarning,
-                    stacklevel=5,
-                )
+        url = items_url_of(collection) or self._items_url(collection)
+        dialect = self.stac_io.session.dialect_of(url)
+        parameters = dialect.query_parameters(parameters)
+        if EXTENSIONS.isdisjoint(parameters):
+            return Endpoint(url, collection, parameters)
+        search = self._router.search_url(
+            parameters,
+            root=self.root,
+            conformance=self._declared(),
+            ignored=dialect.ignored_by_items,
+        )
+        if search is not None:
+            parameters = {**parameters, "collections": collection.id}
+        return Endpoint(url, collection, parameters, search)
 
     def _made_collection(self, document: dict[str, Any], url: str) -> pystac.Collection:
         # Not one that the root knows already: what is returned is what the server has just said.
@@ -537,24 +500,8 @@ class STACAPI:
         return item if known is None else ItemRelations(known).attach(item)
 
 
-def _below(url: str, name: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
-
-
 def _id(kind: str, value: Any) -> str:
     found = value.id if isinstance(value, pystac.Collection) else value
     if not isinstance(found, str) or not found or found in (".", ".."):
         raise ConfigurationError(f"{kind}: {value!r} is no id.")
     return found
-
-
-def _patch_of(patch: Any) -> tuple[Any, str]:
-    """Return a patch as it is sent, and its media type."""
-    if isinstance(patch, list):
-        return patch, "application/json-patch+json"
-    if isinstance(patch, Mapping):
-        return dict(patch), "application/merge-patch+json"
-    raise ConfigurationError(
-        f"patch={patch!r}: give the fields to change in a dictionary, or a list of operations."
-    )

@@ -16,14 +16,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pystac
 
+from stac_gitlab.auth import Origin
 from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,
     ConflictError,
+    InvalidResponseError,
     PermissionDeniedError,
     STACGitLabError,
 )
@@ -32,6 +34,7 @@ from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_links
 from stac_gitlab.redaction import redact, redact_document
+from stac_gitlab.settings import expect, whole_number
 
 OnConflict = Literal["error", "skip", "update"]
 BulkStatus = Literal["created", "updated", "skipped", "failed"]
@@ -112,10 +115,12 @@ class Writer:
 
     Args:
         stac_io: The reader whose session, tokens and retries are used.
+        home: The landing page that the caller named. Nothing is changed at another origin.
     """
 
-    def __init__(self, stac_io: GitLabStacIO) -> None:
+    def __init__(self, stac_io: GitLabStacIO, *, home: str) -> None:
         self._io = stac_io
+        self._home = Origin.of(home)
         self._etags: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -152,8 +157,16 @@ class Writer:
         Raises:
             ConflictError: If it exists already, or has changed since it was read.
             InvalidRequestError: If the server finds fault with what was sent.
+            InvalidResponseError: If a link of the server leads to another origin. Nothing is sent.
             STACGitLabError: If the request fails in another way.
         """
+        if self._home is None or Origin.of(url) != self._home:
+            redacted = redact(url)
+            raise InvalidResponseError(
+                f"{method} {redacted}: not sent, because a link of {self._home} leads to another "
+                "server. To change that server, open its own API with STACAPI.",
+                url=redacted,
+            )
         self._io.credentials.bind(url)
         headers = {"Content-Type": media_type} if media_type else {}
         if method != "POST":
@@ -225,6 +238,21 @@ def collection_document(collection: pystac.Collection | Mapping[str, Any]) -> di
     return document
 
 
+def patch_body(patch: Any) -> tuple[Any, str]:
+    """Return a patch as it is sent, and its media type.
+
+    Raises:
+        ConfigurationError: If it is neither a JSON merge patch nor a JSON Patch.
+    """
+    if isinstance(patch, list):
+        return patch, "application/json-patch+json"
+    if isinstance(patch, Mapping):
+        return dict(patch), "application/merge-patch+json"
+    raise ConfigurationError(
+        f"patch={patch!r}: give the fields to change in a dictionary, or a list of operations."
+    )
+
+
 def _document(thing: Any) -> dict[str, Any]:
     if isinstance(thing, (pystac.Item, pystac.Collection)):
         # pystac resolves hierarchical links while it writes them, and fails where they have no
@@ -257,8 +285,10 @@ def _shown(thing: Any) -> str:
 def create_many(
     items: Iterable[Any],
     document_of: Callable[[Any], dict[str, Any]],
-    create: Callable[[dict[str, Any]], BulkStatus],
+    create: Callable[[dict[str, Any]], object],
+    update: Callable[[dict[str, Any]], object],
     *,
+    on_conflict: OnConflict,
     max_workers: int,
 ) -> BulkReport:
     """Create items in several threads, taking them from an iterable as they are needed.
@@ -266,7 +296,9 @@ def create_many(
     Args:
         items: The items, or something that makes them one by one.
         document_of: Makes of each what is sent.
-        create: Sends one, and says what became of it.
+        create: Sends one that is new.
+        update: Sends one that exists.
+        on_conflict: What to do where an item exists already.
         max_workers: How many requests are under way at a time.
 
     Raises:
@@ -274,10 +306,27 @@ def create_many(
         PermissionDeniedError: If the credential may not do this; it may not for any item.
         ConfigurationError: If `max_workers` makes no sense.
     """
-    if max_workers < 1:
-        raise ConfigurationError(f"max_workers={max_workers}: at least one has to work.")
+    expect("items", items, Iterable, wanted="an iterable of items")
+    whole_number("max_workers", max_workers, least=1)
+    if on_conflict not in get_args(OnConflict):
+        raise ConfigurationError(
+            f"on_conflict={on_conflict!r}: choose from {', '.join(get_args(OnConflict))}."
+        )
+
+    def send(document: dict[str, Any]) -> BulkStatus:
+        try:
+            create(document)
+        except ConflictError as conflict:
+            if on_conflict == "update":
+                update(document)
+                return "updated"
+            if on_conflict == "skip" and conflict.status_code == 409:
+                return "skipped"
+            raise
+        return "created"
+
     with ThreadPoolExecutor(max_workers, thread_name_prefix="stac-gitlab-create") as pool:
-        requests = _Requests(pool, create)
+        requests = _Requests(pool, send)
         try:
             for place, document in _documents(items, document_of):
                 if isinstance(document, BulkResult):
@@ -338,19 +387,3 @@ def _documents(
             continue
         seen.add(name)
         yield place, document
-
-
-def resolved_conflict(
-    conflict: ConflictError, on_conflict: OnConflict, update: Callable[[], object]
-) -> BulkStatus:
-    """Do what the caller wants where an item exists already.
-
-    Raises:
-        ConflictError: If that is an error.
-    """
-    if on_conflict == "update":
-        update()
-        return "updated"
-    if on_conflict == "skip" and conflict.status_code == 409:
-        return "skipped"
-    raise conflict

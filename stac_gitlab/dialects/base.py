@@ -17,6 +17,9 @@ from stac_gitlab.auth import Token
 class Dialect:
     """A STAC API as its specification describes it."""
 
+    ignored_by_items: frozenset[str] = frozenset()
+    """Query parameters that the items endpoint ignores although conformance names them."""
+
     def speaks(self, url: str) -> bool:
         """Return whether this dialect is the one for `url`."""
         return True
@@ -56,6 +59,10 @@ class Dialect:
     def is_same_id(self, requested: str, received: str) -> bool:
         """Return whether an item or collection with the id `received` is the one requested."""
         return requested == received
+
+    def query_parameters(self, parameters: Mapping[str, str]) -> dict[str, str]:
+        """Return the query parameters of a listing in a form that the server accepts."""
+        return dict(parameters)
 
     def item_url(self, items_url: str, item_id: str) -> str:
         """Return the URL of one item of an items endpoint."""

@@ -23,6 +23,7 @@ _ITEMS_PATH = re.compile(r"/api/stac/collections/(?P<collection>[^/]+)/items(?:/
 _API_PATH = re.compile(r"/api/(?:stac|download|proxy)(?:/|$)")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _DOWNLOAD_PATH = re.compile(r"/api/download/")
+_EARLIEST, _LATEST = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
 _LINKS_OF_A_COLLECTION = frozenset({"self", "parent", "collection"})
 _LINKS_TO_THE_API = _LINKS_OF_A_COLLECTION | {"root"}
 
@@ -47,8 +48,20 @@ def api_url(base_url: str) -> str:
 class SharingHub(Dialect):
     """SharingHub's STAC API and its download routes."""
 
+    ignored_by_items = frozenset({"q", "sortby"})
+
     def speaks(self, url: str) -> bool:
         return "/api/" in url and _API_PATH.search(urlsplit(url).path) is not None
+
+    def query_parameters(self, parameters: Mapping[str, str]) -> dict[str, str]:
+        """Close an open interval, which the server answers with a 500."""
+        interval = parameters.get("datetime", "")
+        start, separator, end = interval.partition("/")
+        if not separator:
+            return dict(parameters)
+        start = _EARLIEST if start in ("", "..") else start
+        end = _LATEST if end in ("", "..") else end
+        return {**parameters, "datetime": f"{start}/{end}"}
 
     def item_url(self, items_url: str, item_id: str) -> str:
         """Return the URL of one project. Its slashes stay: proxies like to refuse ``%2F``."""

@@ -26,6 +26,13 @@ from stac_gitlab.api.filters import (
 
 TRIANGLE = {"type": "Polygon", "coordinates": [[[5, 46], [8.5, 47], [6, 45], [5, 46]]]}
 POINT = {"type": "Point", "coordinates": [9, 9]}
+FIJI = {
+    "type": "MultiPolygon",
+    "coordinates": [
+        [[[177, -19], [180, -19], [180, -16], [177, -19]]],
+        [[[-180, -19], [-178, -19], [-180, -16], [-180, -19]]],
+    ],
+}
 FEATURE = {"type": "Feature", "geometry": TRIANGLE, "properties": {}}
 
 
@@ -45,6 +52,9 @@ FEATURE = {"type": "Feature", "geometry": TRIANGLE, "properties": {}}
         ({"type": "FeatureCollection", "features": [FEATURE, FEATURE]}, "5,45,8.5,47"),
         ({"type": "GeometryCollection", "geometries": [TRIANGLE, POINT]}, "5,9,9,47"),
         (SimpleNamespace(__geo_interface__={"type": "Point", "coordinates": (1, 2)}), "1,2,1,2"),
+        (FIJI, "177,-19,-178,-16"),
+        ({"type": "MultiPoint", "coordinates": [[-180, 0], [180, 1]]}, "180,0,-180,1"),
+        ({"type": "LineString", "coordinates": [[-180, 0], [180, 1]]}, "-180,0,180,1"),
     ],
 )  # fmt: skip
 def test_a_bounding_box_is_numbers_in_any_wrapping_or_that_of_a_geometry(
@@ -93,6 +103,8 @@ NAIVE = datetime(2024, 1, 1, 12)  # noqa: DTZ001  # people do write it so
         ("2024", "2024-01-01T00:00:00Z/2024-12-31T23:59:59Z"),
         ("2024-02", "2024-02-01T00:00:00Z/2024-02-29T23:59:59Z"),
         ("2024-12", "2024-12-01T00:00:00Z/2024-12-31T23:59:59Z"),
+        ("9999", "9999-01-01T00:00:00Z/9999-12-31T23:59:59Z"),
+        ("0001/9999-12-31", "0001-01-01T00:00:00Z/9999-12-31T23:59:59Z"),
         ("2024-02-03", "2024-02-03T00:00:00Z/2024-02-03T23:59:59Z"),
         ("2024-01/2024-03", "2024-01-01T00:00:00Z/2024-03-31T23:59:59Z"),
         ("2023/2024-05-06", "2023-01-01T00:00:00Z/2024-05-06T23:59:59Z"),
@@ -143,6 +155,11 @@ def test_times_are_instants_and_intervals_in_utc(value: Any, formed: str) -> Non
 def test_what_is_no_time_is_refused(value: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         datetime_parameter(value)
+
+
+def test_a_time_beyond_the_calendar_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="years 1 to 9999"):
+        datetime_parameter("9999-12-31T23:59:59-05:00")
 
 
 # -- which, and how ---------------------------------------------------------------------------

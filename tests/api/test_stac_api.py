@@ -597,6 +597,34 @@ def test_what_is_no_item_of_this_collection_is_not_sent(
     assert targets(lakes) == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda api: api.create_item("lakes", item("new")),
+        lambda api: api.update_item("lakes", item("lake-00")),
+        lambda api: api.patch_item("lakes", "lake-00", {"properties": {}}),
+        lambda api: api.delete_item("lakes", "lake-00"),
+        lambda api: api.upsert("lakes", item("lake-00")),
+        lambda api: api.create_collection(collection("new")),
+        lambda api: api.delete_collection("lakes"),
+        lambda api: api.create_items("lakes", [item("new")]).failed[0].error,
+    ],
+    ids=["create", "update", "patch", "delete", "upsert", "collection", "drop", "many"],
+)
+def test_links_of_a_foreign_server_change_nothing_on_the_hub(
+    lakes: FeaturesServer, stac_io: GitLabStacIO, server: LoopbackServer, change: Any
+) -> None:
+    stac_io.credentials.bind(lakes.url)
+    foreign = {**lakes.landing_page(), "links": []}
+    foreign["links"] = [{"rel": "data", "href": f"{lakes.url}/collections"}]
+    server.route("/", foreign)
+    api = STACAPI(f"{server.url}/", stac_io=stac_io)
+    with pytest.raises(InvalidResponseError, match="not sent, because a link of") as refused:
+        raise change(api) or AssertionError("it was sent")
+    assert lakes.url in str(refused.value)
+    assert all(request.method == "GET" for request in lakes.requests)
+
+
 def test_refusals_of_the_server_have_their_classes(lakes: FeaturesServer, api: STACAPI) -> None:
     with pytest.raises(ConflictError, match=r"lake-01 already exists.*another id"):
         api.create_item("lakes", item("lake-01"))
