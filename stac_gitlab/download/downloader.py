@@ -36,7 +36,7 @@ from stac_gitlab.errors import (
     NothingToDownloadWarning,
     STACGitLabError,
 )
-from stac_gitlab.files.partial_file import partial_file_for
+from stac_gitlab.files.partial_file import PartialFile
 from stac_gitlab.files.paths import contained_path, relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted, redact_text
@@ -440,7 +440,7 @@ class STACDownloader:
         text = redact_text(text)
         try:
             # A link that stands there is replaced, as with the assets: it may lead anywhere.
-            with partial_file_for(path) as part:
+            with PartialFile(path) as part:
                 part.write(text.encode("utf-8"))
                 part.finish()
         except OSError as error:

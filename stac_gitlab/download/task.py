@@ -180,7 +180,7 @@ def _bring(task: DownloadTask, stac_io: GitLabStacIO, on_bytes: OnBytes | None) 
         )
 
     def note(received: Received, part: PartialFile) -> None:
-        size, mtime_ns = part.stamp()
+        size, mtime_ns = part.size_and_mtime_ns()
         record = Record(
             path=task.path,
             size=size,

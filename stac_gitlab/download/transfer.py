@@ -33,7 +33,7 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.files.checksums import HashingBuffers
-from stac_gitlab.files.partial_file import Leftover, PartialFile, partial_file_for
+from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.http.deadline import away, current_deadline
 from stac_gitlab.http.retry import call_with_retries, error_of
 from stac_gitlab.http.session import GitLabSession
@@ -106,7 +106,7 @@ def receive(
         NetworkError: If no connection comes about, after all attempts.
         OSError: If the file cannot be written; nothing has changed then.
     """
-    with partial_file_for(target) as part:
+    with PartialFile(target) as part:
         reception = partial(
             _FileTransfer,
             session,
@@ -151,7 +151,7 @@ def copy_file(
         OSError: If it cannot be read or written.
     """
     checksum = source.checksum if verify else None
-    with partial_file_for(target) as part, origin.open("rb", buffering=0) as file:
+    with PartialFile(target) as part, origin.open("rb", buffering=0) as file:
         hashing = HashingBuffers(checksum)
         while count := file.readinto(hashing.buffer):
             current_deadline().time_left()
@@ -218,7 +218,7 @@ class _FileTransfer:
             response: The first answer, where it is there already.
         """
         policy = self._session.retry
-        self._part.restart()
+        self._part.truncate()
         self._response = response
         self._continue_one_of(leftovers)
         try:
@@ -238,7 +238,7 @@ class _FileTransfer:
             raise IncompleteDownloadError(str(broken)) from broken.__cause__
         except DownloadError:
             # These bytes are wrong: a later run has nothing to continue.
-            self._part.describe(None)
+            self._part.save_resume_info(None)
             raise
         finally:
             if self._hashing is not None:
@@ -273,18 +273,18 @@ class _FileTransfer:
     def _continue_one_of(self, leftovers: Sequence[Leftover]) -> None:
         """Take over the longest of what earlier runs left, if it can be proven to fit."""
         for leftover in sorted(leftovers, key=lambda leftover: -leftover.size):
-            notes = leftover.description() or {}
+            notes = leftover.resume_info() or {}
             content = Content.noted(notes, self._source, verify=self._verify)
             if content is not None and self._part.take_over(leftover):
                 self._take_up(content)
-                self._part.describe(notes)
+                self._part.save_resume_info(notes)
                 return
 
     def _take_up(self, content: Content) -> None:
         """Bring everything into the state in which an earlier run left it."""
         self._content = content
         # The last byte is asked for in any case: the answer proves that the rest is right.
-        self._part.cut(max(0, min(self._part.size, (content.total or 0) - 1)))
+        self._part.truncate(max(0, min(self._part.size, (content.total or 0) - 1)))
         self._hashing = self._new_hashing()
         self._hash_what_is_there(0)
 
@@ -371,7 +371,7 @@ class _FileTransfer:
         self._set_up(response, None if has_no_total else length_in(response.headers))
 
     def _set_up(self, response: requests.Response, total: int | None) -> None:
-        self._part.restart()
+        self._part.truncate()
         self._resumed = False
         self._content = Content.of(
             response,
@@ -381,7 +381,7 @@ class _FileTransfer:
             verify=self._verify,
         )
         self._hashing = self._new_hashing()
-        self._part.describe(self._content.notes(self._source))
+        self._part.save_resume_info(self._content.notes(self._source))
 
     def _new_hashing(self) -> HashingBuffers:
         if self._hashing is not None:
@@ -394,7 +394,7 @@ class _FileTransfer:
         """Hash what the part holds from byte `start` on, where a checksum wants it."""
         hashing = self._hashing
         if hashing is not None and self._content.checksum is not None:
-            for count in self._part.read_back(lambda: hashing.buffer, start):
+            for count in self._part.read_into(lambda: hashing.buffer, start):
                 current_deadline().time_left()
                 hashing.feed(count)
 
@@ -448,7 +448,7 @@ class _FileTransfer:
         self._source.check_announced(total)
         self._in_segments = True
         # A kill would leave a part with gaps, which nobody must continue.
-        self._part.describe(None)
+        self._part.save_resume_info(None)
         segments = SegmentedDownload(
             self._session,
             self._source.url,
@@ -460,8 +460,8 @@ class _FileTransfer:
         try:
             segments.run(response, span, self._segments)
         finally:
-            self._part.cut(segments.without_gap())
-            self._part.describe(self._content.notes(self._source))
+            self._part.truncate(segments.without_gap())
+            self._part.save_resume_info(self._content.notes(self._source))
         self._hash_what_is_there(span.start)
         self._check_beginning(response, self._beginning)
         if self._part.size < total:
@@ -474,7 +474,7 @@ class _FileTransfer:
             )
 
     def _beginning(self) -> bytes:
-        return self._part.beginning(PAGE_START)
+        return self._part.read_start(PAGE_START)
 
     def _check_beginning(self, response: requests.Response, beginning: Callable[[], bytes]) -> None:
         """Refuse as early as possible what is not the file; the first packet may hold a byte."""
@@ -488,7 +488,7 @@ class _FileTransfer:
     def _checked(self, digest: bytes | None, *, framed: bool) -> Received:
         source, content, size = self._source, self._content, self._part.size
         if size < POINTER_SIZE:
-            source.check_no_pointer(self._part.beginning(POINTER_SIZE))
+            source.check_no_pointer(self._part.read_start(POINTER_SIZE))
         source.check_size(size)
         source.check_digest(content.checksum, digest)
         verified = framed or source.size is not None or content.checksum is not None

@@ -1,12 +1,12 @@
-"""A file in the making: written beside its target, and moved onto it in one step.
+"""A partial file: written beside its target, and moved onto it in one step.
 
-Whatever happens before that step, a kill included, leaves what stood there untouched. The bytes
-are not flushed to the disk first: after a power cut the file system may have lost them.
+Until that step the target is unchanged, even if the process is killed. The bytes are not flushed to
+the disk first: after a power cut the file system may have lost them.
 
-The name of a part tells whose it is: which target it is for, and which process writes it. A later
-run takes over what a process left behind only where that process gave it up or is gone, and takes
-it by renaming it, which only one taker can do. Nobody writes to a file that another may write to,
-so nothing rests on locks.
+A partial file is locked by the process that writes it. The operating system releases the lock when
+that process ends, however it ends and in whatever container it ran. A later run continues or
+removes a partial file only after it got the lock. On a file system without locks it does so only
+where the writer gave the file up, which the file's name says.
 """
 
 from __future__ import annotations
@@ -17,46 +17,50 @@ import hashlib
 import json
 import os
 import re
-import socket
 import stat
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Self
 
+if sys.platform != "win32":
+    import fcntl
+
 OWN_PREFIX = ".stac-gitlab"
-"""How the names of our own files begin."""
+"""The beginning of the names of all files that this package makes for itself."""
 
 
-# Of a process on another machine nobody can tell whether it still runs; after a day it does not.
-_ABANDONED_AFTER = 24 * 3600.0
-_MAX_DESCRIPTION = 64 * 1024
+# Some cluster file systems keep locks within one machine (Lustre with localflock, BeeGFS). So a
+# partial file of another machine has to be unchanged for this many seconds as well.
+_QUIET_ELSEWHERE = 3600.0
+_MAX_RESUME_INFO = 64 * 1024
 _NAME = re.compile(
-    rf"{re.escape(OWN_PREFIX)}-(?P<target>[0-9a-f]{{16}})-(?P<owner>kept|[0-9a-f]{{8}}\.\d+)"
-    r"-[0-9a-f]{12}\.part"
+    rf"{re.escape(OWN_PREFIX)}-(?P<target>[0-9a-f]{{16}})-(?P<owner>kept|[0-9a-f]{{8}})"
+    r"-[0-9a-f]{12}\.(?P<kind>part|json)"
 )
+_BINARY = getattr(os, "O_BINARY", 0)
+_NO_LINK_NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class PartialFile:
-    """The file in the making. It is created when there is something to write.
+    """A file that is written beside its target. It is created when there is something to write.
 
-    In a ``with`` statement it is discarded at the end, unless it was finished.
+    At the end of a ``with`` statement it is removed, unless it was finished or can be resumed.
 
     Args:
-        target: The path that it will have.
+        target: The path that the finished file gets.
 
     Attributes:
         size: Bytes written so far.
     """
 
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._folder, self._name = os.path.split(target)
-        self._path = self._named(f"{_machine()}.{os.getpid()}")
+    def __init__(self, target: str | os.PathLike[str]) -> None:
+        self._target = os.fspath(target)
+        self._path = ""
         self._handle = -1
-        self._exists = False
-        self._described = False
+        self._has_resume_info = False
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -66,32 +70,37 @@ class PartialFile:
         self.discard()
 
     def write(self, content: bytes | memoryview) -> None:
-        """Append `content`."""
+        """Append `content`.
+
+        Raises:
+            OSError: If it cannot be written; the error names the partial file.
+        """
         view = memoryview(content)
+        handle = self._open()
         while view:
-            written = os.write(self._open(), view)
+            try:
+                written = os.write(handle, view)
+            except OSError as error:
+                error.filename = self._path
+                raise
             self.size += written
             view = view[written:]
 
     def open_path(self) -> str:
-        """Return the path of the file, which exists then, for several to write into."""
+        """Create the file, if it does not exist yet, and return its path."""
         self._open()
         return self._path
 
-    def restart(self) -> None:
-        """Forget everything written so far."""
-        if self.size:
-            self.cut(0)
+    def truncate(self, size: int = 0) -> None:
+        """Drop everything after the first `size` bytes."""
+        if size or self._path:
+            handle = self._open()
+            os.ftruncate(handle, size)
+            os.lseek(handle, size, os.SEEK_SET)
+            self.size = size
 
-    def cut(self, size: int) -> None:
-        """Forget everything behind the first `size` bytes."""
-        handle = self._open()
-        os.ftruncate(handle, size)
-        os.lseek(handle, size, os.SEEK_SET)
-        self.size = size
-
-    def beginning(self, count: int) -> bytes:
-        """Return up to `count` bytes from the start of what was written."""
+    def read_start(self, count: int) -> bytes:
+        """Return the first `count` bytes, or fewer where the file is shorter."""
         if not self.size:
             return b""
         handle = self._open()
@@ -100,154 +109,176 @@ class PartialFile:
         os.lseek(handle, self.size, os.SEEK_SET)
         return start
 
-    def read_back(self, buffer: Callable[[], memoryview], start: int = 0) -> Iterator[int]:
-        """Read what was written, from a byte on, into one buffer after the other.
+    def read_into(self, buffer: Callable[[], memoryview], start: int = 0) -> Iterator[int]:
+        """Read the file from byte `start` on into one buffer after the other.
 
         Yields:
-            How much each holds.
+            The number of bytes in each buffer.
         """
         with open(self._path, "rb", buffering=0) as file:
             file.seek(start)
             while count := file.readinto(buffer()):
                 yield count
 
-    def stamp(self) -> tuple[int, int]:
-        """Return size in bytes and time of the last change in ns, as the finished file has them."""
+    def size_and_mtime_ns(self) -> tuple[int, int]:
+        """Return size (bytes) and time of the last change (ns), as the finished file has them."""
         status = os.fstat(self._open())
         return status.st_size, status.st_mtime_ns
 
-    def describe(self, description: Mapping[str, Any] | None) -> None:
-        """Write down what a later run has to know to continue; None if it cannot.
+    def save_resume_info(self, info: Mapping[str, Any] | None) -> None:
+        """Save what a later run needs to continue the file; None if it cannot be continued.
 
-        A described part is not discarded but kept.
+        A file with this information is kept if it is not finished.
         """
-        if description is None:
-            if self._described:
-                _remove(_description_of(self._path))
-            self._described = False
-            return
-        with open(_description_of(self._path), "w", encoding="utf-8") as file:
-            json.dump(description, file)
-        self._described = True
+        if info is not None:
+            self._open()
+            with open(_sidecar_of(self._path), "w", encoding="utf-8") as file:
+                json.dump(info, file)
+        elif self._has_resume_info:
+            _remove(_sidecar_of(self._path))
+        self._has_resume_info = info is not None
 
     def take_over(self, leftover: Leftover) -> bool:
-        """Continue what another process left behind; tell whether it was still there."""
-        try:
-            os.replace(leftover.path, self._path)
-        except FileNotFoundError:
+        """Continue what another process left; return False if it is gone or in use."""
+        handle = _lock_abandoned(leftover.path)
+        if handle is None:
             return False
-        _remove(_description_of(leftover.path))
-        self._close()
-        self._exists = True
-        self._handle = os.open(self._path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-        self.size = os.lseek(self._handle, 0, os.SEEK_END)
+        path = self._new_path(_this_machine())
+        try:
+            if sys.platform == "win32":
+                # Windows renames no open file, not even one that is open in another process.
+                os.close(handle)
+                os.replace(leftover.path, path)
+                handle = os.open(path, os.O_RDWR | _BINARY)
+            else:
+                os.replace(leftover.path, path)
+        except OSError:
+            # Gone in the meantime, or in a folder where only its owner may rename it.
+            with contextlib.suppress(OSError):
+                os.close(handle)
+            return False
+        _remove(_sidecar_of(leftover.path))
+        self.discard()
+        self._path, self._handle = path, handle
+        self.size = os.lseek(handle, 0, os.SEEK_END)
         return True
 
     def finish(self) -> None:
         """Move the file onto its target."""
         self._open()
-        self._close()
-        with contextlib.suppress(FileNotFoundError):
-            # Not more than the permissions: a set-user-id bit vouches for the bytes that go.
+        with contextlib.suppress(OSError):
+            # Permissions only: a set-user-id bit vouches for the bytes that it is replaced with.
+            # They are optional: there are file systems without permissions.
             os.chmod(self._path, os.stat(self._target).st_mode & 0o777)
-        os.replace(self._path, self._target)
-        self._exists = False
-        self.describe(None)
+        sidecar = _sidecar_of(self._path)
+        self._move(self._target)
+        if self._has_resume_info:
+            _remove(sidecar)
 
     def discard(self) -> None:
-        """Remove what was written, unless it was moved, or is worth keeping for a later run."""
-        self._close()
-        if self._described and self.size:
-            kept = self._named("kept")
+        """Remove the file, or give it up to a later run if it can be resumed."""
+        if not self._path:
+            return
+        sidecar = _sidecar_of(self._path)
+        if self._has_resume_info and self.size:
+            kept = self._new_path("kept")
             with contextlib.suppress(FileNotFoundError):
-                os.replace(_description_of(self._path), _description_of(kept))
-                os.replace(self._path, kept)
+                self._move(kept)
+                os.replace(sidecar, _sidecar_of(kept))
         else:
-            if self._exists:
-                _remove(self._path)
-            self.describe(None)
+            self._close()
+            _remove(self._path)
+            self.save_resume_info(None)
+        self._close()
+        self._path, self._has_resume_info, self.size = "", False, 0
 
     def _open(self) -> int:
-        if self._handle < 0:
-            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-            # Created as any other file would be: the user's umask decides who may read it.
-            self._handle = os.open(self._path, flags, 0o666)
-            self._exists = True
+        while self._handle < 0:
+            path = self._new_path(_this_machine())
+            # Created with the usual permissions: the user's umask decides who may read it.
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
+            # Another process may have removed it as abandoned before it was locked.
+            if _lock(handle) is not False and _is_at(path, handle):
+                self._path, self._handle = path, handle
+            else:
+                os.close(handle)
         return self._handle
 
-    def _named(self, owner: str) -> str:
-        name = f"{OWN_PREFIX}-{_mark(self._name)}-{owner}-{os.urandom(6).hex()}.part"
-        return os.path.join(self._folder, name)
+    def _move(self, path: str) -> None:
+        """Move the file and close it. It stays locked until it is moved, or others may take it."""
+        if sys.platform == "win32":
+            self._close()
+        os.replace(self._path, path)
+        self._close()
+        self._path = ""
 
     def _close(self) -> None:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
-
-def partial_file_for(target: str | os.PathLike[str]) -> PartialFile:
-    """Return a :class:`Part` for `target`, to be used in a ``with`` statement."""
-    return PartialFile(os.fspath(target))
+    def _new_path(self, owner: str) -> str:
+        folder, name = os.path.split(self._target)
+        name = f"{OWN_PREFIX}-{_mark(name)}-{owner}-{os.urandom(6).hex()}.part"
+        return os.path.join(folder, name)
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A part that no process writes to any more."""
+    """A partial file that no process writes to any more, or only the sidecar of one (size 0)."""
 
     path: str
     size: int
 
-    def description(self) -> dict[str, Any] | None:
-        """Return what its writer wrote down, or None if nothing can be made of it."""
+    def resume_info(self) -> dict[str, Any] | None:
+        """Return what its writer saved, or None if that is missing or damaged."""
         try:
-            with open_own(_description_of(self.path)) as file:
-                description = json.loads(file.read(_MAX_DESCRIPTION))
+            with open_own(_sidecar_of(self.path)) as file:
+                info = json.loads(file.read(_MAX_RESUME_INFO))
         except (OSError, ValueError, RecursionError):
             return None
-        return description if isinstance(description, dict) else None
+        return info if isinstance(info, dict) else None
 
     def remove(self) -> None:
-        """Remove it."""
-        _remove(self.path)
-        _remove(_description_of(self.path))
+        """Remove it, unless a process took it over in the meantime.
+
+        Raises:
+            OSError: If the folder does not allow that.
+        """
+        if os.path.lexists(self.path):
+            handle = _lock_abandoned(self.path)
+            if handle is None:
+                return
+            try:
+                if sys.platform != "win32":
+                    _remove(self.path)
+            finally:
+                os.close(handle)
+            if sys.platform == "win32":
+                _remove(self.path)
+        _remove(_sidecar_of(self.path))
 
 
 def leftovers_in(folder: str | os.PathLike[str]) -> dict[str, list[Leftover]]:
-    """Return what earlier runs left in `folder`, by the marks of the names they are for."""
-    found: dict[str, list[Leftover]] = defaultdict(list)
+    """Return what earlier runs left in `folder`, for :func:`leftovers_for`."""
+    names: dict[str, dict[str, str]] = defaultdict(dict)
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                match = _NAME.fullmatch(entry.name)
-                if match is None:
-                    continue
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    # Written through a link, or as another name of a file that is elsewhere, a part
-                    # would change what is not ours.
-                    is_ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
-                    if is_ours and _is_given_up(match["owner"], status.st_mtime):
-                        found[match["target"]].append(Leftover(entry.path, status.st_size))
+                if match := _NAME.fullmatch(entry.name):
+                    path = f"{entry.path.rpartition('.')[0]}.part"
+                    names[path][match["kind"]] = match["target"]
     except OSError:
-        # No folder, or none that can be read: then nothing can be taken over from it either.
-        pass
+        # There is no folder, or it cannot be read: then nothing in it can be taken over.
+        return {}
+    found: dict[str, list[Leftover]] = defaultdict(list)
+    for path, kinds in names.items():
+        if "part" not in kinds:
+            found[kinds["json"]].append(Leftover(path, 0))
+        elif (handle := _lock_abandoned(path)) is not None:
+            found[kinds["part"]].append(Leftover(path, os.fstat(handle).st_size))
+            os.close(handle)
     return found
-
-
-def open_own(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open for reading what should be a file of ours, but may have been put there by anyone.
-
-    Raises:
-        OSError: If it cannot be opened, or is no plain file: a link leads elsewhere, and a pipe
-            would have to be waited for.
-    """
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    handle = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise FileNotFoundError(f"{os.fspath(path)!r} is no plain file")
-    return os.fdopen(handle, "rb")
 
 
 def leftovers_for(
@@ -257,49 +288,92 @@ def leftovers_for(
     return found.get(_mark(os.path.basename(os.fspath(target))), [])
 
 
-def _is_given_up(owner: str, changed: float) -> bool:
-    if owner == "kept" or time.time() - changed > _ABANDONED_AFTER:
-        return True
-    machine, _, number = owner.partition(".")
-    if machine != _machine() or os.name == "nt":
-        return False
+def open_own(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open for reading what should be a file of ours, but may have been put there by anyone.
+
+    Raises:
+        OSError: If it cannot be opened, or is not a regular file: a link leads elsewhere, and
+            opening a pipe would wait for a writer.
+    """
+    handle = os.open(path, os.O_RDONLY | _BINARY | _NO_LINK_NO_WAIT)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(f"{os.fspath(path)!r} is not a regular file")
+    return os.fdopen(handle, "rb")
+
+
+def write_atomically(name: str, content: bytes) -> None:
+    """Write a file completely or not at all. Missing folders are created."""
+    # A link is written through, not replaced: its owner put it there on purpose.
+    target = os.path.realpath(name)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with PartialFile(target) as part:
+        part.write(content)
+        part.finish()
+
+
+def _lock_abandoned(path: str) -> int | None:
+    """Open and lock a partial file that no process writes to; return None if one may do so."""
+    match = _NAME.fullmatch(os.path.basename(path))
     try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
+        handle = os.open(path, os.O_RDWR | _BINARY | _NO_LINK_NO_WAIT)
+    except OSError:
+        # Gone, a folder, a link, or a file of a user who does not share it.
+        return None
+    status, locked = os.fstat(handle), _lock(handle)
+    owner = "" if match is None else match["owner"]
+    is_given_up = owner == "kept" or (
+        locked is True
+        and (owner == _this_machine() or time.time() - status.st_mtime > _QUIET_ELSEWHERE)
+    )
+    # Through a second name of it, something that is not ours would be written to.
+    is_ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+    if is_given_up and is_ours and locked is not False and _is_at(path, handle):
+        return handle
+    os.close(handle)
+    return None
+
+
+def _lock(handle: int) -> bool | None:
+    """Lock an open file. Return False if it is locked, None if the file system has no locks."""
+    if sys.platform == "win32":
+        # An open file can neither be renamed nor removed there, which serves as well as a lock.
         return True
-    except PermissionError:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_at(path: str, handle: int) -> bool:
+    """Tell whether an open file is still the one with this path."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
+    except OSError:
+        return False
+
+
+@functools.cache
+def _this_machine() -> str:
+    """Return a mark of the running kernel, within which locks always work."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return _mark(file.read())[:8]
+    except OSError:
+        return _mark("")[:8]
 
 
 def _mark(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-@functools.cache
-def _machine() -> str:
-    """Return a mark of this machine and the name space that its process numbers belong to."""
-    try:
-        space = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        space = 0
-    return _mark(f"{socket.gethostname()}/{space}")[:8]
-
-
-def _description_of(path: str) -> str:
+def _sidecar_of(path: str) -> str:
     return f"{path.removesuffix('.part')}.json"
 
 
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def write_whole(name: str, content: bytes) -> None:
-    """Write a file completely or not at all. Missing folders are created."""
-    # A link is written through, not replaced: its owner put it there on purpose.
-    target = os.path.realpath(name)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    with partial_file_for(target) as part:
-        part.write(content)
-        part.finish()
