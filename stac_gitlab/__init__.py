@@ -17,7 +17,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from stac_gitlab.__about__ import __version__
+from stac_gitlab.auth import TokenSource
 from stac_gitlab.download.assets import (
+    HasAssets,
+    Names,
     asset_roles,
     assets_with_role,
     data_assets,
@@ -62,41 +65,52 @@ from stac_gitlab.settings import Limits, RetryPolicy
 
 if TYPE_CHECKING:
     from stac_gitlab.api.item_query import ItemQuery
-    from stac_gitlab.api.stac_api import STACAPI
-    from stac_gitlab.api.transactions import BulkReport, BulkResult
-    from stac_gitlab.download.downloader import STACDownloader
-    from stac_gitlab.download.progress import Progress
-    from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport
+    from stac_gitlab.api.stac_api import STACAPI, CollectionLike, ItemLike
+    from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
+    from stac_gitlab.download.downloader import DownloadOptions, STACDownloader
+    from stac_gitlab.download.progress import Progress, ProgressOption
+    from stac_gitlab.download.report import AssetResult, AssetStatus, BatchReport, DownloadReport
+    from stac_gitlab.download.task import Overwrite
 
 __all__ = [
     "STACAPI",
     "AssetNotFoundError",
     "AssetResult",
+    "AssetStatus",
     "AuthenticationError",
     "BatchReport",
     "BulkReport",
     "BulkResult",
+    "BulkStatus",
     "ChecksumMismatchError",
+    "CollectionLike",
     "ConfigurationError",
     "ConflictError",
     "DownloadError",
+    "DownloadOptions",
     "DownloadReport",
     "GitLabStacIO",
     "HTTPStatusError",
+    "HasAssets",
     "IncompleteDownloadError",
     "IncompleteListingWarning",
     "InsecureTransportWarning",
     "InvalidRequestError",
     "InvalidResponseError",
+    "ItemLike",
     "ItemQuery",
     "LFSPointerError",
     "Limits",
+    "Names",
     "NetworkError",
     "NotFoundError",
     "NotSTACError",
     "NothingToDownloadWarning",
+    "OnConflict",
+    "Overwrite",
     "PermissionDeniedError",
     "Progress",
+    "ProgressOption",
     "RateLimitError",
     "RemoteWriteError",
     "RequestTimeoutError",
@@ -105,6 +119,7 @@ __all__ = [
     "STACGitLabError",
     "STACGitLabWarning",
     "ServerError",
+    "TokenSource",
     "UndeclaredExtensionWarning",
     "UnreadableItemWarning",
     "UnsafePathError",
@@ -119,29 +134,29 @@ __all__ = [
     "materialize",
 ]
 
-# What those who only read do not need, and the module that is imported when it is asked for.
-_LATER = {
-    "STACAPI": "api.stac_api",
-    "ItemQuery": "api.item_query",
-    "BulkReport": "api.transactions",
-    "BulkResult": "api.transactions",
-    "STACDownloader": "download.downloader",
-    "Progress": "download.progress",
-    "AssetResult": "download.report",
-    "BatchReport": "download.report",
-    "DownloadReport": "download.report",
+# Reading does not need these modules. Each is imported when one of its names is first used.
+_LAZY_MODULES = {
+    "api.item_query": ("ItemQuery",),
+    "api.stac_api": ("STACAPI", "CollectionLike", "ItemLike"),
+    "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
+    "download.downloader": ("DownloadOptions", "STACDownloader"),
+    "download.progress": ("Progress", "ProgressOption"),
+    "download.report": ("AssetResult", "AssetStatus", "BatchReport", "DownloadReport"),
+    "download.task": ("Overwrite",),
 }
+_MODULE_OF = {name: module for module, names in _LAZY_MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
-    return found
+    module = import_module(f"{__name__}.{_MODULE_OF[name]}")
+    value = globals()[name] = getattr(module, name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_MODULE_OF})
 
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -47,7 +47,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-__all__ = ["GitLabStacApiIO", "open_client"]
+__all__ = ["GitLabStacApiIO", "RequestModifier", "open_client"]
 T = TypeVar("T")
 RequestModifier = Callable[[requests.Request], requests.Request | None]
 

@@ -55,7 +55,6 @@ from stac_gitlab.settings import expect_text, whole_number
 
 CollectionLike = str | pystac.Collection
 ItemLike = pystac.Item | Mapping[str, Any]
-Patch = Mapping[str, Any] | list[Mapping[str, Any]]
 
 
 class STACAPI:
@@ -308,7 +307,7 @@ class STACAPI:
         self,
         collection: CollectionLike,
         item_id: str,
-        patch: Patch,
+        patch: Mapping[str, Any] | list[Mapping[str, Any]],
         *,
         if_match: str | None = None,
     ) -> pystac.Item:
@@ -414,7 +413,11 @@ class STACAPI:
         return self._made_collection(answer or document, url)
 
     def patch_collection(
-        self, collection_id: str, patch: Patch, *, if_match: str | None = None
+        self,
+        collection_id: str,
+        patch: Mapping[str, Any] | list[Mapping[str, Any]],
+        *,
+        if_match: str | None = None,
     ) -> pystac.Collection:
         """Change parts of the description of a collection.
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from stac_gitlab.redaction import quoted
 
-Status = Literal["downloaded", "resumed", "skipped", "failed", "planned"]
+AssetStatus = Literal["downloaded", "resumed", "skipped", "failed", "planned"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class AssetResult:
     size: int | None = None
     checksum: str | None = None
     seconds: float = 0.0
-    status: Status = "downloaded"
+    status: AssetStatus = "downloaded"
     verified: bool = False
     error: Exception | None = None
 
@@ -98,7 +98,7 @@ class DownloadReport(Mapping[str, AssetResult]):
         """Whether nothing failed."""
         return not self.failed
 
-    def _with_status(self, *statuses: Status) -> list[AssetResult]:
+    def _with_status(self, *statuses: AssetStatus) -> list[AssetResult]:
         return [result for result in self.results.values() if result.status in statuses]
 
     def summary(self) -> str:

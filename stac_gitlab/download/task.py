@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from stac_gitlab.download.report import AssetResult, Status
+from stac_gitlab.download.report import AssetResult, AssetStatus
 from stac_gitlab.download.source import Source, digest_of
 from stac_gitlab.download.transfer import NotModified, Received, copy_file, receive
 from stac_gitlab.errors import DownloadError, STACGitLabError
@@ -129,7 +129,7 @@ class DownloadTask:
 
     def result(
         self,
-        status: Status,
+        status: AssetStatus,
         *,
         size: int | None = None,
         checksum: str | None = None,

@@ -16,10 +16,11 @@ real ones do, bad habits included:
 
 from stac_gitlab.testing.access import AccessLevel, TokenHolder, User
 from stac_gitlab.testing.documents import Category
-from stac_gitlab.testing.exchange import Answer, Headers, RecordedRequest
+from stac_gitlab.testing.downloads import Compression
+from stac_gitlab.testing.exchange import Answer, Content, Headers, RecordedRequest
 from stac_gitlab.testing.faults import ArmedFault, Fault
 from stac_gitlab.testing.gitlab_server import GitLabServer
-from stac_gitlab.testing.loopback import LoopbackServer
+from stac_gitlab.testing.loopback import LoopbackServer, Route
 from stac_gitlab.testing.projects import (
     Project,
     ProjectSeries,
@@ -35,6 +36,8 @@ __all__ = [
     "Answer",
     "ArmedFault",
     "Category",
+    "Compression",
+    "Content",
     "Fault",
     "GitLabServer",
     "Headers",
@@ -43,6 +46,7 @@ __all__ = [
     "ProjectSeries",
     "RecordedRequest",
     "Release",
+    "Route",
     "SharingHubServer",
     "TokenHolder",
     "User",
