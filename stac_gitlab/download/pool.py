@@ -25,7 +25,6 @@ from stac_gitlab.download.progress import Progress
 from stac_gitlab.download.report import AssetResult
 from stac_gitlab.download.task import DownloadTask, run_task
 from stac_gitlab.errors import DownloadError
-from stac_gitlab.http.deadline import Line, away, standing_in
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted, redact
 
@@ -87,10 +86,9 @@ class DownloadPool:
         self._news = threading.Event()
         self._under_way = 0
         do = partial(run_task, stac_io=stac_io, stop=self._stop, on_bytes=progress.advance)
-        self._line = Line()
         self._backend: _Backend
         if executor is None:
-            self._backend = _ThreadBackend(do, self._note_end, self._line)
+            self._backend = _ThreadBackend(do, self._note_end)
             self._concurrency = _Concurrency(workers or 1, workers or MAX_WORKERS)
         else:
             # Its own kind alone: there are executors derived from it that work in other
@@ -111,10 +109,9 @@ class DownloadPool:
         waiting = iter(tasks)
         ahead = len(tasks) if isinstance(tasks, Sequence) else 1
         try:
-            with standing_in(self._line):
-                while self._hand_out(waiting, ahead):
-                    self._wait_for_news()
-                    self._take_in(note)
+            while self._hand_out(waiting, ahead):
+                self._wait_for_news()
+                self._take_in(note)
         finally:
             self._stop.set()
             self._backend.call_off()
@@ -132,8 +129,7 @@ class DownloadPool:
         return self._under_way > 0
 
     def _wait_for_news(self) -> None:
-        with away():
-            has_news = self._news.wait(_LOOK_EVERY)
+        has_news = self._news.wait(_LOOK_EVERY)
         self._news.clear()
         if not has_news and not self._ended:
             self._concurrency.note_silence()
@@ -202,14 +198,13 @@ class _ThreadBackend:
     """Threads of our own. They take the next job by themselves."""
 
     def __init__(
-        self, do: Callable[[DownloadTask], AssetResult], note_end: Callable[..., None], line: Line
+        self, do: Callable[[DownloadTask], AssetResult], note_end: Callable[..., None]
     ) -> None:
         self.takes_more = True
         self._do = do
         self._note_end = note_end
         self._jobs: queue.SimpleQueue[DownloadTask | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._line = line
 
     def submit(self, task: DownloadTask) -> None:
         self._jobs.put(task)
@@ -240,22 +235,14 @@ class _ThreadBackend:
 
     def _work(self) -> None:
         outcome: AssetResult | BaseException
-        with standing_in(self._line):
-            while self.takes_more and (task := self._next()) is not None:
-                began = time.thread_time()
-                try:
-                    outcome = self._do(task)
-                except BaseException as error:  # noqa: BLE001  # of who is told, whatever it is
-                    outcome = error
-                ended = _Ended(task, outcome, time.thread_time() - began, time.monotonic())
-                self._note_end(ended, is_idle=self._jobs.empty())
-
-    def _next(self) -> DownloadTask | None:
-        try:
-            return self._jobs.get_nowait()
-        except queue.Empty:
-            with away():
-                return self._jobs.get()
+        while self.takes_more and (task := self._jobs.get()) is not None:
+            began = time.thread_time()
+            try:
+                outcome = self._do(task)
+            except BaseException as error:  # noqa: BLE001  # of who is told, whatever it is
+                outcome = error
+            ended = _Ended(task, outcome, time.thread_time() - began, time.monotonic())
+            self._note_end(ended, is_idle=self._jobs.empty())
 
 
 class _ExecutorBackend:

@@ -19,7 +19,6 @@ from stac_gitlab.http.deadline import (
     STOP_LATENCY,
     Cancelled,
     Deadline,
-    away,
     current_deadline,
     enforcing,
 )
@@ -198,11 +197,10 @@ class SegmentedDownload:
             try:
                 futures = [threads.submit(self._receive, first, self._segments_list[0])]
                 futures += [threads.submit(self._work) for _ in range(connections - 1)]
-                with away():
-                    while wait(futures, STOP_LATENCY, FIRST_EXCEPTION).not_done:
-                        if any(future.done() and future.exception() for future in futures):
-                            break
-                        current_deadline().time_left()
+                while wait(futures, STOP_LATENCY, FIRST_EXCEPTION).not_done:
+                    if any(future.done() and future.exception() for future in futures):
+                        break
+                    current_deadline().time_left()
             finally:
                 self._stop.set()
         for failure in filter(None, (future.exception() for future in futures)):

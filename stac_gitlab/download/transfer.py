@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,15 +33,13 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files.checksums import HashingBuffers
 from stac_gitlab.files.partial_file import Leftover, PartialFile
-from stac_gitlab.http.deadline import away, current_deadline
+from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.http.retry import call_with_retries, error_of
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_chunked, is_encoded, length_in
 from stac_gitlab.redaction import quoted
 
 logger = logging.getLogger(__name__)
-# Bytes of a body that is large.
-_LARGE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -411,9 +408,7 @@ class _FileTransfer:
             self._take_in_segments(response, span, total)
             return True
         body = BodyReader(response, url=self._source.url, session=self._session)
-        # What is large keeps the system and the hash busy, which need no interpreter.
-        with nullcontext() if total is not None and total < _LARGE else away():
-            self._write(body, response, hashing)
+        self._write(body, response, hashing)
         if total is not None and self._part.size < total:
             raise BrokenBodyError(
                 f"{quoted(self._source.key)}: the connection ended after {self._part.size} of "

@@ -30,7 +30,7 @@ from stac_gitlab.errors import (
     RateLimitError,
     STACGitLabError,
 )
-from stac_gitlab.http.deadline import STOP_LATENCY, away, current_deadline
+from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
 from stac_gitlab.http.responses import error_for_failure, without_frames, without_request
 from stac_gitlab.settings import RetryPolicy
 
@@ -193,8 +193,7 @@ class RateLimiter:
                         self._waiting[ticket] = None
                 if is_open:
                     # Without the lock: those who leave need it.
-                    with away():
-                        ticket.wait(STOP_LATENCY)
+                    ticket.wait(STOP_LATENCY)
                     current_deadline().time_left()
                 else:
                     self._pause(open_at - now)

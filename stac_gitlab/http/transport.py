@@ -28,7 +28,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from stac_gitlab.http.deadline import STOP_LATENCY, _deadline, away, current_deadline
+from stac_gitlab.http.deadline import STOP_LATENCY, _deadline, current_deadline
 
 READ_AHEAD = 32 * 1024
 """Bytes that may be taken off a socket with the headers: many a file is in there already."""
@@ -66,14 +66,12 @@ class _DeadlineReader(io.RawIOBase):
             patience = left if patience is None else min(left, patience)
         if deadline.stop is None:
             self._sock.settimeout(patience)
-            with away():
-                return self._sock.recv_into(buffer)
+            return self._sock.recv_into(buffer)
         give_up = None if patience is None else time.monotonic() + patience
         while True:
             self._sock.settimeout(STOP_LATENCY)
             try:
-                with away():
-                    return self._sock.recv_into(buffer)
+                return self._sock.recv_into(buffer)
             except TimeoutError:
                 deadline.time_left()
                 if give_up is not None and time.monotonic() >= give_up:
@@ -188,13 +186,12 @@ def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
             outcome.set_result(None)
 
     threading.Thread(target=attempt, name="stac-gitlab-connect", daemon=True).start()
-    with away():
-        while not wait([outcome], timeout=STOP_LATENCY).done:
-            try:
-                deadline.time_left()
-            except BaseException:
-                outcome.add_done_callback(lambda _: connection.close())
-                raise
+    while not wait([outcome], timeout=STOP_LATENCY).done:
+        try:
+            deadline.time_left()
+        except BaseException:
+            outcome.add_done_callback(lambda _: connection.close())
+            raise
     outcome.result()
 
 

@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsp
 
 from stac_gitlab.auth import Origin
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
-from stac_gitlab.http.deadline import Deadline, Line, enforcing, standing_in
+from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.redaction import CREDENTIAL_HEADERS, redact
 from stac_gitlab.settings import Limits
 
@@ -307,12 +307,10 @@ class Pages:
         if request is None or self._ahead is not None or self._waited < LONG_WAIT:
             return
         ahead: Future[Page] = Future()
-        line, begun = Line(), threading.Event()
 
         def fetch() -> None:
             try:
-                with enforcing(Deadline(stop=self._stopped)), standing_in(line):
-                    begun.set()
+                with enforcing(Deadline(stop=self._stopped)):
                     ahead.set_result(self._timed(request))
             except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
                 ahead.set_exception(error)
@@ -320,10 +318,6 @@ class Pages:
         self._ahead = ahead
         # A daemon: a slow server must not keep an interpreter from ending.
         threading.Thread(target=fetch, name="stac-gitlab-page", daemon=True).start()
-        # Until the request is on its way: a caller who computes would keep it from being sent.
-        begun.wait()
-        with standing_in(line):
-            pass
 
     def _timed(self, request: PageRequest) -> Page:
         """Read a page, and note how much of the time was spent waiting for it."""

@@ -41,7 +41,6 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files import checksums
 from stac_gitlab.files.checksums import Checksum
-from stac_gitlab.http.deadline import Line, standing_in
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from tests.conftest import Clock
@@ -752,24 +751,6 @@ def test_the_target_is_never_there_with_less_than_all(home: Home) -> None:
     home.server.inject(Fault(trickle=(4_000, 0.0)))
     home.bring(on_bytes=look)
     home.assert_there()
-
-
-@pytest.mark.parametrize(("size", "lets_go"), [(5000, False), (2 * 2**20, True)])
-def test_while_a_large_body_is_written_other_threads_may_compute(
-    home: Home, size: int, lets_go: bool
-) -> None:
-    line = Line()
-    taken: list[bool] = []
-
-    def look(*_: object) -> None:
-        taken.append(not line.enter())
-        if not taken[-1]:
-            line.leave()
-
-    home.file.content = b"x" * size
-    with standing_in(line):
-        home.bring(on_bytes=look)
-    assert taken[0] is not lets_go
 
 
 # -- a local file ---------------------------------------------------------------------------------

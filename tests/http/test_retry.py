@@ -11,7 +11,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab.errors import ConfigurationError
-from stac_gitlab.http.deadline import Cancelled, Deadline, Line, enforcing, standing_in
+from stac_gitlab.http.deadline import Cancelled, Deadline, enforcing
 from stac_gitlab.http.retry import RateLimiter, retry_after
 from stac_gitlab.settings import RetryPolicy
 from tests.conftest import Clock
@@ -374,22 +374,17 @@ def test_threads_that_wait_for_a_place_get_it(policy: RetryPolicy, clock: Clock)
 def test_who_waits_for_a_place_is_not_overtaken(policy: RetryPolicy, clock: Clock) -> None:
     gate = RateLimiter(policy)
     clock.now = gate.refused(1.0)
-    waits = threading.Event()
     order = []
 
-    class WatchedLine(Line):
-        def leave(self) -> None:
-            super().leave()
-            waits.set()
-
     def ask() -> None:
-        with standing_in(WatchedLine()), gate.asking():
+        with gate.asking():
             order.append("who waited")
 
     asker = threading.Thread(target=ask)
     with gate.asking():
         asker.start()
-        assert waits.wait(5)
+        while not gate._waiting:
+            asker.join(0.001)
     with gate.asking():
         order.append("who came back")
     asker.join(5)
@@ -404,37 +399,6 @@ def test_nobody_waits_behind_one_who_has_given_up(policy: RetryPolicy, clock: Cl
         pytest.fail("there is one place")
     with enforcing(late), gate.asking():
         pass
-
-
-def test_who_gets_a_place_holds_up_nobody_while_they_stand_in_line(policy: RetryPolicy) -> None:
-    gate = RateLimiter(policy.replace(clock=lambda: 0.0))
-    gate.refused(None)
-    asks, is_in_line, may_go_on = threading.Event(), threading.Event(), threading.Event()
-
-    class SlowLine(Line):
-        def enter(self) -> bool:
-            if asks.is_set():
-                is_in_line.set()
-                may_go_on.wait(5)
-            return super().enter()
-
-    def ask() -> None:
-        with standing_in(SlowLine()):
-            asks.set()
-            with gate.asking(waited_until=1e9):
-                pass
-
-    asker, server = threading.Thread(target=ask), threading.Thread(target=gate.served)
-    with gate.asking(waited_until=1e9):
-        asker.start()
-        assert is_in_line.wait(5), "it gives up waiting now and then"
-        server.start()
-        server.join(2)
-        was_held_up = server.is_alive()
-        may_go_on.set()
-    asker.join(5)
-    server.join(5)
-    assert not was_held_up
 
 
 def run_all(works: list[Callable[[], None]]) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import math
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
@@ -27,7 +26,6 @@ from stac_gitlab import (
     ServerError,
     UnreadableItemWarning,
 )
-from stac_gitlab.http.deadline import away
 from stac_gitlab.reading import paging
 from stac_gitlab.reading.listing import list_items
 from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit
@@ -417,28 +415,6 @@ def test_the_next_page_is_fetched_while_the_caller_works_on_this_one() -> None:
     next(listed)
     assert read.count == 2, "one page ahead, not more"
     listed.close()
-
-
-@pytest.mark.usefixtures("always_ahead")
-def test_the_caller_goes_on_when_the_request_is_on_its_way() -> None:
-    asked, answered = [], threading.Event()
-
-    def read(request: PageRequest) -> Page:
-        if asked:
-            time.sleep(0.001)  # until it is sent
-        asked.append(request.href)
-        if len(asked) > 1:
-            with away():
-                assert answered.wait(10)
-        links = [{"rel": "next", "href": f"{ITEMS}?{len(asked)}"}] if len(asked) < 2 else []
-        return Page(request.href, {"features": [{}, {}], "links": links})
-
-    listed = Pages(read, PageRequest(ITEMS)).listed(everything)
-    next(listed)
-    next(listed)
-    assert len(asked) == 2
-    answered.set()
-    assert len(list(listed)) == 2
 
 
 @pytest.mark.usefixtures("always_ahead")
