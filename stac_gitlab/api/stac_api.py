@@ -138,13 +138,9 @@ class STACAPI:
         if url is None and self.root.get_links(pystac.RelType.CHILD):
             yield from self.root.get_collections()
             return
-        seen: set[str] = set()
         url = url or self._collections_url()
         for document in list_collections(self.stac_io, url):
-            collection = self._made_collection(document, url)
-            if collection.id not in seen:
-                seen.add(collection.id)
-                yield collection
+            yield self._made_collection(document, url)
 
     def collection(self, collection_id: str) -> pystac.Collection:
         """Return one collection, as it is now.

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
@@ -234,6 +234,10 @@ class Pages:
         self._ahead: Future[Page] | None = None
         self._asked: set[int] = set()
         self._last_ids: list[Any] | None = None
+        # Hashes, which take less memory than ids: a listing may have millions of items.
+        self._seen: set[int] = set()
+        self._repeats = 0
+        self._only_repeated = False
         self._empty = 0
         self._matched: int | None = None
         self._count = 0
@@ -251,7 +255,7 @@ class Pages:
         page = self._timed(request) if self._ahead is None else self._ahead.result()
         self._ahead = None
         self._asked.add(hash(request.key))
-        self._check_progress(page)
+        page = self._without_repeats(page)
         link = page.next_link()
         if link is not None:
             upcoming = request.followed_by(link, page_url=page.url)
@@ -326,26 +330,61 @@ class Pages:
         self._waited = time.perf_counter() - time.thread_time() - started
         return page
 
-    def _check_progress(self, page: Page) -> None:
+    def _without_repeats(self, page: Page) -> Page:
+        """Return a page without what earlier pages listed.
+
+        Raises:
+            InvalidResponseError: If the pages list nothing new, time and again.
+        """
         listed = page.features(self._field_name)
-        ids = [f.get("id") for f in listed if isinstance(f, Mapping)]
+        if self._matched is None:
+            self._matched = number_matched(page.document)
+        kept = [each for each in listed if self._is_new(each)]
+        self._check_progress(page, listed, kept)
+        self._count += len(kept)
+        if len(kept) == len(listed):
+            return page
+        if not self._repeats:
+            warnings.warn(
+                f"{page.redacted_url}: this page repeats {len(listed) - len(kept)} "
+                f"{self._field_name} of earlier pages. Repeats are left out. The order on the "
+                "server may have changed between the pages, so that others may be missing.",
+                IncompleteListingWarning,
+                stacklevel=2,
+            )
+        self._repeats += len(listed) - len(kept)
+        return replace(page, document={**page.document, self._field_name: kept})
+
+    def _is_new(self, listed: Any) -> bool:
+        name = listed.get("id") if isinstance(listed, Mapping) else None
+        if not isinstance(name, (str, int)):
+            return True
+        key = hash((str(listed.get("collection")), name))
+        is_new = key not in self._seen
+        self._seen.add(key)
+        return is_new
+
+    def _check_progress(self, page: Page, listed: list[Any], kept: list[Any]) -> None:
+        ids = [each.get("id") for each in listed if isinstance(each, Mapping)]
         if ids and None not in ids and ids == self._last_ids:
+            problem = "the same page as the one before"
+        elif listed and not kept and self._only_repeated:
+            problem = "the second page in a row that lists nothing new"
+        else:
+            problem = ""
+        if problem:
             raise InvalidResponseError(
-                f"{page.redacted_url}: the same page as the one before. The server does not "
-                "follow its "
-                "own next links; what it lists is not complete.",
+                f"{page.redacted_url}: {problem}. The server does not follow its own next links. "
+                "What it lists is not complete.",
                 url=page.redacted_url,
             )
         self._last_ids = ids
-        if self._matched is None:
-            self._matched = number_matched(page.document)
-        self._count += len(listed)
+        self._only_repeated = bool(listed) and not kept
         self._empty = 0 if listed else self._empty + 1
         if self._empty > self._limits.empty_pages:
             raise InvalidResponseError(
-                f"{page.redacted_url}: more than {self._limits.empty_pages} empty pages in a "
-                "row, and no "
-                "end. If you expect that, raise Limits(empty_pages=).",
+                f"{page.redacted_url}: more than {self._limits.empty_pages} empty pages in a row. "
+                "If you expect that, raise Limits(empty_pages=).",
                 url=page.redacted_url,
             )
 

@@ -145,7 +145,13 @@ def test_a_server_sets_neither_credentials_nor_framing(name: str) -> None:
     assert followed({"href": ITEMS, "headers": {name: "x"}}).headers == {}
 
 
-@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "Expect", "Upgrade", "Accept-Encoding"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("X-HTTP-Method-Override", "Expect", "Upgrade", "Accept-Encoding", "Connection", "Host"),
+        *("Proxy-Authorization", "Proxy-Connection", "Transfer-Encoding", "Content-Length", "TE"),
+    ],
+)
 def test_a_server_makes_no_other_request_of_it(name: str) -> None:
     assert followed({"href": ITEMS, "headers": {name: "DELETE"}}).headers == {}
 
@@ -302,6 +308,57 @@ def test_the_same_page_under_another_name_is_an_error() -> None:
     )
     with pytest.raises(InvalidResponseError, match="same page as the one before"):
         ids(Pages(read, PageRequest(ITEMS)))
+
+
+def test_items_of_earlier_pages_are_left_out_with_one_warning() -> None:
+    read = Scripted(
+        {
+            ITEMS: {**page("a", "b", href="?p=2"), "numberMatched": 4},
+            f"{ITEMS}?p=2": page("b", "c", href="?p=3"),
+            f"{ITEMS}?p=3": page("c", "d"),
+        }
+    )
+    with pytest.warns(IncompleteListingWarning, match="repeats 1 features") as warned:
+        assert ids(Pages(read, PageRequest(ITEMS))) == ["a", "b", "c", "d"]
+    assert len(warned) == 1
+
+
+def test_an_id_in_two_collections_is_two_items() -> None:
+    document = page()
+    document["features"] = [a("item", id="a", collection=name) for name in ("one", "two", "one")]
+    with pytest.warns(IncompleteListingWarning, match="repeats 1 features"):
+        found = list(Pages(Scripted({ITEMS: document}), PageRequest(ITEMS)).listed(everything))
+    assert [each["collection"] for each in found] == ["one", "two"]
+
+
+def test_only_different_items_are_counted() -> None:
+    first = {**page("a", "b", href="?p=2"), "numberMatched": 4}
+    read = Scripted({ITEMS: first, f"{ITEMS}?p=2": page("b", "c")})
+    with pytest.warns(IncompleteListingWarning) as warned:
+        ids(Pages(read, PageRequest(ITEMS)))
+    assert "after 3 features" in str(warned[-1].message)
+
+
+def test_the_same_items_in_another_order_are_an_error() -> None:
+    names = ["a", "b", "c"]
+    read = Scripted(
+        {
+            f"{ITEMS}?p={n}": page(*names[n % 3 :], *names[: n % 3], href=f"?p={n + 1}")
+            for n in range(9)
+        }
+    )
+    listed = Pages(read, PageRequest(f"{ITEMS}?p=0")).listed(everything)
+    assert [next(listed)["id"] for _ in names] == names
+    with (
+        pytest.warns(IncompleteListingWarning, match="repeats 3"),
+        pytest.raises(InvalidResponseError, match="nothing new"),
+    ):
+        next(listed)
+    assert len(read.asked) == 3
+
+
+def test_a_server_that_counts_nothing_says_zero() -> None:
+    assert paging.number_matched({"numberMatched": 0, "context": {"matched": 5}}) == 0
 
 
 def test_empty_pages_without_end_are_an_error() -> None:
