@@ -33,7 +33,7 @@ from stac_gitlab import (
     STACDownloader,
 )
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
-from stac_gitlab.testing.exchange import json_answer
+from stac_gitlab.testing.exchange import response_of
 
 THREADS = 32
 ITEMS = 24
@@ -104,7 +104,7 @@ class Unwell(LoopbackServer):
 
     @staticmethod
     def _json(document: Any) -> Answer:
-        return json_answer(200, document)
+        return response_of(document)
 
     def _item(self, number: int) -> dict[str, Any]:
         assets: dict[str, Any] = {}

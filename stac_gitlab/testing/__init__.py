@@ -1,7 +1,7 @@
-r"""An in-process SharingHub and GitLab for tests and demonstrations.
+r"""Stand-ins for SharingHub and GitLab, for tests and demonstrations.
 
-The servers listen on a loopback socket, need nothing but the standard library, and answer as the
-real ones do, bad habits included:
+The servers run in threads of this process, listen on a loopback port, need only the standard
+library and respond as the real ones do:
 
     from stac_gitlab.testing import Fault, Project, SharingHubServer
 
@@ -11,15 +11,14 @@ real ones do, bad habits included:
         ...  # read f"{hub.stac_url}/collections/dataset" with the token "glpat-test"
         assert hub.requests[0].headers["X-Gitlab-Token"] == "glpat-test"
 
-`stac_gitlab.testing.fixtures` holds pytest fixtures. Nothing here imports the rest of the package.
+`stac_gitlab.testing.fixtures` holds pytest fixtures.
 """
 
 from stac_gitlab.testing.access import AccessLevel, TokenHolder, User
 from stac_gitlab.testing.documents import Category
-from stac_gitlab.testing.downloads import Compression
 from stac_gitlab.testing.exchange import Answer, Content, Headers, RecordedRequest
 from stac_gitlab.testing.faults import ArmedFault, Fault
-from stac_gitlab.testing.gitlab_server import GitLabServer
+from stac_gitlab.testing.gitlab import GitLabServer
 from stac_gitlab.testing.loopback import LoopbackServer, Route
 from stac_gitlab.testing.projects import (
     Project,
@@ -29,14 +28,13 @@ from stac_gitlab.testing.projects import (
     projects_from_folder,
     sample_projects,
 )
-from stac_gitlab.testing.sharinghub_server import SharingHubServer
+from stac_gitlab.testing.server import SharingHubServer
 
 __all__ = [
     "AccessLevel",
     "Answer",
     "ArmedFault",
     "Category",
-    "Compression",
     "Content",
     "Fault",
     "GitLabServer",

@@ -1,50 +1,48 @@
-"""Faults: answers replaced, delayed, cut or garbled on purpose.
-
-A `Fault` says what goes wrong, for which requests and how often. Arming it and counting its
-hits is the server's work (`loopback`).
-"""
+"""Faults: responses replaced, delayed, cut or garbled on purpose."""
 
 from __future__ import annotations
 
 import gzip
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from stac_gitlab.testing.exchange import Answer, Content, RecordedRequest, content_answer
+from stac_gitlab.testing.exchange import Answer, Content, RecordedRequest, response_of
 
 
 @dataclass(frozen=True)
 class Fault:
-    r"""One thing that goes wrong with matching requests.
+    r"""A fault for the requests that match.
 
-    With `status` the fault replaces the answer; without it, it disturbs the real one. A fault
-    that does neither (`Fault()`) only counts.
+    With `status` the fault replaces the response. Without it, the fault disturbs the real one.
+    `Fault()` changes nothing and only counts.
 
     Attributes:
-        path: Regular expression searched in the decoded path (without the query).
-        method: Only this method; `None` is any.
-        query: Regular expression searched in the query as it was sent; `None` is any.
-        status: Answer this status instead.
-        headers: Headers of the replaced answer; of a real one, headers to set, or to remove
-            where the value is `None`.
-        body: Body of the replaced answer, or a body in the real one's place: bytes, text or
-            something to write as JSON.
-        answer: A function that makes the whole answer; beats `status`.
-        times: How many matching requests are hit; `None` is all of them, for ever.
-        after: How many matching requests pass unharmed first.
-        delay: Seconds to wait before anything is answered. Ends when the server is closed.
-        cut_after: Send only so many bytes of the body, under headers that promise all of it,
-            then close the connection.
-        reset: End with a TCP reset: before the answer, or after `cut_after` bytes of the body.
-        drop: Close the connection without a single byte.
-        trickle: Send the body in pieces of so many bytes with so many seconds between them.
+        path: Regular expression, searched in the decoded path without the query.
+        method: The method; `None` matches all.
+        query: Regular expression, searched in the query as it was sent; `None` matches all.
+        status: Status of a response that replaces the real one.
+        headers: Headers of that response. Without `status`, headers to set in the real response,
+            or to remove where the value is `None`.
+        body: Body of that response, or a body to replace the real one: bytes, text, or an object to
+            send as JSON.
+        answer: A function that makes the whole response; it takes precedence over `status`.
+        times: How many matching requests are affected; `None` means all of them.
+        after: How many matching requests pass before that.
+        delay: Seconds to wait before anything is sent. Closing the server ends the wait.
+        cut_after: Close the connection after so many bytes of the body, under headers that promise
+            all of it.
+        reset: Reset the TCP connection: before the response, or after `cut_after` bytes of its
+            body.
+        drop: Close the connection without sending a byte.
+        trickle: Send the body in pieces of so many bytes, with so many seconds after each.
         chunked: Send the body in chunks, without a length.
-        close: Send the body without length or chunks, its end being the end of the connection:
-            with `cut_after` nobody can tell that bytes are missing.
-        hang_up: Close the connection after a complete answer without saying so in a header.
-        gzip: Compress the body whatever the client accepts.
+        close: Send the body without a length or chunks, so that the end of the connection is its
+            end. With `cut_after`, clients cannot tell that bytes are missing.
+        hang_up: Close the connection after a complete response without a `Connection: close`
+            header.
+        gzip: Compress the body, whatever the client accepts.
 
     Example:
         >>> Fault(path=r"/items$", status=429, headers={"Retry-After": "1"}, times=2).times
@@ -71,28 +69,29 @@ class Fault:
     gzip: bool = False
 
     def matches(self, request: RecordedRequest) -> bool:
-        """Whether this request is one that the fault is about."""
+        """Return whether the fault concerns this request."""
         return (
             (self.method is None or self.method.upper() == request.method)
             and re.search(self.path, request.path) is not None
             and (self.query is None or re.search(self.query, request.query_string) is not None)
         )
 
-    def changed(
+    def response(
         self, request: RecordedRequest, real: Callable[[RecordedRequest], Answer]
     ) -> Answer:
-        """The answer under this fault, given the function that makes the real one."""
+        """Return the response under this fault, given the function that makes the real one."""
         if self.answer is not None:
             answer = self.answer(request)
         elif self.status is not None:
-            answer = content_answer(b"" if self.body is None else self.body, self.status)
+            answer = response_of(b"" if self.body is None else self.body, self.status)
         else:
             answer = real(request)
             if self.body is not None:
-                answer = replace(answer, body=content_answer(self.body).body, length=None)
+                answer = replace(answer, body=response_of(self.body).body, length=None)
         answer = answer.with_headers(self.headers)
         if self.gzip:
-            answer = replace(answer, body=gzip.compress(_joined(answer.body), mtime=0), length=None)
+            body = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
+            answer = replace(answer, body=gzip.compress(body, mtime=0), length=None)
             answer = answer.with_headers({"content-encoding": "gzip"})
         return replace(
             answer,
@@ -102,30 +101,29 @@ class Fault:
 
 
 class ArmedFault:
-    """A fault at work: which requests it saw, and which it hit.
+    """A fault that a server applies, and how often it did.
 
     Attributes:
         fault: The fault.
-        hits: How many requests were hit so far.
+        hits: How many requests were affected so far.
     """
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.hits = 0
-        self._seen = 0
+        self._passed = 0
         self._disarmed = False
         self._lock = threading.Lock()
 
-    def strikes(self, request: RecordedRequest) -> bool:
-        """Count a request, and say whether it is hit."""
+    def affects(self, request: RecordedRequest) -> bool:
+        """Count a request, and return whether it is affected."""
         fault = self.fault
         with self._lock:
-            if self._disarmed or (fault.times is not None and self.hits >= fault.times):
+            used_up = fault.times is not None and self.hits >= fault.times
+            if self._disarmed or used_up or not fault.matches(request):
                 return False
-            if not fault.matches(request):
-                return False
-            self._seen += 1
-            if self._seen <= fault.after:
+            if self._passed < fault.after:
+                self._passed += 1
                 return False
             self.hits += 1
             return True
@@ -134,7 +132,3 @@ class ArmedFault:
         """Let every later request pass."""
         with self._lock:
             self._disarmed = True
-
-
-def _joined(body: bytes | Iterable[bytes]) -> bytes:
-    return body if isinstance(body, bytes) else b"".join(body)

@@ -1,11 +1,11 @@
-"""pytest fixtures for tests against a SharingHub that is not there.
+"""pytest fixtures that start SharingHub stand-ins.
 
-Switch them on in a `conftest.py`:
+Enable them in a `conftest.py`:
 
     pytest_plugins = ["stac_gitlab.testing.fixtures"]
 
-`sharinghub` is a running server over the sample projects, `sharinghub_factory` starts any number
-of servers over projects of the test's own. All are stopped when the test ends.
+`sharinghub` is a running server over the sample projects. `sharinghub_factory` starts servers over
+projects of your own. All of them are closed when the test ends.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Protocol
 import pytest
 
 from stac_gitlab.testing.projects import Project, sample_projects
-from stac_gitlab.testing.sharinghub_server import SharingHubServer
+from stac_gitlab.testing.server import SharingHubServer
 
 
 class SharingHubFactory(Protocol):
-    """Starts a `SharingHubServer`: takes its arguments, and projects one by one."""
+    """Starts a `SharingHubServer`. It takes projects, and the options of the server by name."""
 
     def __call__(self, *projects: Project, **options: object) -> SharingHubServer:
         """Start a server over these projects."""
@@ -29,7 +29,7 @@ class SharingHubFactory(Protocol):
 
 @pytest.fixture
 def sharinghub() -> Iterator[SharingHubServer]:
-    """A running SharingHub stand-in over the sample projects; `sharinghub.token` opens it."""
+    """A running SharingHub stand-in over the sample projects."""
     with SharingHubServer(sample_projects()) as server:
         yield server
 

@@ -1,8 +1,4 @@
-"""A real HTTP server on a loopback socket that records what it is asked and fails on command.
-
-`LoopbackServer` serves plain routes, as the *other* origin of a test for instance, and is the
-base of the SharingHub and GitLab stand-ins, which only say how a request is answered.
-"""
+"""An HTTP server on a loopback socket, which records its requests and fails on command."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 from urllib.parse import parse_qsl, unquote
 
 from stac_gitlab.testing.exchange import (
@@ -26,25 +22,20 @@ from stac_gitlab.testing.exchange import (
     Content,
     Headers,
     RecordedRequest,
-    Validators,
-    content_answer,
-    ranged_answer,
+    ranged_response,
+    response_of,
     strong_etag,
-    text_answer,
 )
 from stac_gitlab.testing.faults import ArmedFault, Fault
-
-if TYPE_CHECKING:
-    from typing import Self  # in `typing` from Python 3.11 on
 
 Buffer = bytes | memoryview
 
 Route = Content | Answer | Callable[[RecordedRequest], "Answer | Content"]
-"""What `LoopbackServer.route` serves: content, a whole answer, or a function that makes either."""
+"""What `LoopbackServer.route` serves: content, a response, or a function that returns either."""
 
-_MAX_RECORDED = 100_000  # a demo left running for a week must not eat the memory
-_BLOCK = 256 * 1024
-_BREATH = 0.01  # seconds
+_MAX_RECORDED = 100_000
+_BLOCK = 256 * 1024  # bytes
+_ACCEPT_PAUSE = 0.01  # seconds
 _BODILESS = frozenset({204, 304})
 _NO_FAULT = Fault()
 
@@ -53,7 +44,7 @@ class LoopbackServer:
     """An HTTP/1.1 server on `127.0.0.1` and a free port, in threads of this process.
 
     Args:
-        routes: Paths and what they answer, as `route` takes them.
+        routes: Paths and their content, as for `route`.
 
     Attributes:
         faults: The armed faults, in the order in which they are tried.
@@ -80,7 +71,7 @@ class LoopbackServer:
             self.route(path, content)
 
     def start(self, port: int = 0) -> Self:
-        """Bind the socket and answer from now on.
+        """Bind the socket and accept connections.
 
         Args:
             port: The port to listen on; 0 takes a free one.
@@ -98,7 +89,7 @@ class LoopbackServer:
         return self
 
     def close(self) -> None:
-        """Stop at once: delays end, open connections are cut, threads are joined."""
+        """Stop: end all delays, close all connections, join all threads."""
         listener, accepting = self._listener, self._accepting
         if listener is None or accepting is None:
             return
@@ -121,12 +112,12 @@ class LoopbackServer:
 
     @property
     def url(self) -> str:
-        """The server's address without a trailing slash: `http://127.0.0.1:PORT`."""
+        """The URL of the server without a trailing slash: `http://127.0.0.1:PORT`."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: the same as `url`, named for tests that are about origins."""
+        """Scheme, host and port: the same as `url`, for tests that are about origins."""
         return self.url
 
     @property
@@ -141,10 +132,10 @@ class LoopbackServer:
             self._requests.clear()
 
     def inject(self, fault: Fault) -> ArmedFault:
-        """Arm a fault. Of several that match a request, the one armed first strikes.
+        """Arm a fault. If several match a request, the first one is applied.
 
         Returns:
-            The armed fault: `hits` counts, `disarm()` ends it.
+            The armed fault, which counts its `hits` and can be disarmed.
         """
         armed = ArmedFault(fault)
         with self._lock:
@@ -166,53 +157,49 @@ class LoopbackServer:
         headers: Mapping[str, str] | None = None,
         ranges: bool = False,
     ) -> None:
-        """Serve something on one path, whatever the method.
+        """Serve content on a path, for all methods.
 
         Args:
             path: The decoded path, without the query.
-            content: Bytes, text, something to write as JSON, an `Answer`, or a function that takes
+            content: Bytes, text, an object to send as JSON, an `Answer`, or a function that takes
                 the `RecordedRequest` and returns any of these.
             status: The status of content that is not an `Answer`.
-            media_type: Its media type, if the one that its Python type suggests is wrong.
+            media_type: Its media type, if it does not follow from its Python type.
             headers: Headers to add.
-            ranges: Honour `Range` and conditions such as `If-Range`, with an entity tag.
+            ranges: Support `Range` and conditional requests. An entity tag is added if there is
+                none.
         """
 
         def answer(request: RecordedRequest) -> Answer:
             made = content(request) if callable(content) else content
             if not isinstance(made, Answer):
-                made = content_answer(made, status, media_type)
+                made = response_of(made, status, {"content-type": media_type} if media_type else {})
             made = made.with_headers(headers or {})
-            if not (ranges and isinstance(made.body, bytes)):
+            body = made.body
+            if not ranges or not isinstance(body, bytes):
                 return made
-            etag = made.header("etag")
-            part = ranged_answer(
-                made if etag is None else made.with_headers({"etag": None}),
-                request,
-                Validators(etag=etag or strong_etag(made.body)),
-            )
-            if part is not None:
-                return part
-            unsatisfied = {"content-range": f"bytes */{len(made.body)}"}
-            return text_answer(416, "range not satisfiable").with_headers(unsatisfied)
+            if made.header("etag") is None:
+                made = made.with_headers({"etag": strong_etag(body)})
+            span = {"content-range": f"bytes */{len(body)}"}
+            return ranged_response(made, request) or response_of("range not satisfiable", 416, span)
 
         self._routes[path] = answer
 
     def answer(self, request: RecordedRequest) -> Answer:
-        """The answer to a request when nothing goes wrong."""
+        """Return the response to a request if no fault is applied. Subclasses override this."""
         route = self._routes.get(request.path)
         if route is None:
-            return text_answer(404, f"nothing is served at {request.path}")
+            return response_of(f"nothing is served at {request.path}", 404)
         return route(request)
 
     def _record(self, request: RecordedRequest) -> None:
         with self._lock:
             self._requests.append(request)
 
-    def _striking(self, request: RecordedRequest) -> Fault:
+    def _fault_for(self, request: RecordedRequest) -> Fault:
         with self._lock:
             armed = list(self.faults)
-        return next((one.fault for one in armed if one.strikes(request)), _NO_FAULT)
+        return next((each.fault for each in armed if each.affects(request)), _NO_FAULT)
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
@@ -220,17 +207,16 @@ class LoopbackServer:
 
 
 class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """The listening socket, and the connections that it accepted.
+    """The listening socket and the accepted connections.
 
-    Not `http.server.ThreadingHTTPServer`, because that asks the name service for the host's name.
+    `http.server.ThreadingHTTPServer` would look up the name of the host in DNS.
     """
 
     daemon_threads = True
-    # The default backlog of 5 makes a burst of clients wait a second for a repeated SYN.
+    # With the default backlog of 5, a burst of clients waits a second for a repeated SYN.
     request_queue_size = 256
 
-    # A demonstration on a port of its own may be started again at once. On Windows this option
-    # would let two servers share the port.
+    # Allows a restart on the same port. On Windows, two servers could then share the port.
     allow_reuse_address = os.name == "posix"
 
     def __init__(self, owner: LoopbackServer, port: int) -> None:
@@ -243,12 +229,12 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._stopping = threading.Event()
 
     def accept_connections(self) -> None:
-        """Accept until stopped. Unlike `serve_forever` it never polls, so stopping is instant."""
+        """Accept until stopped, without the polling of `serve_forever`, which delays the stop."""
         while not self._stopping.is_set():
             try:
                 connection, address = self.socket.accept()
-            except OSError:  # out of file descriptors: the connections that end will free some
-                self._stopping.wait(_BREATH)
+            except OSError:  # out of file descriptors until another connection ends
+                self._stopping.wait(_ACCEPT_PAUSE)
                 continue
             if self._stopping.is_set():
                 connection.close()
@@ -257,14 +243,14 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def stop(self, accepting: threading.Thread) -> None:
         self._stopping.set()
-        # Closing a socket does not wake a blocked accept() everywhere; a connection does.
+        # Closing a socket does not wake a blocked accept() on every system. A connection does.
         with socket.create_connection(("127.0.0.1", self.owner.port), timeout=5):
             accepting.join()
         self.server_close()
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
-            with suppress(OSError):  # the client or the handler was quicker
+            with suppress(OSError):  # closed already
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._serving:
             thread.join(timeout=5)
@@ -278,7 +264,6 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         )
         with self._lock:
             self._connections.add(request)
-        # A thread outlives its connection by a moment.
         self._serving = [*filter(threading.Thread.is_alive, self._serving), thread]
         thread.start()
 
@@ -286,18 +271,18 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         with self._lock:
             self._connections.discard(request)
         if request in self.aborted:
-            # A plain close, because the base class says goodbye first and a reset comes alone.
+            # The base class shuts the connection down first, which prevents the reset.
             self.aborted.discard(request)
             self.close_request(request)
         else:
             super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet: clients hang up in the middle of an answer, tests ask them to."""
+        """Ignore it: clients disconnect in the middle of a response."""
 
 
 class _Connection(http.server.BaseHTTPRequestHandler):
-    """One client's connection: reads requests, sends answers, breaks what a fault breaks."""
+    """A connection of a client: reads requests and sends responses under a fault."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -311,14 +296,14 @@ class _Connection(http.server.BaseHTTPRequestHandler):
         if self.parse_request():
             self._exchange()
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
-        """Say nothing: what was asked is in `LoopbackServer.requests`."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - name in the base class
+        """Do nothing: requests are in `LoopbackServer.requests`."""
 
     def _exchange(self) -> None:
         owner = self.server.owner
         request = self._received()
         owner._record(request)
-        fault = owner._striking(request)
+        fault = owner._fault_for(request)
         owner._wait(fault.delay)
         if owner._closing.is_set() or fault.drop:
             self.close_connection = True
@@ -327,9 +312,9 @@ class _Connection(http.server.BaseHTTPRequestHandler):
             self._reset()
             return
         try:
-            answer = fault.changed(request, owner.answer)
-        except Exception:  # noqa: BLE001 - a test's own function may raise anything
-            answer = text_answer(500, f"The stand-in itself failed:\n{traceback.format_exc()}")
+            answer = fault.response(request, owner.answer)
+        except Exception:  # noqa: BLE001 - functions of tests may raise anything
+            answer = response_of(f"The stand-in itself failed:\n{traceback.format_exc()}", 500)
         request.status = answer.status
         self._send(request, answer, fault)
 
@@ -379,7 +364,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
     def _write_all(self, first: bytes, pieces: Iterable[Buffer], fault: Fault) -> None:
         pause = fault.trickle[1] if fault.trickle else 0.0
         for piece in pieces:
-            # The head travels with the first piece: one packet for a small answer.
+            # The head is sent with the first piece: one packet for a small response.
             self.wfile.write(first + piece if first else piece)
             first = b""
             self.server.owner._wait(pause)
@@ -405,7 +390,7 @@ def _reason(status: int) -> str:
 
 
 def _wire(head: str) -> bytes:
-    """Headers as servers send them: Latin-1, and UTF-8 where that cannot say it."""
+    """Encode headers as servers do: as Latin-1 if possible, else as UTF-8."""
     try:
         return head.encode("latin-1")
     except UnicodeEncodeError:
@@ -413,10 +398,9 @@ def _wire(head: str) -> bytes:
 
 
 def _pieces(body: bytes | Iterable[bytes], fault: Fault) -> Iterator[tuple[Buffer, int]]:
-    """The body in the pieces in which it is sent, up to where it is cut.
+    """Yield the body in pieces, up to where it is cut.
 
-    Each piece comes with the size that it had before it was cut, which is the size that a chunk
-    announces.
+    Each piece comes with its size before the cut, which is the size that a chunk announces.
     """
     size = fault.trickle[0] if fault.trickle else _BLOCK
     left = fault.cut_after
@@ -434,7 +418,7 @@ def _pieces(body: bytes | Iterable[bytes], fault: Fault) -> Iterator[tuple[Buffe
 
 
 def _chunks(pieces: Iterator[tuple[Buffer, int]], *, complete: bool) -> Iterator[bytes]:
-    """Pieces in chunk framing; an incomplete body ends within a chunk or lacks the last one."""
+    """Frame pieces as chunks. An incomplete body ends within a chunk or lacks the last chunk."""
     for piece, announced in pieces:
         end = b"\r\n" if len(piece) == announced else b""
         yield b"".join((b"%x\r\n" % announced, piece, end))

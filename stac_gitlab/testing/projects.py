@@ -1,8 +1,4 @@
-"""Projects that the stand-ins serve: made in a test, read from folders, or generated.
-
-A `Project` is what SharingHub turns into a STAC item: a GitLab project with a repository, a
-README and some metadata. How it looks as STAC is `documents`' affair.
-"""
+"""Projects for the stand-ins: made in a test, read from folders, or generated."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ README = "README.md"
 
 @dataclass(frozen=True)
 class Release:
-    """A release of a project: its tag, its name, and what it says about itself."""
+    """A release of a project: its tag, its name and its description."""
 
     tag: str
     name: str = ""
@@ -29,49 +25,44 @@ class Release:
 
 @dataclass(frozen=True)
 class Project:
-    """One GitLab project, which is one STAC item.
+    """A GitLab project, which is a STAC item at SharingHub.
 
     Attributes:
-        path: The path with its groups, `group/subgroup/project`. It is the item's id.
-        files: Repository path to content, of the default branch.
-        categories: The collections that the project is in. With none, the item is a 500 and no
-            collection lists it.
-        title: The item's title in full mode; the name where it is `None`.
-        name: The project's name in GitLab, made from the path where it is `None`. Preview and
-            reference items are titled by it.
-        readme: Markdown, the item's description. `None` takes it from a file `README.md`.
-        summary: GitLab's one-line description, which preview items show. `None` takes the
-            README's first paragraph.
+        path: The path with its groups, `group/subgroup/project`. It is the id of the item.
+        files: Contents of the files on the default branch, by their path in the repository.
+        categories: The collections of the project. Without any, no collection lists the item, and
+            reading it is a 500.
+        title: The title of the full item. `None` takes `name`.
+        name: The name of the project in GitLab. If it is empty, it is made from the path. Reference
+            items have it as their title.
+        readme: The description of the item, in Markdown. `None` takes the file `README.md`.
         ref: The default branch; `None` for a repository without a commit.
-        branches: Further branches or tags, each with its files.
-        keywords: Topics beside the categories.
-        bbox: West, south, east, north.
+        branches: Other branches or tags, each with its files.
+        keywords: Topics, without the categories.
+        bbox: West, south, east, north, in degrees.
         temporal: Start and end, RFC 3339. `None` takes `created` and `updated`.
-        created: When the project was made, RFC 3339; made from its number where it is `None`.
-        updated: When something last happened in it; likewise.
-        stars: How many people starred it.
+        created: Time of creation, RFC 3339. `None` takes a date made from the project's number.
+        updated: Time of the last activity; likewise.
+        stars: Number of stars.
         license: An SPDX identifier.
-        roles: Glob to asset roles; of the globs that match a file the first counts, and a file
-            that no glob matches is no asset. A glob without a slash is held against the file's
-            name, any other against its whole path, where `*` matches slashes too. With `None`
-            all files but the README are data.
-        preview: Repository path of the thumbnail; an image of the README whose alternative text
-            is "Preview" comes first.
-        lfs: Globs of the files that are kept in Git LFS.
-        private: Visible to members and guests only.
-        members: Names of users who may do everything.
-        guests: Names of users who see the item without assets, and may download nothing.
-        broken: A README that SharingHub cannot read: the item is a 500, and so is every full page
-            that it is on.
-        broken_preview: Every preview page that it is on is a 500 as well.
-        releases: Releases, the latest first; the item's `release` asset is that one's archive.
-        properties: Item properties, verbatim; they win over those that SharingHub makes.
-        extensions: The item's `stac_extensions`.
-        extra_assets: Assets by key, verbatim. One with `path` in place of `href` gets the
+        roles: Asset roles by glob. The first glob that matches a file counts; a file that no glob
+            matches is not an asset. A glob without a slash is matched against the name of the file,
+            any other against its whole path, where `*` also matches slashes. With `None`, all
+            files except the README have the role `data`.
+        preview: Path of the thumbnail. An image in the README with the alternative text "Preview"
+            takes precedence.
+        lfs: Globs of the files that are stored in Git LFS.
+        private: Whether only members and guests see the project.
+        members: Names of users who are maintainers.
+        guests: Names of users who see the item without its assets and may not download.
+        broken: Whether SharingHub fails to read the README: the item, and every full page with
+            it, is a 500.
+        releases: Releases, the latest first. The `release` asset is the archive of the latest.
+        properties: Item properties. They take precedence over those that SharingHub makes.
+        extensions: The `stac_extensions` of the item.
+        extra_assets: Further assets by key. An asset with `path` instead of `href` gets the
             download URL of that file.
-        extra_links: Links, verbatim; a `href` without scheme is a file of the repository.
-        related: Collection to project paths, for `derived_from` links.
-        packages: Name to type of packages, for `package` links.
+        extra_links: Further links. An `href` without a scheme is a file of the repository.
 
     Example:
         >>> project = Project("group/lakes", {"data/lakes.csv": b"id,name"}, title="Lakes")
@@ -85,7 +76,6 @@ class Project:
     title: str | None = None
     name: str = ""
     readme: str | None = field(default=None, repr=False)
-    summary: str | None = None
     ref: str | None = "main"
     branches: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     keywords: Sequence[str] = ()
@@ -102,22 +92,19 @@ class Project:
     members: Sequence[str] = ()
     guests: Sequence[str] = ()
     broken: bool = False
-    broken_preview: bool = False
     releases: Sequence[Release] = ()
     properties: Mapping[str, Any] = field(default_factory=dict)
     extensions: Sequence[str] = ()
     extra_assets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extra_links: Sequence[Mapping[str, Any]] = ()
-    related: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    packages: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.categories, str):
             raise TypeError(
-                f"categories is a sequence of names, not one string: {self.categories!r}"
+                f"categories must be a sequence of names, not one string: {self.categories!r}"
             )
         if self.path.strip("/") != self.path or not self.path:
-            raise ValueError(f"a project's path looks like group/project, not like {self.path!r}")
+            raise ValueError(f"the path of a project must look like group/project: {self.path!r}")
         if not self.name:
             last = self.path.rpartition("/")[2]
             object.__setattr__(self, "name", last.replace("-", " ").title())
@@ -129,38 +116,36 @@ class Project:
 
     @classmethod
     def from_folder(cls, folder: str | Path, path: str | None = None) -> Project:
-        """Read a project from a folder that holds a `sharinghub.json`.
+        """Read a project from a folder that contains a `sharinghub.json`.
 
-        The JSON's keys are this class's attributes, all optional. `README.md` is the
-        description, all other files are the repository's. Contents are read when they are
-        asked for.
+        The keys of the JSON object are attributes of this class, all of them optional. `README.md`
+        is the description, the other files are the repository. Contents are read on demand.
 
         Args:
             folder: The folder.
-            path: The project's path; the folder's name where it is `None`.
+            path: The path of the project. `None` takes the name of the folder.
 
         Raises:
-            ValueError: `sharinghub.json` is missing, is not a JSON object, or has a key that
-                no project has.
+            ValueError: `sharinghub.json` is missing, is not a JSON object, or has an unknown key.
         """
         folder = Path(folder)
         return cls(path=path or folder.name, files=FolderFiles(folder), **_metadata(folder))
 
     @property
     def refs(self) -> list[str]:
-        """The branches and tags that can be asked for, the default branch first."""
+        """The branches and tags, the default branch first."""
         default = [] if self.ref is None else [self.ref]
         return [*default, *self.branches, *(release.tag for release in self.releases)]
 
     def files_at(self, ref: str) -> Mapping[str, bytes] | None:
-        """The files of a branch or tag; `None` where it does not exist."""
+        """Return the files of a branch or tag, or `None` if it does not exist."""
         if ref in self.branches:
             return self.branches[ref]
         return self.files if ref in self.refs else None
 
     @property
     def assets(self) -> dict[str, list[str]]:
-        """The files that are assets, with their roles, in the order of the globs."""
+        """The roles of the files that are assets, in the order of the globs."""
         rules = self.roles
         if rules is None:
             return {name: ["data"] for name in self.files if name != README}
@@ -172,15 +157,15 @@ class Project:
         return found
 
     def in_lfs(self, name: str) -> bool:
-        """Whether a file is kept in Git LFS."""
+        """Return whether a file is stored in Git LFS."""
         return any(matches_glob(name, glob) for glob in self.lfs)
 
 
 class FolderFiles(Mapping[str, bytes]):
-    """The files below a folder by their path relative to it, read anew whenever they are asked for.
+    """The files below a folder by their relative path. A content is read at each access.
 
-    Files and folders whose name starts with a dot, except `.dvc`, and `sharinghub.json` are left
-    out. A folder with a `sharinghub.json` of its own is another project, and left out too.
+    `sharinghub.json` is left out, and so are files and folders whose name starts with a dot, except
+    `.dvc`. A folder with a `sharinghub.json` is another project and is left out, too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -204,38 +189,38 @@ class FolderFiles(Mapping[str, bytes]):
 
 
 def projects_from_folder(root: str | Path) -> list[Project]:
-    """The projects below a folder, ordered by path.
+    """Read the projects below a folder, ordered by path.
 
-    Every folder with a `sharinghub.json` is a project, and its path relative to `root` is the
-    project's path.
+    Every folder with a `sharinghub.json` is a project. Its path is the path relative to `root`.
 
     Raises:
-        ValueError: There is none, or one cannot be read.
+        ValueError: There is no project, or one cannot be read.
     """
     root = Path(root)
     found = sorted(marker.parent for marker in root.rglob(METADATA_FILE))
     if not found:
-        raise ValueError(f"no folder below {root} holds a {METADATA_FILE}")
+        raise ValueError(f"no folder below {root} contains a {METADATA_FILE}")
     return [Project.from_folder(each, each.relative_to(root).as_posix()) for each in found]
 
 
 def sample_projects() -> list[Project]:
-    """The sample projects that come with this package."""
+    """Return the sample projects of this package."""
     with as_file(files("stac_gitlab.testing") / "sample") as folder:
         return projects_from_folder(folder)
 
 
 class ProjectSeries(Sequence[Project]):
-    """Any number of projects that are made when they are asked for, and never kept.
+    """Any number of projects, made on demand and not kept.
 
-    A server given a plain sequence has to look at every project once, to know which collections
-    list it. A series says so itself, and a hundred thousand projects cost no memory.
+    Of a plain sequence, a server reads every project once to find its collections. A series states
+    them, so that a hundred thousand projects take no memory.
 
     Args:
-        length: How many there are.
-        make: Makes the project at an index.
-        find: The index of a project's path (letter case ignored), or `None`.
-        categories: The collections that all of them are in.
+        length: The number of projects.
+        make: A function from an index to a project.
+        find: A function from a path in lower case to an index, or `None` if there is no such
+            project.
+        categories: The collections of every project.
 
     Example:
         >>> series = generated_projects(100_000)
@@ -270,11 +255,11 @@ class ProjectSeries(Sequence[Project]):
 
 
 def generated_projects(length: int, *, categories: Sequence[str] = ("dataset",)) -> ProjectSeries:
-    """A series of small projects, each with two files, a bounding box and a README.
+    """Return a series of small projects with two files, a bounding box and a README each.
 
     Args:
-        length: How many.
-        categories: The collections that they are in.
+        length: The number of projects.
+        categories: The collections of every project.
     """
     categories = tuple(categories)
 
@@ -302,7 +287,7 @@ def generated_projects(length: int, *, categories: Sequence[str] = ("dataset",))
 
 
 def matches_glob(name: str, glob: str) -> bool:
-    """Whether a repository path matches a glob, as `Project.roles` describes it."""
+    """Return whether a path matches a glob, as described for `Project.roles`."""
     subject = name if "/" in glob else name.rpartition("/")[2]
     return name == glob or fnmatchcase(subject, glob)
 
@@ -319,16 +304,16 @@ def _names_below(folder: Path, prefix: str) -> Iterator[str]:
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
-    """The arguments of `Project` that a folder's `sharinghub.json` holds."""
+    """Return the arguments of `Project` from the `sharinghub.json` of a folder."""
     source = folder / METADATA_FILE
     try:
         document = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{folder} is no project: it holds no {METADATA_FILE}") from None
+        raise ValueError(f"{folder} is not a project: it contains no {METADATA_FILE}") from None
     except ValueError as error:
         raise ValueError(f"{source} is not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise ValueError(f"{source} holds no JSON object")
+        raise ValueError(f"{source} is not a JSON object")
     known = {each.name for each in fields(Project)} - {"path", "files", "branches"}
     if unknown := sorted(set(document) - known):
         raise ValueError(

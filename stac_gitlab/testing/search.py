@@ -1,42 +1,37 @@
-"""What a SharingHub 0.4.0 listing can be asked for, and how it reads the question.
-
-From a request's parameters to filters and an order. What is wrong with a request is raised as
-`SearchError`, with the answer that the server gives it. Pages are found in `pages`.
-"""
+"""The parameters of a SharingHub listing, and the errors for invalid ones."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
-from stac_gitlab.testing.catalogue import Entry
-from stac_gitlab.testing.exchange import Answer, json_answer, text_answer
+from stac_gitlab.testing.access import Catalogue, NumberedProject
+from stac_gitlab.testing.exchange import Answer, response_of
 
-DEFAULT_LIMIT = 12
-_TOPIC = re.compile(r"\[([\w\s\-]+)\]")
-_FLAG = re.compile(r":([\w\-]+)")
-_BBOX_LENGTH = 4
-_SORT_ALIASES = {
-    "title": "name",
-    "datetime": "updated",
-    "start_datetime": "created",
-    "end_datetime": "updated",
+CRASH = replace(response_of("Internal Server Error", 500), hang_up=True)
+"""The response after an exception inside the server, which closes the connection unannounced."""
+
+
+SORT_KEYS: Mapping[str, Callable[[NumberedProject], str | int]] = {
+    "name": lambda found: found.project.name.lower(),
+    "title": lambda found: found.project.name.lower(),
+    "created": lambda found: found.created,
+    "start_datetime": lambda found: found.created,
+    "updated": lambda found: found.updated,
+    "datetime": lambda found: found.updated,
+    "end_datetime": lambda found: found.updated,
+    "stars": lambda found: found.project.stars,
 }
-_UNSET: Mapping[str, object] = {"limit": DEFAULT_LIMIT}
-
-Problem = dict[str, Any]
-Predicate = Callable[[Entry], bool]
+"""What the server sorts by. It sorts by number where another field is given."""
 
 
-class SearchError(Exception):
-    """A search that the server refuses or chokes on.
+class RejectedError(Exception):
+    """Raised for a request that gets an error response.
 
     Attributes:
-        answer: What it answers.
+        answer: The response.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -44,275 +39,111 @@ class SearchError(Exception):
         self.answer = answer
 
 
-def crash() -> Answer:
-    """What an exception inside the server looks like: it forgets to say that it hangs up."""
-    return text_answer(500, "Internal Server Error", hang_up=True)
-
-
-def refusal(detail: str | list[Problem]) -> Answer:
-    """A 422 with its reason."""
-    return json_answer(422, {"detail": detail})
-
-
-def missing(name: str) -> Answer:
-    """A 422 that misses a query parameter."""
-    return refusal(
-        [{"type": "missing", "loc": ["query", name], "msg": "Field required", "input": None}]
-    )
-
-
-def query_integer(query: Mapping[str, str], name: str, default: int) -> int:
-    """A query parameter that is an integer.
-
-    Raises:
-        SearchError: It is something else.
-    """
-    text = query.get(name)
-    if text is None:
-        return default
-    try:
-        return int(text)
-    except ValueError:
-        message = "Input should be a valid integer, unable to parse string as an integer"
-        problem = {"type": "int_parsing", "loc": ["query", name], "msg": message, "input": text}
-        raise SearchError(refusal([problem])) from None
+def detail(status: int, text: str) -> Answer:
+    """Return an error document."""
+    return response_of({"detail": text}, status)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a listing is asked for.
+    """The parameters of a listing. Dates are those of the project, as in the real server.
 
-    Attributes:
-        limit: Items a page.
-        sortby: `+field`, `-field`, or a list of `{"field": …, "direction": …}`.
-        bbox: Four numbers.
-        datetime: An instant, or two with a slash between.
-        intersects: A GeoJSON geometry, of which the bounding box counts.
-        ids: Item ids.
-        collections: Collection ids.
-        q: Free text, `[topic]` and `:flag`.
+    `after` is the position in the sorted listing after which the page begins.
     """
 
-    limit: int = DEFAULT_LIMIT
-    sortby: str | Sequence[Mapping[str, str]] | None = None
-    bbox: Sequence[float] = ()
-    datetime: str | None = None
-    intersects: Mapping[str, Any] | None = None
-    ids: Sequence[str] = ()
-    collections: Sequence[str] = ()
-    q: Sequence[str] = ()
+    limit: int
+    collections: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    bbox: tuple[float, ...] = ()
+    datetime: str = ""
+    q: tuple[str, ...] = ()
+    sortby: str = ""
+    after: int = 0
+    mode: str = "full"
+    gitlab_token: str = ""
 
     @classmethod
-    def from_query(cls, query: Mapping[str, str], *, default_limit: int) -> Search:
-        """Read the parameters of `GET /search`; what it cannot read is a 500.
+    def of(cls, asked: Mapping[str, Any], *, limit: int) -> Self:
+        """Read the parameters of a query or a body.
 
         Raises:
-            SearchError: A parameter is wrong.
+            RejectedError: A parameter is invalid, or the stand-in does not implement it.
         """
-        limit = query_integer(query, "limit", default_limit)
+        if unknown := sorted(set(asked) - {each.name for each in fields(cls)}):
+            raise RejectedError(detail(501, f"The stand-in does not implement {unknown}"))
+        parsed = {**asked, "limit": asked.get("limit", limit)}
         try:
-            interval(query.get("datetime"))
-            return cls(
-                limit=_positive(limit),
-                sortby=query.get("sortby") or None,
-                bbox=tuple(float(number) for number in _split(query, "bbox")),
-                datetime=query.get("datetime") or None,
-                intersects=json.loads(query.get("intersects", "null")),
-                ids=_split(query, "ids"),
-                collections=_split(query, "collections"),
-                q=_split(query, "q"),
-            )
-        except ValueError:
-            raise SearchError(crash()) from None
+            for name in {"limit", "after"} & set(parsed):
+                parsed[name] = int(parsed[name])
+            for name in {"collections", "ids", "bbox", "q"} & set(parsed):
+                listed = parsed[name]
+                parsed[name] = tuple(listed.split(",") if isinstance(listed, str) else listed)
+            parsed["bbox"] = tuple(map(float, parsed.get("bbox", ())))
+            if isinstance(parsed.get("sortby"), list):
+                first = parsed["sortby"][0]
+                parsed["sortby"] = f"{'-' * (first.get('direction') == 'desc')}{first['field']}"
+            search = cls(**parsed)
+            _ = search.span
+        except (LookupError, TypeError, ValueError) as error:
+            raise RejectedError(detail(422, str(error))) from None
+        if search.limit < 1:
+            raise RejectedError(CRASH)
+        if search.mode not in ("full", "reference"):
+            raise RejectedError(detail(501, f"The stand-in does not implement mode={search.mode}"))
+        return search
 
-    @classmethod
-    def from_body(cls, body: bytes, *, default_limit: int) -> Search:
-        """Read the body of `POST /search`, which is checked with more care than a query.
+    @property
+    def span(self) -> tuple[dt.datetime, dt.datetime] | None:
+        """The first and the last moment. Open intervals are unknown to the server."""
+        if not self.datetime:
+            return None
+        first, _, last = self.datetime.partition("/")
+        return dt.datetime.fromisoformat(first), dt.datetime.fromisoformat(last or first)
 
-        Raises:
-            SearchError: The body is wrong.
-        """
-        try:
-            document = json.loads(body)
-        except ValueError as error:
-            raise SearchError(refusal([_problem("json_invalid", [], str(error), {})])) from None
-        if not isinstance(document, dict):
-            message = "Input should be a valid dictionary or object to extract fields from"
-            problem = _problem("model_attributes_type", [], message, document)
-            raise SearchError(refusal([problem]))
-        if problems := list(_body_problems(document)):
-            raise SearchError(refusal(problems))
-        return cls(
-            limit=document.get("limit", default_limit),
-            sortby=document.get("sortby") or None,
-            bbox=tuple(document.get("bbox") or ()),
-            datetime=document.get("datetime") or None,
-            intersects=document.get("intersects"),
-            ids=tuple(document.get("ids") or ()),
-            collections=tuple(document.get("collections") or ()),
-            q=tuple(document.get("q") or ()),
-        )
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the number of matches is unknown."""
+        return bool(self.ids or self.bbox or self.datetime or self.q)
 
-    def state(self) -> dict[str, object]:
-        """What a `next` link has to repeat, as the server writes it into a query.
-
-        The values of a POST body come out as Python writes them: that is the server's bug.
-        """
-        texts: dict[str, object] = {
-            "limit": self.limit,
-            "sortby": self.sortby,
-            "bbox": ",".join(str(float(number)) for number in self.bbox),
-            "datetime": self.datetime,
-            "intersects": self.intersects,
-            "ids": ",".join(self.ids),
-            "collections": ",".join(self.collections),
-            "q": ",".join(self.q),
-        }
-        return {name: text for name, text in texts.items() if text and text != _UNSET.get(name)}
-
-    def sort_field(self) -> tuple[str, bool]:
-        """The field that the server sorts by, and whether from the last to the first."""
+    def order(self, catalogue: Catalogue, indices: Sequence[int]) -> Sequence[int]:
+        """Return the indices of projects in the order of the listing."""
         if not self.sortby:
-            return "id", False
-        if isinstance(self.sortby, str):
-            name = self.sortby.lstrip("-+").strip()
-            name = name.replace("properties.", "").replace("sharinghub:", "")
-            descending = self.sortby.startswith("-")
-        else:
-            name = self.sortby[0].get("field", "")
-            descending = self.sortby[0].get("direction") == "desc"
-        return _SORT_ALIASES.get(name, name), descending
+            return indices
+        name = self.sortby.strip("+- ").removeprefix("properties.").removeprefix("sharinghub:")
+        key = SORT_KEYS.get(name, _number)
+        descending = self.sortby.startswith("-")
+        return sorted(indices, key=lambda index: key(catalogue[index]), reverse=descending)
 
-    def gitlab_filter(self) -> Predicate | None:
-        """What GitLab filters by itself: text and topics."""
-        text = " ".join(self.q)
-        topics = _TOPIC.findall(text)
-        words = " ".join(_FLAG.sub("", _TOPIC.sub("", text)).split()).lower()
-        if not topics and not words:
-            return None
+    def matches(self, found: NumberedProject) -> bool:
+        """Return whether a project has the words of the search, and is in its extent."""
+        text = f"{found.project.path}\n{found.project.name}".lower()
+        if " ".join(self.q).lower() not in text:
+            return False
+        if self.bbox:
+            if found.project.bbox is None:
+                return False
+            west, south, east, north = found.project.bbox
+            left, bottom, right, top = self.bbox
+            if not (left <= east and west <= right and bottom <= north and south <= top):
+                return False
+        if self.span is None:
+            return True
+        first, last = self.span
+        created, updated = map(dt.datetime.fromisoformat, (found.created, found.updated))
+        return created <= last and first <= updated
 
-        def matches(entry: Entry) -> bool:
-            project = entry.project
-            searched = f"{project.path}\n{project.name}\n{project.summary or ''}".lower()
-            return words in searched and all(topic in project.keywords for topic in topics)
-
-        return matches
-
-    def local_filter(self) -> Predicate | None:
-        """What the server filters by after GitLab: place and time.
-
-        Raises:
-            SearchError: The place or the time is none.
-        """
-        extent = self._extent()
-        span = interval(self.datetime)
-        if span is not None and None in {moment.tzinfo for moment in span}:
-            raise SearchError(crash())
-        starred = "starred" in _FLAG.findall(" ".join(self.q))
-        if extent is None and span is None and not starred:
-            return None
-
-        def matches(entry: Entry) -> bool:
-            # Nobody starred anything: the stand-in's users have no habits.
-            return not starred and _in_extent(entry, extent) and _in_span(entry, span)
-
-        return matches
-
-    def _extent(self) -> tuple[float, ...] | None:
-        if self.intersects:
-            positions = list(_positions(self.intersects.get("coordinates")))
-            if not positions:
-                raise SearchError(refusal(f"Could not process 'intersects': {self.intersects}"))
-            easts, norths = zip(*positions, strict=True)
-            return min(easts), min(norths), max(easts), max(norths)
-        if not self.bbox:
-            return None
-        if len(self.bbox) != _BBOX_LENGTH:
-            raise SearchError(refusal(f"Could not process 'bbox': {list(self.bbox)}"))
-        return tuple(self.bbox)
+    def query(self, endpoint: str) -> dict[str, object]:
+        """Return the query of the link to the next page."""
+        collections = self.collections if endpoint == "/search" else ()
+        listed = {"collections": collections, "bbox": self.bbox, "q": self.q}
+        query = {
+            **{name: ",".join(map(str, values)) for name, values in listed.items()},
+            "datetime": self.datetime,
+            "sortby": self.sortby,
+            "mode": self.mode.removeprefix("full"),
+        }
+        return {"limit": self.limit, **{name: text for name, text in query.items() if text}}
 
 
-def _positive(limit: int) -> int:
-    if limit < 1:
-        raise ValueError(f"no page has {limit} items")
-    return limit
-
-
-def interval(text: str | None) -> tuple[datetime, datetime] | None:
-    """An instant or a closed interval. The server knows no open ones.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if not text:
-        return None
-    start, *end = (_moment(part) for part in text.split("/")[:2])
-    return start, end[0] if end else start
-
-
-def _moment(text: str) -> datetime:
-    # Python 3.10 does not read the Z.
-    return datetime.fromisoformat(re.sub(r"[zZ]\Z", "+00:00", text))
-
-
-def _split(query: Mapping[str, str], name: str) -> tuple[str, ...]:
-    text = query.get(name, "")
-    return tuple(text.split(",")) if text else ()
-
-
-def _in_extent(entry: Entry, extent: Sequence[float] | None) -> bool:
-    if extent is None:
-        return True
-    if entry.project.bbox is None:
-        return False
-    west, south, east, north = entry.project.bbox
-    return extent[0] <= east and west <= extent[2] and extent[1] <= north and south <= extent[3]
-
-
-def _in_span(entry: Entry, span: tuple[datetime, datetime] | None) -> bool:
-    if span is None:
-        return True
-    # When the *project* was made and touched: the README's own dates do not count.
-    created, updated = _moment(entry.created), _moment(entry.updated)
-    start, end = span
-    return start <= created <= end or start <= updated <= end or created <= start <= end <= updated
-
-
-def _positions(coordinates: object) -> Iterator[tuple[float, float]]:
-    if not isinstance(coordinates, list):
-        return
-    if coordinates and all(isinstance(number, int | float) for number in coordinates):
-        if len(coordinates) > 1:
-            yield coordinates[0], coordinates[1]
-        return
-    for inner in coordinates:
-        yield from _positions(inner)
-
-
-def _problem(
-    kind: str, location: Sequence[str], message: str, got: object, **context: object
-) -> Problem:
-    problem: Problem = {
-        "type": kind,
-        "loc": ["body", *location],
-        "msg": message,
-        "input": got,
-    }
-    return {**problem, "ctx": context} if context else problem
-
-
-def _body_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
-    limit = document.get("limit", 1)
-    if not isinstance(limit, int) or isinstance(limit, bool):
-        yield _problem("int_type", ["limit"], "Input should be a valid integer", limit)
-    elif limit < 1:
-        yield _problem("greater_than", ["limit"], "Input should be greater than 0", limit, gt=0)
-    for name in ("ids", "collections", "q"):
-        value = document.get(name, [])
-        if not isinstance(value, list):
-            yield _problem("list_type", [name], "Input should be a valid list", value)
-    text = document.get("datetime")
-    try:
-        interval(text)
-    except (ValueError, TypeError, AttributeError) as error:
-        yield _problem("value_error", ["datetime"], f"Value error, {error}", text, error={})
+def _number(found: NumberedProject) -> int:
+    return found.number

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import requests
+from stand_in import RecordedGitLab
 
 from stac_gitlab.testing import (
     AccessLevel,
@@ -34,14 +35,14 @@ PROJECT = Project(
 
 
 @pytest.fixture
-def gitlab() -> Iterator[GitLabServer]:
+def gitlab() -> Iterator[RecordedGitLab]:
     tokens: dict[str, TokenHolder] = {
         "glpat-owner": AccessLevel.MAINTAINER,
         "glpat-carol": "carol",
         "glpat-dave": "dave",
         "glpat-small": User(level=AccessLevel.MAINTAINER, scopes=frozenset({"read_user"})),
     }
-    with GitLabServer([PROJECT], tokens=tokens) as running:
+    with RecordedGitLab([PROJECT], tokens=tokens) as running:
         yield running
 
 
@@ -155,7 +156,7 @@ def test_lfs_honours_ranges_and_blobs_do_not(gitlab: GitLabServer) -> None:
 
 def test_lfs_may_lead_to_another_host(gitlab: GitLabServer) -> None:
     with LoopbackServer({"/objects/group/sub/lakes/weights/w.bin": WEIGHTS}) as objects:
-        gitlab.lfs_redirect = lambda project, path: (
+        gitlab.api.lfs_redirect = lambda project, path: (
             f"{objects.url}/objects/{project}/{path}?X-Amz-Signature=0"
         )
         response = get(gitlab.raw_url(PROJECT.path, "weights/w.bin"))
@@ -183,7 +184,7 @@ def test_the_web_leads_to_a_sign_in_page_whatever_the_token(
     assert "<form" in page.text
 
 
-def test_a_job_token_opens_the_allowed_projects_only(gitlab: GitLabServer) -> None:
+def test_a_job_token_opens_the_allowed_projects_only(gitlab: RecordedGitLab) -> None:
     task = {"JOB-TOKEN": "glpat-owner"}
     gitlab.job_token_projects = ["another/project"]
     assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, task).status_code == 404
@@ -192,7 +193,7 @@ def test_a_job_token_opens_the_allowed_projects_only(gitlab: GitLabServer) -> No
     assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, task).status_code == 200
 
 
-def test_rate_limits_are_told_when_there_are_any(gitlab: GitLabServer) -> None:
+def test_rate_limits_are_told_when_there_are_any(gitlab: RecordedGitLab) -> None:
     url = gitlab.raw_url(PROJECT.path, "README.md")
     assert "RateLimit-Limit" not in get(url).headers
     gitlab.rate_limit = 100

@@ -136,7 +136,7 @@ def test_a_tree_of_folders_is_projects_by_path(tmp_path: Path) -> None:
 def test_a_tree_without_projects_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sharinghub\.json"):
         projects_from_folder(tmp_path)
-    with pytest.raises(ValueError, match=r"holds no sharinghub\.json"):
+    with pytest.raises(ValueError, match=r"contains no sharinghub\.json"):
         Project.from_folder(tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_a_tree_without_projects_is_an_error(tmp_path: Path) -> None:
     ("metadata", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ({"titel": "x"}, "unknown keys titel; known are bbox"),
         ({"path": "x"}, "unknown keys path"),
     ],

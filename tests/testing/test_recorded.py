@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import requests
+from stand_in import RecordedHub, RecordedProject
 
-from stac_gitlab.testing import AccessLevel, Category, Project, Release, SharingHubServer, User
+from stac_gitlab.testing import AccessLevel, Category, Project, Release, User
 
 ORIGIN = "https://sharinghub.example.org"
 TOKEN = "glpat-recorded-token"
@@ -117,13 +118,13 @@ UPSTREAM = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[SharingHubServer]:
+def server() -> Iterator[RecordedHub]:
     with recorded_server() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def replay(server: SharingHubServer) -> Callable[[dict[str, Any]], requests.Response]:
+def replay(server: RecordedHub) -> Callable[[dict[str, Any]], requests.Response]:
     """Sends a recorded request to the stand-in, under the recorded server's name."""
 
     def send(request: dict[str, Any]) -> requests.Response:
@@ -182,7 +183,7 @@ def header_differences(expected: dict[str, str], response: requests.Response) ->
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_the_stand_in_answers_as_recorded(
     name: str,
-    server: SharingHubServer,
+    server: RecordedHub,
     replay: Callable[[dict[str, Any]], requests.Response],
 ) -> None:
     exchange = recorded(name)
@@ -242,9 +243,9 @@ def test_the_comparison_notices_a_changed_item(change: Callable[[Any], Any]) -> 
     assert list(differences(expected, changed, "json", set()))
 
 
-def recorded_server() -> SharingHubServer:
+def recorded_server() -> RecordedHub:
     """The stand-in that should answer as the recorded server did."""
-    return SharingHubServer(
+    return RecordedHub(
         recorded_projects(),
         tokens={TOKEN: User(level=AccessLevel.MAINTAINER), GUEST_TOKEN: "carol"},
         categories=CATEGORIES,
@@ -327,7 +328,7 @@ def _s2_demo() -> Project:
         ".dvc/config",
         "LICENSE",
     ]
-    return Project(
+    return RecordedProject(
         "earth-obs/sentinel/s2-demo",
         {name: _CONTENTS.get(name, f"content of {name}\n".encode()) for name in names},
         title="Sentinel-2 demo",
@@ -376,7 +377,12 @@ def _s2_demo() -> Project:
         extra_links=(
             {"rel": "about", "href": "docs/about.md"},
             {"rel": "via", "href": "https://example.org/source"},
+            {
+                "rel": "derived_from",
+                "type": "application/geo+json",
+                "title": "ai-model: models/vision/resnet-demo",
+                "href": f"{ORIGIN}/api/stac/collections/ai-model/items/models/vision/resnet-demo",
+            },
         ),
-        related={"ai-model": ("models/vision/resnet-demo",)},
         packages={"pkg-a": "pypi"},
     )

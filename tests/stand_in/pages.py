@@ -1,8 +1,4 @@
-"""Pages of a SharingHub 0.4.0 listing: cursors, filters and counts, down to where they break.
-
-From a `Search` and a cursor to the entries of one page and the cursors of its neighbours. Only the
-projects on the page are made, unless a filter has to look at more.
-"""
+"""Pages of a listing in SharingHub 0.4.0: cursors, filters and counts, with their bugs."""
 
 from __future__ import annotations
 
@@ -12,29 +8,31 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from stac_gitlab.testing.catalogue import Entry, Order, SortKey
-from stac_gitlab.testing.search import Predicate, Search, SearchError, crash, refusal
+from stac_gitlab.testing.access import Catalogue, NumberedProject
+from stac_gitlab.testing.search import CRASH, RejectedError
+from stand_in.order import Order, SortKey
+from stand_in.search import Predicate, Search, refusal
 
 _MAX_IDS = 100
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a page lies in its listing.
+    """The position of a page in its listing.
 
     Attributes:
-        before: The key in front of which it ends. Beats `after`.
-        after: The key behind which it begins.
+        before: The key before which the page ends. It takes precedence over `after`.
+        after: The key after which the page begins.
     """
 
     before: str | None = None
     after: str | None = None
 
     def bounds(self, order: Order) -> tuple[int, int]:
-        """The positions between which the page lies.
+        """Return the positions between which the page lies.
 
         Raises:
-            SearchError: The key is none, which the server does not expect.
+            RejectedError: The key is invalid, which is a 500.
         """
         try:
             if self.before:
@@ -42,46 +40,41 @@ class Cursor:
             if self.after:
                 return order.position_of(_key(self.after), behind=True), len(order)
         except (ValueError, TypeError, KeyError, IndexError):
-            raise SearchError(crash()) from None
+            raise RejectedError(CRASH) from None
         return 0, len(order)
 
 
 @dataclass(frozen=True)
 class Page:
-    """The entries of one page.
+    """A page of projects.
 
     Attributes:
-        entries: The entries.
-        matched: How many there are in all; `None` where the server did not count.
-        before: Cursor of the page before, if there is one.
-        after: Cursor of the page behind, if there is one.
+        projects: The projects.
+        matched: The number of all matches; `None` if the server did not count them.
+        before: Cursor of the previous page, if there is one.
+        after: Cursor of the next page, if there is one.
     """
 
-    entries: Sequence[Entry]
+    projects: Sequence[NumberedProject]
     matched: int | None
     before: str | None = None
     after: str | None = None
 
 
 def find_page(
-    order: Order,
-    entry_at: Callable[[int], Entry],
-    search: Search,
-    cursor: Cursor,
-    *,
-    local: bool = True,
+    catalogue: Catalogue, order: Order, search: Search, cursor: Cursor, *, local: bool = True
 ) -> Page:
-    """Find the page that a search and a cursor ask for.
+    """Return the page of a search at a cursor.
 
     Args:
+        catalogue: The projects.
         order: The sorted projects.
-        entry_at: Makes the entry of an index of `order`.
         search: The search.
-        cursor: Where the page lies.
-        local: Filter by place and time, which the server leaves out in reference mode.
+        cursor: The position of the page.
+        local: Filter by place and time, which the server omits in reference mode.
 
     Raises:
-        SearchError: The cursor is none, or the search cannot be filtered by.
+        RejectedError: The cursor or a filter is invalid.
     """
     gitlab_filter = search.gitlab_filter()
     local_filter = search.local_filter() if local else None
@@ -96,7 +89,7 @@ def find_page(
         more_before, more_after = start > 0, stop < len(order)
     else:
         ahead = range(stop - 1, start - 1, -1) if backwards else range(start, stop)
-        found = _filtered(order, entry_at, (gitlab_filter, local_filter), ahead)
+        found = _filtered(catalogue, order, (gitlab_filter, local_filter), ahead)
         taken = list(islice(found, search.limit + 1))
         more, taken = len(taken) > search.limit, taken[: search.limit]
         positions = sorted(taken)
@@ -106,30 +99,32 @@ def find_page(
         continued = bool(cursor.before or cursor.after)
         matched = _guessed(search, len(positions), continued=continued, more=more_after)
     elif gitlab_filter is not None:
-        matched = sum(gitlab_filter(entry_at(index)) for index in order)
+        matched = sum(gitlab_filter(catalogue[index]) for index in order)
     else:
         matched = len(order)
     return Page(
-        entries=[entry_at(order[position]) for position in positions],
+        projects=[catalogue[order[position]] for position in positions],
         matched=matched,
         before=_cursor(order.key_at(positions[0])) if positions and more_before else None,
         after=_cursor(order.key_at(positions[-1])) if positions and more_after else None,
     )
 
 
-def find_ids(ids: Sequence[str], find: Callable[[str], Entry | None], category: str) -> Page:
-    """Find items by id, in the order of the ids: one page whatever the limit.
+def find_ids(
+    ids: Sequence[str], find: Callable[[str], NumberedProject | None], category: str
+) -> Page:
+    """Return items by id, in the order of the ids, on one page whatever the limit.
 
-    Ids that do not exist are dropped silently.
+    Ids that do not exist are omitted.
 
     Raises:
-        SearchError: There are too many of them for GitLab.
+        RejectedError: There are too many of them for GitLab.
     """
     if len(ids) > _MAX_IDS:
-        raise SearchError(refusal("Query has too high a complexity: ask for fewer ids"))
+        raise RejectedError(refusal("Query has too high a complexity: ask for fewer ids"))
     found = (find(each) for each in ids)
-    entries = [entry for entry in found if entry and category in entry.project.categories]
-    return Page(entries, matched=len(ids))
+    projects = [each for each in found if each and category in each.project.categories]
+    return Page(projects, matched=len(ids))
 
 
 def _cursor(key: SortKey) -> str:
@@ -143,19 +138,19 @@ def _key(cursor: str) -> SortKey:
 
 
 def _filtered(
+    catalogue: Catalogue,
     order: Order,
-    entry_at: Callable[[int], Entry],
     filters: Sequence[Predicate | None],
     positions: range,
 ) -> Iterator[int]:
     for position in positions:
-        entry = entry_at(order[position])
-        if all(each is None or each(entry) for each in filters):
+        found = catalogue[order[position]]
+        if all(each is None or each(found) for each in filters):
             yield position
 
 
 def _guessed(search: Search, returned: int, *, continued: bool, more: bool) -> int | None:
-    """The count after the server's own filters: known only where the first page holds it all."""
+    """Return the count after local filters, which is known if the first page has all matches."""
     complete = (returned < search.limit and not continued) or (
         returned == search.limit and not more
     )

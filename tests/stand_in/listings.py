@@ -1,8 +1,4 @@
-"""The listing endpoints of SharingHub: what was asked of them, and the page for it.
-
-The question is parsed in `search`, the page found in `pages`; here the two endpoints are told
-apart, and links to the neighbouring pages are made.
-"""
+"""The listing endpoints of SharingHub 0.4.0: the items of a collection, and the search."""
 
 from __future__ import annotations
 
@@ -10,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
-from stac_gitlab.testing.documents import GEOJSON, JSON, Document, Link, item_page, link
-from stac_gitlab.testing.exchange import RecordedRequest
-from stac_gitlab.testing.pages import Cursor, Page
-from stac_gitlab.testing.search import Search, SearchError, refusal
-from stac_gitlab.testing.viewpoint import Viewpoint
+from stac_gitlab.testing import RecordedRequest
+from stac_gitlab.testing.documents import GEOJSON, JSON, Document, View, item_page, link
+from stac_gitlab.testing.search import RejectedError
+from stand_in.pages import Cursor, Page
+from stand_in.search import Search, refusal
 
 Mode = Literal["reference", "preview", "full"]
 
@@ -23,14 +19,14 @@ _ITEMS_PARAMETERS = ("limit", "bbox", "datetime")
 
 @dataclass(frozen=True)
 class Listing:
-    """A question to a listing endpoint.
+    """A request to a listing endpoint.
 
     Attributes:
-        endpoint: The endpoint's path below the STAC API.
+        endpoint: The path of the endpoint below the STAC API.
         asked: The query of the request.
-        search: What is searched for.
-        mode: How much of each item is wanted.
-        cursor: Where the page lies.
+        search: The search.
+        mode: How much of each item is returned.
+        cursor: The position of the page.
     """
 
     endpoint: str
@@ -43,12 +39,10 @@ class Listing:
     def of_collection(
         cls, request: RecordedRequest, collection: str, *, default_limit: int
     ) -> Listing:
-        """The question that a request puts to a collection's items endpoint.
-
-        The endpoint knows fewer parameters than the search, and ignores the others.
+        """Read a request for the items of a collection, which ignores most search parameters.
 
         Raises:
-            SearchError: A parameter is wrong.
+            RejectedError: A parameter is invalid.
         """
         known = {name: request.query[name] for name in _ITEMS_PARAMETERS if name in request.query}
         mode = _mode(request)
@@ -63,10 +57,10 @@ class Listing:
 
     @classmethod
     def of_search(cls, request: RecordedRequest, *, default_limit: int) -> Listing:
-        """The question that a request puts to the search endpoint.
+        """Read a request to the search endpoint.
 
         Raises:
-            SearchError: A parameter or the body is wrong.
+            RejectedError: A parameter or the body is invalid.
         """
         mode = _mode(request)
         if request.method == "POST":
@@ -75,11 +69,11 @@ class Listing:
             search = Search.from_query(request.query, default_limit=default_limit)
         return cls("/search", dict(request.query), search, mode, _cursor(request))
 
-    def page(self, view: Viewpoint, page: Page, features: Sequence[Document]) -> Document:
-        """The page that answers the question."""
+    def page(self, view: View, page: Page, features: Sequence[Document]) -> Document:
+        """Return the page as a document."""
         links = [
-            link("self", GEOJSON, view.page(self.endpoint, {**self.asked, **view.link_query})),
-            link("root", JSON, view.root()),
+            link("self", GEOJSON, view.stac(self.endpoint, self.asked)),
+            link("root", JSON, view.stac("/")),
             *(
                 link("collection", JSON, view.stac(f"/collections/{collection}"))
                 for collection in self.search.collections
@@ -88,14 +82,14 @@ class Listing:
         again = {**self._state(), **self.asked}
         if page.before:
             query = {**_without(again, "after"), "before": page.before}
-            links.append(_step("prev", view.page(self.endpoint, query)))
+            links.append(_step("prev", view.stac(self.endpoint, query)))
         if page.after:
             query = {**_without(again, "before"), "after": page.after}
-            links.append(_step("next", view.page(self.endpoint, query)))
+            links.append(_step("next", view.stac(self.endpoint, query)))
         return item_page(features, links, limit=self.search.limit, matched=page.matched)
 
     def _state(self) -> dict[str, object]:
-        """What the links to other pages repeat of the question."""
+        """Return the parameters that links to other pages repeat."""
         state = self.search.state()
         return state if self.endpoint == "/search" else _without(state, "collections")
 
@@ -116,10 +110,10 @@ def _mode(request: RecordedRequest) -> Mode:
         "input": mode,
         "ctx": {"expected": expected},
     }
-    raise SearchError(refusal([problem]))
+    raise RejectedError(refusal([problem]))
 
 
-def _step(rel: str, href: str) -> Link:
+def _step(rel: str, href: str) -> Document:
     return {"rel": rel, "href": href, "type": GEOJSON}
 
 
