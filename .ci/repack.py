@@ -1,7 +1,7 @@
-"""Pack source distributions anew, so that the same sources give the same bytes.
+"""Repack source distributions so that the same sources give the same bytes.
 
-setuptools leaves the time of packing, and who packed, in the archive. Here both are taken out: the
-time is that of SOURCE_DATE_EPOCH.
+setuptools records the build time and the user in the archive. This script removes the user and sets
+every time to SOURCE_DATE_EPOCH.
 """
 
 import gzip
@@ -12,21 +12,21 @@ import tarfile
 
 
 def repack(path: str, *, seconds: int) -> None:
-    """Replace the archive at `path`; `seconds` since 1970 become the age of all that is in it."""
+    """Replace the archive at `path`; every time in it becomes `seconds` since 1970."""
     with tarfile.open(path) as archive:
         members = sorted(archive.getmembers(), key=lambda member: member.name)
         contents = [(member, archive.extractfile(member)) for member in members]
         files = [(member, b"" if file is None else file.read()) for member, file in contents]
     with (
         open(path, "wb") as raw,
-        gzip.GzipFile("", "wb", fileobj=raw, mtime=seconds) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as anew,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=seconds) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as repacked,
     ):
         for member, content in files:
             entry = tarfile.TarInfo(member.name)
             entry.type, entry.size, entry.mtime = member.type, len(content), seconds
             entry.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-            anew.addfile(entry, io.BytesIO(content))
+            repacked.addfile(entry, io.BytesIO(content))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stock pystac against authenticated STAC: SharingHub, private STAC APIs and GitLab repositories.
+"""Stock pystac with authenticated STAC: SharingHub, private STAC APIs and GitLab repositories.
 
 ::
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests marked as slow talk to: PostgreSQL with PostGIS and nginx from
-# Debian, stac-fastapi on PgSTAC and rustac into a virtual environment of their own.
+# Installs the servers that the slow tests use: PostgreSQL with PostGIS and nginx from Debian, and
+# stac-fastapi with PgSTAC and rustac in a virtual environment.
 #
 #     tests/servers/install.sh FOLDER
 #     STAC_GITLAB_SERVERS_VENV=FOLDER python -m pytest -m slow
 set -euo pipefail
-venv=${1:?"usage: $0 FOLDER (of the virtual environment that is made)"}
+venv=${1:?"usage: $0 FOLDER (of the virtual environment to create)"}
 
 missing=()
 [ -x /usr/lib/postgresql/15/bin/initdb ] || missing+=(postgresql-15)
