@@ -58,7 +58,7 @@ def classes_of_module() -> dict[str, type]:
 
 
 def drawn_tree() -> dict[str, tuple[str | None, str | None]]:
-    """Read the drawing: name, the class above it, and the foreign class in brackets."""
+    """Return, for each class in the drawn tree, its parent and the base class in brackets."""
     tree: dict[str, tuple[str | None, str | None]] = {}
     above: dict[int, str] = {}
     for line in (errors.__doc__ or "").splitlines():
@@ -71,7 +71,7 @@ def drawn_tree() -> dict[str, tuple[str | None, str | None]]:
     return tree
 
 
-def test_the_drawn_tree_is_the_real_one() -> None:
+def test_the_drawn_tree_shows_the_base_classes() -> None:
     drawn = drawn_tree()
     assert set(drawn) == set(classes_of_module())
     for name, (parent, foreign) in drawn.items():
@@ -156,18 +156,18 @@ def assert_same(again: Exception, error: Exception) -> None:
         assert str(again.errors["data.csv"]) == "gone"
 
 
-def test_the_guides_except_clause_catches_a_status_error() -> None:
+def test_requests_http_error_catches_a_status_error() -> None:
     with pytest.raises(requests.HTTPError) as caught:
         raise errors.NotFoundError("not there", response=RESPONSE)
     assert caught.value.response.status_code == 429
 
 
-def test_a_refused_write_is_what_pystac_calls_it() -> None:
+def test_a_remote_write_is_a_not_implemented_error_as_in_pystac() -> None:
     with pytest.raises(NotImplementedError):
         raise errors.RemoteWriteError("no")
 
 
-def test_a_warning_can_be_made_an_error_by_its_root() -> None:
+def test_every_warning_has_the_base_class_of_the_package() -> None:
     warned = [cls for cls in classes_of_module().values() if issubclass(cls, Warning)]
     assert all(issubclass(cls, errors.STACGitLabWarning) for cls in warned)
     assert all(issubclass(cls, UserWarning) for cls in warned)

@@ -30,7 +30,7 @@ def test_the_second_command_runs_the_tests() -> None:
     assert tests.endswith(" && .venv/bin/python -m pytest -q")
 
 
-def test_no_other_block_is_taken_for_a_command() -> None:
+def test_there_are_no_other_commands() -> None:
     assert len(commands()) == 2
 
 
@@ -59,5 +59,5 @@ def test_links_to_the_repository_are_to_files_that_it_has() -> None:
     assert [path for path in paths if not (ROOT / path).is_file()] == []
 
 
-def test_it_fits_what_a_reader_has_time_for() -> None:
+def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 220
