@@ -1,8 +1,4 @@
-"""A STAC API - Features server in memory, which pages as different servers do, and takes changes.
-
-It exists to be bent: the styles of paging are those that servers in the wild have, and what it is
-asked stands in ``requests``.
-"""
+"""A STAC API - Features server in memory, with transactions and several styles of paging."""
 
 from __future__ import annotations
 
@@ -80,14 +76,14 @@ Paging = Callable[["FeaturesServer", RecordedRequest, list[dict[str, Any]]], dic
 
 
 class FeaturesServer(LoopbackServer):
-    """The server. Collections and items are plain dictionaries in `holdings`.
+    """A server whose collections and items are dictionaries in `descriptions` and `holdings`.
 
     Args:
         items: The items of the collection ``lakes``.
-        paging: How pages follow each other.
-        conforms_to: What it declares.
-        cap: How many items a page has at the most.
-        counts: Whether it says how many match.
+        paging: The style of paging.
+        conforms_to: The conformance classes that it declares.
+        cap: The maximum number of items on a page.
+        counts: Whether pages have `numberMatched`.
     """
 
     def __init__(
@@ -247,7 +243,7 @@ def place_in(server: FeaturesServer, request: RecordedRequest) -> tuple[int, int
 def by_token(
     server: FeaturesServer, request: RecordedRequest, items: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The whole query again with a token: in the URL, or in the body of a POST."""
+    """The next link repeats the query with a token: in the URL, or in the body of a POST."""
     start, limit = place_in(server, request)
     if start + limit >= len(items):
         return page_of(server, items, start, limit)
@@ -263,7 +259,7 @@ def by_token(
 def merging(
     server: FeaturesServer, request: RecordedRequest, items: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Only what changes, to be merged into the request before; the method in lower case."""
+    """The next link has only the changes, to be merged into the request (`merge`)."""
     start, limit = place_in(server, request)
     if request.method != "POST":
         return by_token(server, request, items)
@@ -283,7 +279,7 @@ def merging(
 def relative(
     server: FeaturesServer, request: RecordedRequest, items: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Relative links, and an empty page before the last as well as after it."""
+    """Next links are relative. There is an empty page before the last page, and one after it."""
     start, limit = place_in(server, request)
     if start > len(items):
         return page_of(server, items, start, limit)
@@ -299,6 +295,6 @@ def relative(
 def without_next(
     server: FeaturesServer, request: RecordedRequest, items: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The first page, and not a word about more."""
+    """There is no next link."""
     _, limit = place_in(server, request)
     return page_of(server, items, 0, limit)

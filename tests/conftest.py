@@ -1,4 +1,4 @@
-"""What the tests share: servers on the loopback interface, and a world without tokens."""
+"""Fixtures for all tests: servers on the loopback interface, and an environment without tokens."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
 from stac_gitlab.reading import paging
 from stac_gitlab.testing import LoopbackServer
 
-# Modules beside the tests, such as the servers that misbehave, are imported by their names.
+# Tests import the modules in this folder by their names.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fault_server import Certificate, TLSServer, make_certificate
 from home import Home
 from real_servers import gate, pgstac, rustac  # noqa: F401  # fixtures
 
-# How long one example takes says something about the machine, not about the code.
+# The time for one example depends on the load of the machine.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 
 class Clock:
-    """A clock that stands still until somebody sleeps.
+    """A clock that only `sleep` moves.
 
     Attributes:
-        now: What it shows, in seconds.
-        slept: The seconds of every sleep so far.
+        now: The time, in seconds.
+        slept: All sleeps so far, in seconds.
     """
 
     def __init__(self) -> None:
@@ -50,19 +50,19 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """For ``RetryPolicy(clock=clock.time, sleep=clock.sleep)``."""
+    """A clock for ``RetryPolicy(clock=clock.time, sleep=clock.sleep)``."""
     return Clock()
 
 
 @pytest.fixture
 def always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages are read ahead although the servers of the tests answer at once."""
+    """Prefetch pages although the servers of the tests respond at once."""
     monkeypatch.setattr(paging, "LONG_WAIT", -1)
 
 
 @pytest.fixture(autouse=True)
 def stock_default_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test gives to ``StacIO.set_default`` is gone in the next."""
+    """Undo ``StacIO.set_default`` after each test."""
     monkeypatch.setattr(pystac.StacIO, "_default_io", None)
 
 
@@ -74,7 +74,7 @@ def no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_token_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The developer's own tokens and proxies stay out of the tests."""
+    """Remove the tokens and proxies of the developer from the environment."""
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     for name in (*TOKEN_VARIABLES, URL_VARIABLE, *proxies, *map(str.lower, proxies)):
         monkeypatch.delenv(name, raising=False)
@@ -89,7 +89,7 @@ def server() -> Iterator[LoopbackServer]:
 
 @pytest.fixture
 def other_server() -> Iterator[LoopbackServer]:
-    """A second server: another origin, because its port is another."""
+    """A second server, which is another origin because of its port."""
     with LoopbackServer() as running:
         yield running
 
@@ -103,7 +103,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def tls_server(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LoopbackServer]:
-    """A server that speaks TLS, with a certificate that the environment vouches for."""
+    """A server over TLS, with a certificate that the environment trusts."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
     with TLSServer(certificate) as running:
         yield running
@@ -111,14 +111,14 @@ def tls_server(
 
 @pytest.fixture
 def home(server: LoopbackServer, tmp_path: Path) -> Iterator[Home]:
-    """Where one file goes."""
+    """Downloads of one file."""
     with ExitStack() as closing:
         yield Home(server, tmp_path, closing)
 
 
 @pytest.fixture
 def downloader(server: LoopbackServer) -> Iterator[STACDownloader]:
-    """One that has a token for that server, and tries again without waiting."""
+    """A downloader with a token for the server that retries without waiting."""
     policy = RetryPolicy(max_attempts=3, backoff_base=0)
     with STACDownloader("glpat-do-not-show-this", server.url, retry=policy) as made:
         yield made

@@ -1,8 +1,4 @@
-"""Servers and answers that go wrong in the ways that `stac_gitlab.testing` has no word for.
-
-Most faults are a `Fault` of the loopback server. Here stands what is missing there: a server that
-speaks TLS, a file whose server keeps or breaks the rules of ranges, and bodies whose framing lies.
-"""
+"""Faults that `stac_gitlab.testing` does not have: invalid framing, broken ranges, and TLS."""
 
 from __future__ import annotations
 
@@ -42,29 +38,29 @@ LFS_POINTER = (
 DVC_POINTER = b"outs:\n- md5: a304afb96060aad90176268345e10355\n  size: 12345\n  path: lakes.csv\n"
 
 FOR_EVER = 3600.0
-"""Seconds; the loopback server ends its waits when it is closed."""
+"""Seconds. Closing the loopback server ends the wait."""
 
 
 # -- faults with a name ---------------------------------------------------------------------------
 
 
 def cut(after: int, *, length: bool = True, **more: Any) -> Fault:
-    """The connection is closed after so many bytes; without a length nobody can tell."""
+    """The connection is closed after so many bytes. Without a length, clients cannot tell."""
     return Fault(cut_after=after, close=not length, **more)
 
 
 def stalled(after: int, **more: Any) -> Fault:
-    """So many bytes come, and then nothing, while the connection stays open."""
+    """So many bytes are sent, then nothing, while the connection stays open."""
     return Fault(trickle=(after, FOR_EVER), **more)
 
 
 def announcing(length: int, **more: Any) -> Fault:
-    """The whole body comes under a `Content-Length` that is not its own."""
+    """The whole body is sent under a wrong `Content-Length`."""
     return Fault(headers={"content-length": str(length)}, hang_up=True, **more)
 
 
 def in_raw_chunks(wire: bytes, *, etag: str | None = None, **more: Any) -> Fault:
-    """What stands behind `Transfer-Encoding: chunked` is exactly this, right or wrong."""
+    """The body after `Transfer-Encoding: chunked` is exactly this, valid or not."""
     headers = [("content-type", "application/octet-stream"), ("transfer-encoding", "chunked")]
     if etag is not None:
         headers.append(("etag", etag))
@@ -72,8 +68,8 @@ def in_raw_chunks(wire: bytes, *, etag: str | None = None, **more: Any) -> Fault
     return Fault(answer=lambda _request: answer, close=True, **more)
 
 
-# Of a body of 40 000 bytes, what can go wrong with one answer and be survived, and what with all
-# answers cannot be.
+# For a body of 40 000 bytes: faults of one response that a download survives, and faults of all
+# responses that make it fail.
 
 _PAGE = Answer(200, (("content-type", "text/html"),), SIGN_IN_PAGE)
 
@@ -115,22 +111,22 @@ FAULTS_TO_FAIL_OF = {
 }
 
 
-# -- a file and the manners of its server ---------------------------------------------------------
+# -- files with and without ranges ----------------------------------------------------------------
 
 
 @dataclass
 class ServedFile:
-    """A file as some server or other serves it: a route for `LoopbackServer`.
+    """A route for `LoopbackServer` that serves a file, with correct or broken ranges.
 
     Attributes:
         content: The bytes.
-        etag: The entity tag, sent with whole and partial answers.
+        etag: The entity tag of whole and partial responses.
         modified: `Last-Modified`.
-        keeps_ranges: Whether `Range` is honoured.
-        keeps_if_range: Whether `If-Range` is; if not, a part of the new content follows the old.
-        span: Changes the part that is answered: takes the range asked for, returns another.
-        cap: Bytes that one partial answer holds at the most.
-        headers: More headers, of every answer.
+        keeps_ranges: Whether `Range` is supported.
+        keeps_if_range: Whether `If-Range` is supported. If not, a part of the new content is sent.
+        span: A function from the requested range to the range that is sent.
+        cap: The maximum length of a partial response, in bytes.
+        headers: Further headers of each response.
     """
 
     content: bytes
@@ -167,7 +163,7 @@ class ServedFile:
 
 
 def generated(size: int, piece: bytes = bytes(range(256)) * 256) -> Iterator[bytes]:
-    """`size` bytes in pieces, made while they are sent."""
+    """Yield `size` bytes in pieces."""
     while size:
         yield piece[:size]
         size -= min(size, len(piece))
@@ -178,17 +174,17 @@ def generated(size: int, piece: bytes = bytes(range(256)) * 256) -> Iterator[byt
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate for the loopback interface that no authority vouches for."""
+    """A self-signed certificate for the loopback interface."""
 
     file: Path
     key: Path
 
 
 def make_certificate(folder: Path) -> Certificate:
-    """Make a certificate with the openssl command line; skip the test where there is none."""
+    """Make a certificate with the openssl command line, or skip the test if it is missing."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("the openssl command line, which makes the certificate, is not installed")
+        pytest.skip("the openssl command line is not installed")
     made = Certificate(folder / "certificate.pem", folder / "key.pem")
     kind = ["req", "-x509", "-nodes", "-days", "2", "-newkey", "rsa:2048"]
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
@@ -198,7 +194,7 @@ def make_certificate(folder: Path) -> Certificate:
 
 
 class TLSServer(LoopbackServer):
-    """A `LoopbackServer` that speaks TLS. A cut is one without a closing word of TLS."""
+    """A `LoopbackServer` over TLS. It closes connections without `close_notify`."""
 
     def __init__(self, certificate: Certificate) -> None:
         super().__init__()
@@ -213,8 +209,8 @@ class TLSServer(LoopbackServer):
         super().start(port)
         listener = self._listener
         assert listener is not None
-        # The thread that accepts got hold of the plain method already: each connection is wrapped
-        # on its way to the thread that serves it, which also does the handshake.
+        # The accepting thread looks the method up for each connection. The handshake is left to
+        # the thread that serves the connection.
         process = listener.process_request
 
         def process_securely(request: socket.socket, address: Any) -> None:
@@ -228,7 +224,7 @@ class TLSServer(LoopbackServer):
 
 
 class Gate:
-    """A route that lets its answers out when a test says so, and tells how many wait."""
+    """A route that holds its responses back until a test opens it."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -236,11 +232,11 @@ class Gate:
         self.waiting = threading.Semaphore(0)
 
     def open(self) -> None:
-        """Let everything out."""
+        """Release all responses."""
         self._open.set()
 
     def wait_for(self, count: int, timeout: float = 10) -> None:
-        """Wait until so many requests stand before the gate."""
+        """Wait until so many requests are held back."""
         for _ in range(count):
             assert self.waiting.acquire(timeout=timeout), "the requests did not come"
 

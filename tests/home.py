@@ -1,4 +1,4 @@
-"""One file brought from a server to a folder, and what is in that folder afterwards."""
+"""Downloads of one file to a folder, and checks of that folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stac_gitlab.testing import LoopbackServer
 
 
 class Home:
-    """Brings the file at `/lakes.bin` home, with a session whose waits are only noted down."""
+    """Downloads the file at `/lakes.bin`, with a session that records its waits."""
 
     def __init__(self, server: LoopbackServer, folder: Path, closing: ExitStack) -> None:
         self.server = server
@@ -80,7 +80,7 @@ class Home:
     def fails(
         self, error: type[Exception] | tuple[type[Exception], ...], match: str, **how: Any
     ) -> STACGitLabError:
-        """Bringing it fails, and what stood there before is there, alone and unharmed."""
+        """Assert that the download fails, and that it leaves the existing file as it was."""
         self.target.write_bytes(b"good and old")
         with pytest.raises(error, match=match) as caught:
             self.bring(**how)
@@ -95,5 +95,5 @@ class Home:
 
     @property
     def ranges(self) -> list[str | None]:
-        """The `Range` of each request so far."""
+        """The `Range` header of each request so far."""
         return [request.headers.get("Range") for request in self.server.requests]

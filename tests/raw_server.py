@@ -1,4 +1,4 @@
-"""A server that writes to its connections whatever a test says, byte by byte if need be."""
+"""A server that writes raw bytes to its connections."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Self  # in `typing` from Python 3.11 on
+from typing import Self
 
 Answer = Callable[["RawServer", socket.socket], None]
 
 
 class RawServer:
-    """Reads one request from each connection, hands the connection over, and hangs up.
+    """Reads one request from each connection, calls `answer`, and closes the connection.
 
     Args:
-        answer: Takes the server and the connection, and writes an answer to it.
+        answer: A function of the server and the connection that writes a response to it.
 
     Attributes:
-        requests: The requests that came, as bytes.
+        requests: The requests, as bytes.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -50,7 +47,7 @@ class RawServer:
             thread.join(5)
 
     def send(self, connection: socket.socket, pieces: Iterable[bytes], pause: float = 0.0) -> None:
-        """Send piece by piece with a pause after each, until the client or the test has enough."""
+        """Send pieces with a pause after each, until the client or the test ends it."""
         with suppress(OSError):
             for piece in pieces:
                 connection.sendall(piece)
@@ -77,12 +74,12 @@ class RawServer:
                 head += received
             self.requests.append(head)
             self._answer(self, connection)
-            # What the client still sends must not turn our goodbye into a reset.
+            # Unread data would turn a plain close into a reset.
             connection.shutdown(socket.SHUT_WR)
 
 
 def trickling(head: bytes, piece: bytes = b" ") -> Answer:
-    """The head comes at once, and then one piece after the other, for longer than anyone waits."""
+    """Send the head at once, then a piece every 20 ms, for longer than any test waits."""
 
     def answer(server: RawServer, connection: socket.socket) -> None:
         server.send(connection, [head])
@@ -92,5 +89,5 @@ def trickling(head: bytes, piece: bytes = b" ") -> Answer:
 
 
 def silence(server: RawServer, connection: socket.socket) -> None:
-    """Nothing comes."""
+    """Send nothing."""
     server.send(connection, [b""], 30)

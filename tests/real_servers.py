@@ -1,9 +1,8 @@
-"""Servers that other people wrote, started once for all tests: PgSTAC, rustac, and nginx as a gate.
+"""Real servers, started once per session: PgSTAC, rustac, and nginx as a proxy that checks tokens.
 
-`servers/install.sh` installs them. `STAC_GITLAB_SERVERS_VENV` names the virtual environment that it
-made. Where one of them cannot be started the tests are skipped and say why, unless
-`STAC_GITLAB_REQUIRE_SERVERS=1`. They are started in a temporary folder, on free ports of the
-loopback interface, and stopped at the end; PostgreSQL by a user who is not root.
+`servers/install.sh` installs them into the virtual environment `STAC_GITLAB_SERVERS_VENV`. If a
+server cannot be started, its tests are skipped, or fail with `STAC_GITLAB_REQUIRE_SERVERS=1`. The
+servers run in temporary folders on free ports of the loopback interface.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ VENV = "STAC_GITLAB_SERVERS_VENV"
 REQUIRED = "STAC_GITLAB_REQUIRE_SERVERS"
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 PATIENCE = 60.0
-"""Seconds that a server may take until it answers."""
+"""Seconds to wait until a server responds."""
 
 TOKEN = "glpat-gate-0123456789"
-"""The token that the gate lets in. One that ends in `-guest` is known, and has no rights."""
+"""The token that the gate accepts. With the suffix `-guest` it gets a 403."""
 
 
 def unavailable(why: str) -> NoReturn:
-    """Skip, or fail where the servers have to be there."""
+    """Skip the test, or fail it if the servers are required."""
     if os.environ.get(REQUIRED) == "1":
         pytest.fail(f"{REQUIRED}=1, but {why}", pytrace=False)
     pytest.skip(f"{why}: run tests/servers/install.sh and set {VENV}")
 
 
 def program(name: str) -> str:
-    """A program of the servers' virtual environment."""
+    """Return the path of a program in the virtual environment of the servers."""
     venv = os.environ.get(VENV)
     if not venv:
         unavailable(f"{VENV} is not set")
     path = Path(venv) / "bin" / name
     if not path.exists():
-        unavailable(f"there is no {path}")
+        unavailable(f"{path} does not exist")
     return str(path)
 
 
@@ -61,12 +60,12 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def as_user() -> list[str]:
-    """What goes before a command that must not run as root."""
+    """Return the prefix for a command that must not run as root."""
     return ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
 
 class Process:
-    """A program in the background, which writes to a file."""
+    """A program in the background with a log file."""
 
     def __init__(self, command: list[str], log: Path, **environment: str) -> None:
         self.log = log
@@ -81,7 +80,7 @@ class Process:
             )
 
     def wait_for(self, url: str) -> None:
-        """Wait until the server answers, with whatever status."""
+        """Wait until the server responds with any status."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._running.poll() is None:
             try:
@@ -93,7 +92,7 @@ class Process:
             except OSError:
                 pass
             time.sleep(0.05)
-        unavailable(f"{url} does not answer: {self.log.read_text(errors='replace')[-1500:]}")
+        unavailable(f"{url} does not respond: {self.log.read_text(errors='replace')[-1500:]}")
 
     def stop(self) -> None:
         self._running.terminate()
@@ -118,7 +117,7 @@ def run(*command: str, **environment: str) -> None:
         unavailable(f"{Path(command[0]).name} failed: {said[-1500:]}")
 
 
-# -- what they hold -----------------------------------------------------------------------------
+# -- contents -----------------------------------------------------------------------------------
 
 TIED = "tied"
 COUNT = 1000
@@ -126,7 +125,7 @@ FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def item(number: int, collection: str = TIED, prefix: str = "item") -> dict[str, Any]:
-    """One of a thousand items: every ten of them have the same datetime, and the same place."""
+    """Return an item. Each ten consecutive items have the same datetime and the same place."""
     when = FIRST_DAY + timedelta(days=number // 10)
     west, south = -170.0 + (number // 10) * 3, -60.0 + (number // 10)
     return {
@@ -171,7 +170,7 @@ class PgSTAC:
     """A running stac-fastapi on PgSTAC.
 
     Attributes:
-        url: Its landing page.
+        url: The URL of its landing page.
         port: Its port on the loopback interface.
     """
 
@@ -181,11 +180,11 @@ class PgSTAC:
 
 @pytest.fixture(scope="session")
 def pgstac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PgSTAC]:
-    """stac-fastapi on PgSTAC, with transactions, and with counting switched on."""
+    """stac-fastapi on PgSTAC, with transactions and counts."""
     pypgstac, uvicorn = program("pypgstac"), program("uvicorn")
     if not (POSTGRES / "initdb").exists():
         unavailable(f"there is no PostgreSQL in {POSTGRES}")
-    # Not below the tests' folder: nobody else may look into that one.
+    # The folder of the tests is closed to the user of the database.
     folder = folder_of_the_database(tmp_path_factory)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -204,7 +203,7 @@ def pgstac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PgSTAC]:
 
 
 def folder_of_the_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the user of the database may enter and own."""
+    """Return a folder that the user of the database owns."""
     if os.geteuid() != 0:
         return tmp_path_factory.mktemp("servers")
     folder = tempfile.mkdtemp(prefix="stac-gitlab-servers-")
@@ -267,7 +266,7 @@ def _load(folder: Path, pypgstac: str, database: dict[str, str]) -> None:
 
 @pytest.fixture(scope="session")
 def rustac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """rustac with the same items in memory: another author, another way to page."""
+    """rustac with the same items in memory. It pages in another way than PgSTAC."""
     command = program("rustac")
     folder = tmp_path_factory.mktemp("rustac")
     files = []
@@ -288,7 +287,7 @@ def rustac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.stop()
 
 
-# -- nginx, as the gate before PgSTAC -----------------------------------------------------------
+# -- nginx before PgSTAC ------------------------------------------------------------------------
 
 _NGINX = """
 daemon off;
@@ -345,13 +344,13 @@ http {{
         location @unauthorized {{ return 401 '{{"message": "401 Unauthorized"}}'; }}
         location @forbidden {{ return 403 '{{"message": "403 Forbidden"}}'; }}
 
-        # Downloads are stored elsewhere.
+        # Files are stored at another origin.
         location /files/ {{
             if ($refusal = 401) {{ return 401; }}
             return 302 http://127.0.0.2:{store}$request_uri;
         }}
 
-        # The web routes of a GitLab, which know no tokens, and the API, which does.
+        # The web routes of GitLab, which ignore tokens, and its API, which does not.
         location ~ ^/[^/]+/[^/]+/-/(raw|blob)/ {{ return 302 /users/sign_in; }}
         location = /users/sign_in {{
             default_type text/html;
@@ -386,10 +385,10 @@ class Gate:
     """nginx before PgSTAC.
 
     Attributes:
-        url: The landing page, over TLS; every request needs a token.
-        limited_url: The landing page for everybody, twenty requests a second.
-        authority: The certificate that vouches for the server.
-        folder: Holds `audit.log`, and `files/`, which are served from another origin.
+        url: The landing page over TLS. Each request needs a token.
+        limited_url: The landing page without tokens, limited to twenty requests per second.
+        authority: The certificate of the authority that signed that of the server.
+        folder: Contains `audit.log` and `files/`, which are served from another origin.
     """
 
     url: str
@@ -398,9 +397,9 @@ class Gate:
     folder: Path
 
     def audit(self) -> list[str]:
-        """What arrived since the last call, with the headers that may hold tokens."""
+        """Return the requests since the last call, with the headers that may contain tokens."""
         log = self.folder / "audit.log"
-        # nginx writes a line when an answer is through, which the client may know before.
+        # nginx writes the line after the client has received the response.
         time.sleep(0.05)
         lines = log.read_text().splitlines()
         with log.open("w"):
@@ -410,10 +409,10 @@ class Gate:
 
 @pytest.fixture(scope="session")
 def gate(pgstac: PgSTAC, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    """The gate, with a certificate of an authority that was made for it."""
+    """nginx before PgSTAC, with a certificate that a new authority signed."""
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if nginx is None:
-        unavailable("there is no nginx")
+        unavailable("nginx is not installed")
     folder = tmp_path_factory.mktemp("gate")
     _certificates(folder)
     (folder / "files").mkdir()
@@ -446,7 +445,7 @@ def gate(pgstac: PgSTAC, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
 def _certificates(folder: Path) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
-        unavailable("there is no openssl")
+        unavailable("openssl is not installed")
     authority, key = str(folder / "authority.pem"), str(folder / "authority.key")
     server, server_key = str(folder / "server.pem"), str(folder / "server.key")
     kind = ["req", "-x509", "-nodes", "-days", "2", "-newkey", "rsa:2048"]

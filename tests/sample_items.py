@@ -1,4 +1,4 @@
-"""Items to download, what their files hold, and what is found on the disk afterwards."""
+"""Items to download, the content of their files, and checks of the output folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHA256 = "1220" + hashlib.sha256(BODY).hexdigest()
 
 
 def multihash_of(content: bytes) -> str:
-    """What `file:checksum` says of this content."""
+    """Return the `file:checksum` of this content."""
     return "1220" + hashlib.sha256(content).hexdigest()
 
 
@@ -34,7 +34,7 @@ def item_of(
     roles: Any = ("data",),
     item_id: str = "group/lakes",
 ) -> pystac.Item:
-    """An item with these assets: hrefs, or whole assets, by key."""
+    """Return an item with these assets: hrefs, or whole assets, by key."""
     item = pystac.Item(item_id, None, None, dt.datetime(2020, 1, 1, tzinfo=dt.UTC), {})
     if at is not None:
         item.set_self_href(at)
@@ -47,7 +47,7 @@ def item_of(
 def served(
     server: LoopbackServer, *keys: str, item_id: str = "group/lakes", **contents: bytes
 ) -> pystac.Item:
-    """An item whose assets the server serves."""
+    """Return an item whose assets the server serves."""
     files = {**{key: f"content of {key}".encode() for key in keys}, **contents}
     for key, content in files.items():
         server.route(f"/files/{key}", ServedFile(content))
@@ -56,7 +56,7 @@ def served(
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder, but for the note that a second run reads."""
+    """Return the contents of all files below a folder, without the record file."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -65,12 +65,12 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def leftovers_in(folder: Path) -> list[str]:
-    """The names of our own files below a folder, but for that note."""
+    """Return the names of our own files below a folder, without the record file."""
     return [p.name for p in folder.rglob(f"{OWN_PREFIX}*") if p.name != FILE_NAME]
 
 
 class Conditional:
-    """A route that answers 304 to whoever has this version already."""
+    """A route that responds with 304 to a client that has this version."""
 
     def __init__(
         self, content: bytes, *, etag: str | None = None, modified: str | None = None

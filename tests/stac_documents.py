@@ -1,4 +1,4 @@
-"""The least that is a STAC document, for tests of something else."""
+"""Minimal STAC documents."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ KINDS = {"item": _ITEM, "catalog": _CATALOG, "collection": _COLLECTION}
 
 
 def a(kind: str, **fields: Any) -> dict[str, Any]:
-    """An item, catalog or collection with these fields."""
+    """Return an item, catalog or collection with these fields."""
     return {**copy.deepcopy(KINDS[kind]), **fields}
