@@ -1,4 +1,4 @@
-"""The fixtures that users get start servers, and stop them."""
+"""The public fixtures start servers and stop them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import requests
 
 from stac_gitlab.testing import Project, SharingHubServer
 
-if TYPE_CHECKING:  # a plugin that is imported before pytest loads it is a warning
+if TYPE_CHECKING:  # pytest warns about a plugin that was imported before it loads it
     from stac_gitlab.testing.fixtures import SharingHubFactory
 
 pytest_plugins = ["stac_gitlab.testing.fixtures"]
@@ -18,7 +18,7 @@ pytest_plugins = ["stac_gitlab.testing.fixtures"]
 
 @pytest.fixture
 def ended() -> Iterator[list[SharingHubServer]]:
-    """Torn down after the fixtures that come behind it: what is put in has to be stopped."""
+    """Check, after the teardown of the later fixtures, that these servers are stopped."""
     servers: list[SharingHubServer] = []
     yield servers
     for server in servers:
@@ -39,7 +39,7 @@ def test_sharinghub_serves_the_sample_projects(
     ended.append(sharinghub)
 
 
-def test_the_factory_serves_the_tests_own_projects(
+def test_the_factory_serves_the_given_projects(
     ended: list[SharingHubServer], sharinghub_factory: SharingHubFactory
 ) -> None:
     lakes = sharinghub_factory(Project("group/lakes"), token="t")

@@ -1,4 +1,4 @@
-"""Projects are made in a test, read from folders, or generated."""
+"""Projects are made in a test, read from folders or generated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stac_gitlab.testing import (
 
 
 def make_folder(folder: Path, metadata: Any, **files: bytes) -> Path:
-    """A project's folder; `__` in a name stands for a slash and `_` for a dot."""
+    """Write the folder of a project. In a name, `__` is a slash and `_` is a dot."""
     for name, content in files.items():
         target = folder / name.replace("__", "/").replace("_", ".")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,28 +35,28 @@ def test_a_project_is_named_by_its_path() -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/group/lakes", "group/lakes/"])
-def test_a_path_has_no_slash_at_its_ends(path: str) -> None:
+def test_a_path_must_not_start_or_end_with_a_slash(path: str) -> None:
     with pytest.raises(ValueError, match="group/project"):
         Project(path)
 
 
-def test_one_category_is_no_sequence_of_them() -> None:
+def test_categories_must_not_be_a_string() -> None:
     with pytest.raises(TypeError, match="'dataset'"):
         Project("group/lakes", categories="dataset")
 
 
-def test_the_readme_is_a_file_and_a_file_is_the_readme() -> None:
+def test_the_readme_is_a_file_of_the_repository() -> None:
     assert Project("a/b", readme="# Lakes").files == {"README.md": b"# Lakes"}
     assert Project("a/b", {"README.md": b"# Seas"}).readme == "# Seas"
     assert Project("a/b", readme="# Lakes", ref=None).files == {}
 
 
-def test_every_file_but_the_readme_is_data() -> None:
+def test_every_file_except_the_readme_is_data() -> None:
     project = Project("a/b", {"x.csv": b"", "docs/y.md": b"", "README.md": b""})
     assert project.assets == {"x.csv": ["data"], "docs/y.md": ["data"]}
 
 
-def test_the_first_glob_that_matches_gives_the_roles() -> None:
+def test_the_first_matching_glob_gives_the_roles() -> None:
     files = dict.fromkeys(("README.md", "docs/a.md", "data/deep/b.csv", "c.csv", "d.bin"), b"")
     roles = {"data/*": ["data", "train"], "*.csv": ["data"], "*.md": ["metadata"]}
     assert Project("a/b", files, roles=roles).assets == {
@@ -73,7 +73,7 @@ def test_files_are_in_lfs_by_glob() -> None:
     assert [project.in_lfs(name) for name in names] == [True, True, False]
 
 
-def test_branches_tags_and_the_default_branch_can_be_asked_for() -> None:
+def test_a_project_has_branches_and_tags() -> None:
     project = Project(
         "a/b", {"x": b"1"}, branches={"feature/x": {"x": b"2"}}, releases=(Release("v1"),)
     )
@@ -83,7 +83,7 @@ def test_branches_tags_and_the_default_branch_can_be_asked_for() -> None:
     assert Project("a/b", ref=None).refs == []
 
 
-def test_a_projects_repr_leaves_the_contents_out() -> None:
+def test_the_repr_of_a_project_has_no_contents() -> None:
     project = Project("a/b", {"x": b"secret content"}, readme="long text")
     assert "content" not in repr(project)
     assert "long" not in repr(project)
@@ -110,7 +110,7 @@ def test_a_folder_is_a_project(tmp_path: Path) -> None:
     assert Project.from_folder(folder).path == "lakes"
 
 
-def test_a_folders_files_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+def test_the_files_of_a_folder_are_read_on_demand(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "lakes", {}, x_csv=b"1")
     project = Project.from_folder(folder)
     (folder / "x.csv").write_bytes(b"2")
@@ -120,7 +120,7 @@ def test_a_folders_files_are_read_when_they_are_asked_for(tmp_path: Path) -> Non
         project.files["../secret"]
 
 
-def test_a_tree_of_folders_is_projects_by_path(tmp_path: Path) -> None:
+def test_projects_from_a_folder_are_ordered_by_path(tmp_path: Path) -> None:
     make_folder(tmp_path / "z" / "last", {}, x=b"")
     make_folder(tmp_path / "a" / "deep" / "first", {}, x=b"")
     make_folder(tmp_path / "a" / "deep" / "first" / "nested", {}, y=b"")
@@ -133,7 +133,7 @@ def test_a_tree_of_folders_is_projects_by_path(tmp_path: Path) -> None:
     assert list(projects[0].files) == ["x"]
 
 
-def test_a_tree_without_projects_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_without_projects_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sharinghub\.json"):
         projects_from_folder(tmp_path)
     with pytest.raises(ValueError, match=r"contains no sharinghub\.json"):
@@ -149,7 +149,9 @@ def test_a_tree_without_projects_is_an_error(tmp_path: Path) -> None:
         ({"path": "x"}, "unknown keys path"),
     ],
 )
-def test_a_wrong_sharinghub_json_is_named(tmp_path: Path, metadata: Any, message: str) -> None:
+def test_the_error_names_the_invalid_sharinghub_json(
+    tmp_path: Path, metadata: Any, message: str
+) -> None:
     folder = make_folder(tmp_path, metadata)
     with pytest.raises(ValueError, match=message) as caught:
         Project.from_folder(folder)

@@ -1,4 +1,4 @@
-"""The stand-in answers as a real SharingHub did, exchange by recorded exchange."""
+"""The stand-in responds as a real SharingHub did, in each recorded exchange."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ CATEGORIES = (
 RECORDED = Path(__file__).parent.parent / "recorded"
 EXCHANGES = sorted(path.stem for path in RECORDED.glob("*.json"))
 
-# What each server has to itself, by recorded exchange: a reason stands behind every name.
+# Values and headers that differ from server to server.
 FREE_VALUES = {
     "root": {"json.description"},  # names the operator's own GitLab
     "root-invalid-token": {"json.description"},
@@ -104,7 +104,7 @@ FREE_HEADERS = {
     "x-gitlab-size",
 }
 UNRECORDED_HEADERS = {"date", "set-cookie", "connection"}
-# Their bodies were left out of the recordings, and they were larger than a test likes.
+# The bodies of these exchanges were not recorded, and are smaller here.
 SHRUNK_BODIES = {
     "download-archive",
     "download-blob-identity",
@@ -125,11 +125,11 @@ def server() -> Iterator[RecordedHub]:
 
 @pytest.fixture(scope="module")
 def replay(server: RecordedHub) -> Callable[[dict[str, Any]], requests.Response]:
-    """Sends a recorded request to the stand-in, under the recorded server's name."""
+    """Send a recorded request to the stand-in, with the host of the recorded server."""
 
     def send(request: dict[str, Any]) -> requests.Response:
         headers = {"Host": "sharinghub.example.org", "X-Forwarded-Proto": "https"}
-        # A connection for each: after some answers the server hangs up without a word.
+        # A connection for each request, because the server closes some of them unannounced.
         with requests.Session() as session:
             session.trust_env = False
             return session.request(
@@ -149,7 +149,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def differences(expected: object, got: object, where: str, free: set[str]) -> Iterator[str]:
-    """What tells two JSON values apart: keys and their order, types, lengths, values."""
+    """Yield the differences of two JSON values: keys and their order, types, lengths, values."""
     if type(expected) is not type(got):
         yield f"{where}: {type(expected).__name__} became {type(got).__name__}"
     elif isinstance(expected, dict) and isinstance(got, dict):
@@ -181,7 +181,7 @@ def header_differences(expected: dict[str, str], response: requests.Response) ->
 
 
 @pytest.mark.parametrize("name", EXCHANGES)
-def test_the_stand_in_answers_as_recorded(
+def test_the_stand_in_responds_as_recorded(
     name: str,
     server: RecordedHub,
     replay: Callable[[dict[str, Any]], requests.Response],
@@ -209,7 +209,7 @@ def test_the_stand_in_answers_as_recorded(
             assert int(response.headers["content-length"]) == size
 
 
-def test_every_answer_sets_the_session_cookie(
+def test_every_response_sets_the_session_cookie(
     replay: Callable[[dict[str, Any]], requests.Response],
 ) -> None:
     for name in ("root", "conformance", "error-401-no-token", "download-404", "download-archive"):
@@ -244,7 +244,7 @@ def test_the_comparison_notices_a_changed_item(change: Callable[[Any], Any]) -> 
 
 
 def recorded_server() -> RecordedHub:
-    """The stand-in that should answer as the recorded server did."""
+    """Return the stand-in with the projects of the recorded server."""
     return RecordedHub(
         recorded_projects(),
         tokens={TOKEN: User(level=AccessLevel.MAINTAINER), GUEST_TOKEN: "carol"},
@@ -254,7 +254,7 @@ def recorded_server() -> RecordedHub:
 
 
 def recorded_projects() -> list[Project]:
-    """The projects by their recorded numbers, from 101 on; 268 of them are data sets."""
+    """Return the projects in the order of their recorded numbers. 268 of them are data sets."""
     known = {
         101: _s2_demo(),
         102: _plain("private/secret-dataset", "Secret", 102, private=True),

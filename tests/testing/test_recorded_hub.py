@@ -1,11 +1,10 @@
-"""The stand-in of our own tests has the details of a real SharingHub that were not recorded."""
+"""`RecordedHub` has details of a real SharingHub beyond those of the recorded exchanges."""
 
 from __future__ import annotations
 
 import io
 import itertools
 import json
-import time
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -50,7 +49,7 @@ def long_hub() -> Iterator[RecordedHub]:
         yield hub
 
 
-def test_a_slash_too_many_is_redirected_or_no_id(get: Get) -> None:
+def test_a_trailing_slash_is_redirected_or_an_empty_id(get: Get) -> None:
     response = get("/api/stac/collections/?x=1", allow_redirects=False)
     assert response.status_code == 307
     assert response.headers["location"].endswith("/api/stac/collections?x=1")
@@ -58,7 +57,7 @@ def test_a_slash_too_many_is_redirected_or_no_id(get: Get) -> None:
     assert (response.status_code, response.json()["detail"]) == (400, "No feature ID given")
 
 
-def test_the_item_cache_gives_everybody_the_first_answer() -> None:
+def test_the_item_cache_repeats_the_first_response() -> None:
     tokens: dict[str, TokenHolder] = {"glpat-1": "bob", "glpat-2": "bob"}
     with RecordedHub(PROJECTS, tokens=tokens, item_cache=True) as hub:
 
@@ -102,13 +101,13 @@ def test_pages_follow_each_other_forwards_and_backwards(long_hub: RecordedHub) -
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=-1", "after=nonsense", "after=e30", "before=eyJrIjogWyJ4Il19"]
 )
-def test_a_limit_or_cursor_that_is_none_is_a_crash(get: Get, query: str) -> None:
+def test_an_invalid_limit_or_cursor_is_a_500(get: Get, query: str) -> None:
     response = get(f"/api/stac/collections/dataset/items?{query}")
     assert (response.status_code, response.text) == (500, "Internal Server Error")
     assert response.headers["content-type"].startswith("text/plain")
 
 
-def test_an_unknown_mode_is_refused(get: Get) -> None:
+def test_an_unknown_mode_is_a_422(get: Get) -> None:
     response = get("/api/stac/collections/dataset/items?mode=short")
     assert response.status_code == 422
     assert response.json()["detail"][0]["type"] == "literal_error"
@@ -192,12 +191,12 @@ def test_a_bbox_is_ignored_in_reference_mode(long_hub: RecordedHub) -> None:
         ("collections=nope", 422),
     ],
 )
-def test_what_a_search_refuses_or_chokes_on(get: Get, query: str, status: int) -> None:
+def test_invalid_search_parameters_are_a_422_or_a_500(get: Get, query: str, status: int) -> None:
     collections = "" if "collections" in query else "&collections=dataset"
     assert get(f"/api/stac/search?{query}{collections}").status_code == status
 
 
-def test_free_text_and_topics_select(get: Get, long_hub: RecordedHub) -> None:
+def test_a_search_finds_text_and_topics(get: Get, long_hub: RecordedHub) -> None:
     base = "/api/stac/search?collections=ai-model&mode=reference&q="
     assert ids(get(f"{base}NET")) == ["models/net"]
     assert ids(get(f"{base}[cnn]")) == ["models/net"]
@@ -211,7 +210,7 @@ def test_free_text_and_topics_select(get: Get, long_hub: RecordedHub) -> None:
     assert walk(long_hub, even) == [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18]]
 
 
-def test_ids_select_in_their_order_and_are_counted_before(get: Get) -> None:
+def test_ids_select_in_their_order_and_are_counted_first(get: Get) -> None:
     base = "/api/stac/search?mode=reference&limit=1&ids="
     wanted = "group/both,no/such,group/sub/lakes,models/net"
     page = get(f"{base}{wanted}&collections=dataset")
@@ -232,13 +231,13 @@ def test_ids_select_in_their_order_and_are_counted_before(get: Get) -> None:
         ([1], "model_attributes_type"),
     ],
 )
-def test_a_wrong_body_is_refused(get: Get, body: Any, kind: str) -> None:
+def test_an_invalid_body_is_a_422(get: Get, body: Any, kind: str) -> None:
     response = get("/api/stac/search", method="POST", json=body)
     assert response.status_code == 422
     assert response.json()["detail"][0]["type"] == kind
 
 
-def test_a_body_that_is_no_json_is_refused(get: Get) -> None:
+def test_a_body_that_is_not_json_is_a_422(get: Get) -> None:
     response = get("/api/stac/search", method="POST", data=b"{")
     assert (response.status_code, response.json()["detail"][0]["type"]) == (422, "json_invalid")
 
@@ -259,12 +258,12 @@ def test_paging_a_posted_search_is_broken(long_hub: RecordedHub) -> None:
 
 
 @pytest.mark.parametrize("intersects", [{"type": "Point"}, {"type": "Point", "coordinates": "x"}])
-def test_a_geometry_that_is_none_is_refused(get: Get, intersects: Any) -> None:
+def test_an_invalid_geometry_is_a_422(get: Get, intersects: Any) -> None:
     body = {"collections": ["dataset"], "intersects": intersects}
     assert get("/api/stac/search", method="POST", json=body).status_code == 422
 
 
-def test_the_proxy_escapes_names_that_no_header_holds(get: Get) -> None:
+def test_the_proxy_quotes_names_outside_latin_1(get: Get) -> None:
     path = quote(quote("data/データ.csv", safe=""), safe="")
     response = get(f"/api/proxy/projects/101/repository/files/{path}/raw?ref=main")
     name = quote("データ.csv")
@@ -288,7 +287,7 @@ def test_an_authorization_header_replaces_the_token(get: Get) -> None:
     ("compression", "compressed"),
     [("text", {"data/train.csv"}), ("all", {"data/train.csv", "blob.bin"}), ("nothing", set())],
 )
-def test_downloads_are_compressed_for_those_who_accept_it(
+def test_downloads_are_compressed_if_the_client_accepts_it(
     compression: Compression, compressed: set[str]
 ) -> None:
     with RecordedHub([LAKES], compressed_downloads=compression) as hub:
@@ -300,7 +299,7 @@ def test_downloads_are_compressed_for_those_who_accept_it(
             assert response.content == FILES[path]
 
 
-def test_a_cache_time_is_told(get: Get) -> None:
+def test_the_cache_time_is_a_header(get: Get) -> None:
     url = f"{download('blob.bin')}&cache=300"
     assert get(url).headers["cache-control"] == "private, max-age=300"
     assert get(f"{download('blob.bin')}&cache=x").status_code == 422
@@ -321,7 +320,7 @@ def test_an_archive_is_chunked_or_cached(get: Get) -> None:
         assert (part.status_code, part.content) == (206, b"PK\x03\x04")
 
 
-def test_a_hundred_thousand_items_are_made_when_asked_for() -> None:
+def test_a_page_makes_only_its_own_projects() -> None:
     made: list[int] = []
     series = generated_projects(100_000)
 
@@ -348,7 +347,3 @@ def test_a_hundred_thousand_items_are_made_when_asked_for() -> None:
     second = page(limit="100", after=query["after"][0])
     assert second["features"][0]["id"] == series[100].path
     assert made == [*range(100, 200)]
-    begun = time.perf_counter()
-    for _ in range(5):
-        page(limit="100")
-    assert (time.perf_counter() - begun) / 5 < 0.1  # some 5 ms, on a machine at rest

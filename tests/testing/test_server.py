@@ -1,4 +1,4 @@
-"""The SharingHub stand-in of `stac_gitlab.testing` responds as a real server was seen to do."""
+"""The SharingHub stand-in of `stac_gitlab.testing` responds as a real server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def long_hub() -> Iterator[SharingHubServer]:
 
 
 @pytest.mark.parametrize("path", ["", "/", "/collections", "/collections/dataset"])
-def test_a_bad_token_opens_what_needs_no_gitlab(get: Get, path: str) -> None:
+def test_an_invalid_token_opens_what_needs_no_gitlab(get: Get, path: str) -> None:
     assert get(f"/api/stac{path}", "glpat-wrong").status_code == 200
     assert get(f"/api/stac{path}", None).status_code == 401
 
@@ -66,7 +66,7 @@ def test_a_bad_token_opens_what_needs_no_gitlab(get: Get, path: str) -> None:
     ],
 )
 @pytest.mark.parametrize("token", ["glpat-wrong", "glpat-small"])
-def test_a_bad_token_opens_nothing_that_needs_gitlab(get: Get, path: str, token: str) -> None:
+def test_an_invalid_token_opens_nothing_that_needs_gitlab(get: Get, path: str, token: str) -> None:
     response = get(f"/api/stac{path}", token)
     assert response.status_code == 401
     assert "Invalid token" in response.json()["detail"]
@@ -78,12 +78,12 @@ def test_conformance_needs_no_token(get: Get) -> None:
 
 
 @pytest.mark.parametrize("header", ["Authorization", "PRIVATE-TOKEN"])
-def test_gitlabs_own_headers_are_no_token(get: Get, header: str) -> None:
+def test_the_token_headers_of_gitlab_are_ignored(get: Get, header: str) -> None:
     response = get("/api/stac/collections", None, headers={header: "Bearer glpat-owner"})
     assert response.status_code == 401
 
 
-def test_the_token_in_the_query_beats_the_header(get: Get) -> None:
+def test_the_token_in_the_query_takes_precedence(get: Get) -> None:
     path = "/api/stac/collections/dataset/items?gitlab_token="
     assert get(f"{path}glpat-owner", "glpat-wrong").status_code == 200
     assert get(f"{path}glpat-wrong", "glpat-owner").status_code == 401
@@ -105,7 +105,7 @@ def test_a_token_in_the_query_is_written_into_every_link(get: Get, hub: SharingH
                 assert "gitlab_token=glpat-owner" in href, href
 
 
-def test_a_public_server_answers_without_a_token() -> None:
+def test_a_public_server_needs_no_token() -> None:
     with SharingHubServer(PROJECTS, public=True) as hub:
         url = f"{hub.stac_url}/collections/dataset/items"
         page = requests.get(url, timeout=5)
@@ -155,12 +155,12 @@ def test_a_listing_shows_what_the_caller_may_see(get: Get) -> None:
     assert get(path, "glpat-dave").json()["numberMatched"] == 2
 
 
-def test_every_caller_without_a_token_of_their_own_gets_the_same_one() -> None:
+def test_there_is_a_default_token() -> None:
     assert SharingHubServer().token == SharingHubServer().token
     assert SharingHubServer(token="mine").token == "mine"
 
 
-def test_links_name_the_server_as_it_was_called(get: Get, hub: SharingHubServer) -> None:
+def test_links_have_the_host_of_the_request(get: Get, hub: SharingHubServer) -> None:
     other = f"http://localhost:{hub.port}"
     root = get("/api/stac", headers={"Host": f"localhost:{hub.port}"}).json()
     assert link(root, "self") == f"{other}/api/stac/"
@@ -168,7 +168,7 @@ def test_links_name_the_server_as_it_was_called(get: Get, hub: SharingHubServer)
     assert link(secure, "self") == f"https://127.0.0.1:{hub.port}/api/stac/"
 
 
-def test_the_api_may_be_elsewhere() -> None:
+def test_the_api_may_have_another_path() -> None:
     with SharingHubServer([LAKES], base_path="/hub/api/stac") as hub:
         headers = {"X-Gitlab-Token": hub.token}
         assert hub.stac_url == f"{hub.url}/hub/api/stac"
@@ -179,7 +179,7 @@ def test_the_api_may_be_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("path", ["group/sub/Lakes", "group%2Fsub%2FLakes", "GROUP/sub/lakes"])
-def test_an_item_is_found_however_its_id_is_written(get: Get, path: str) -> None:
+def test_an_item_is_found_by_a_quoted_id_and_in_any_letter_case(get: Get, path: str) -> None:
     item = get(f"/api/stac/collections/dataset/items/{path}").json()
     assert item["id"] == "group/sub/Lakes"
     assert (link(item, "self") or "").endswith("/items/group/sub/Lakes")
@@ -192,7 +192,7 @@ def test_hrefs_are_not_quoted(get: Get) -> None:
     assert get(href).status_code == 404
 
 
-def test_hostile_assets_and_links_come_verbatim() -> None:
+def test_extra_assets_and_links_are_verbatim() -> None:
     extra = {
         "../../evil.txt": {"href": "s3://bucket/evil", "roles": ["data"]},
         "/abs/evil.txt": {"path": "x.csv", "roles": ["data"], "title": "X"},
@@ -210,7 +210,7 @@ def test_hostile_assets_and_links_come_verbatim() -> None:
     assert link(item, "via") == "https://e.org"
 
 
-def test_a_gitlab_stand_in_is_named_in_providers_and_messages() -> None:
+def test_providers_and_messages_name_the_gitlab_stand_in() -> None:
     with GitLabServer([LAKES]) as gitlab, SharingHubServer([LAKES], gitlab=gitlab) as hub:
         headers = {"X-Gitlab-Token": hub.token}
         item = requests.get(hub.item_url("group/sub/lakes"), headers=headers, timeout=5).json()
@@ -227,11 +227,11 @@ def test_a_project_in_two_categories_is_in_both(get: Get) -> None:
     assert response.status_code == 400
 
 
-def test_a_project_without_category_is_an_error(get: Get) -> None:
+def test_a_project_without_a_category_is_a_500(get: Get) -> None:
     assert get("/api/stac/collections/dataset/items/group/orphan").status_code == 500
 
 
-def test_stock_pystac_reads_what_comes(get: Get) -> None:
+def test_stock_pystac_reads_the_documents(get: Get) -> None:
     catalog = pystac.Catalog.from_dict(get("/api/stac").json())
     collection = pystac.Collection.from_dict(get("/api/stac/collections/dataset").json())
     item = pystac.Item.from_dict(get("/api/stac/collections/dataset/items/group/sub/lakes").json())
@@ -239,7 +239,7 @@ def test_stock_pystac_reads_what_comes(get: Get) -> None:
     assert list(item.get_assets(role="data")) == [*FILES]
 
 
-def test_the_collections_are_those_of_the_projects_unless_given() -> None:
+def test_the_collections_are_those_of_the_projects_by_default() -> None:
     tools = Project("a/b", categories=("tools", "dataset"))
     with SharingHubServer([tools], token="t") as hub:
         assert list(hub.categories) == ["ai-model", "dataset", "tools"]
@@ -254,7 +254,7 @@ def test_the_collections_are_those_of_the_projects_unless_given() -> None:
         assert page["collections"][1]["links"][-1]["type"] == "image/png"
 
 
-def test_a_page_has_twelve_items_unless_told_otherwise(long_hub: SharingHubServer) -> None:
+def test_a_page_has_twelve_items_by_default(long_hub: SharingHubServer) -> None:
     path = "/collections/dataset/items?mode=reference"
     page = ask(long_hub, path).json()
     assert page["context"] == {"limit": 12, "matched": 20, "returned": 12}
@@ -280,7 +280,7 @@ def test_the_items_endpoint_ignores_the_parameters_of_a_search(long_hub: Sharing
         ("4,48.1,16,49", False),
     ],
 )
-def test_a_bbox_selects_what_it_touches(get: Get, bbox: str, *, found: bool) -> None:
+def test_a_bbox_selects_what_it_intersects(get: Get, bbox: str, *, found: bool) -> None:
     page = get(f"/api/stac/search?collections=dataset&bbox={bbox}")
     assert ids(page) == (["group/sub/Lakes"] if found else [])
 
@@ -295,7 +295,7 @@ def test_a_bbox_selects_what_it_touches(get: Get, bbox: str, *, found: bool) -> 
         ("2019-01-01T00:00:00Z/2019-06-01T00:00:00Z", []),
     ],
 )
-def test_a_datetime_selects_by_what_happened_to_the_project(span: str, expected: list[int]) -> None:
+def test_a_datetime_selects_by_the_dates_of_the_project(span: str, expected: list[int]) -> None:
     began, ago = "2020-01-01T00:00:00Z", ("2001-01-01T00:00:00Z", "2002-01-01T00:00:00Z")
     projects = [
         Project("a/p-1", created=began, updated="2021-01-01T00:00:00Z", temporal=ago),
@@ -307,7 +307,7 @@ def test_a_datetime_selects_by_what_happened_to_the_project(span: str, expected:
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.isascii()])
-def test_a_file_comes_as_it_is_unless_a_folder_is_named_repository(get: Get, path: str) -> None:
+def test_files_are_served_unless_a_folder_is_named_repository(get: Get, path: str) -> None:
     response = get(download(path))
     if "repository" in path:
         assert response.status_code == 404
@@ -317,7 +317,7 @@ def test_a_file_comes_as_it_is_unless_a_folder_is_named_repository(get: Get, pat
         assert (response.status_code, response.content) == (200, FILES[path])
 
 
-def test_some_scripts_are_more_than_a_header_holds(get: Get) -> None:
+def test_a_name_outside_latin_1_is_a_500(get: Get) -> None:
     assert get(download("data/été.csv")).content == b"summer"
     response = get(download("data/データ.csv"))
     assert (response.status_code, response.text) == (500, "Internal Server Error")
@@ -339,13 +339,13 @@ def test_the_proxy_serves_every_path(get: Get, path: str) -> None:
         assert get(url).status_code == expected
 
 
-def test_the_proxy_follows_lfs_only_when_told(get: Get) -> None:
+def test_the_proxy_follows_lfs_pointers_with_lfs_true(get: Get) -> None:
     url = "/api/proxy/projects/101/repository/files/weights%252Fw.bin/raw?ref=main"
     assert get(url).text.startswith("version https://git-lfs")
     assert get(f"{url}&lfs=true").content == WEIGHTS
 
 
-def test_a_range_is_honoured_for_lfs_only(get: Get) -> None:
+def test_only_lfs_objects_support_ranges(get: Get) -> None:
     wanted = {"Range": "bytes=10-19"}
     assert get(download("blob.bin"), headers=wanted).status_code == 200
     part = get(download("weights/w.bin"), headers=wanted)
@@ -357,7 +357,7 @@ def test_a_range_is_honoured_for_lfs_only(get: Get) -> None:
     assert get(download("weights/w.bin"), headers=changed).content == WEIGHTS
 
 
-def test_blobs_tell_their_digest(get: Get) -> None:
+def test_blobs_have_digest_headers(get: Get) -> None:
     headers = get(download("blob.bin")).headers
     assert headers["x-gitlab-content-sha256"] == hashlib.sha256(bytes(3000)).hexdigest()
     git_blob = hashlib.sha1(b"blob 3000\0" + bytes(3000)).hexdigest()
@@ -377,7 +377,7 @@ def test_blobs_tell_their_digest(get: Get) -> None:
         ("a.jpg", b"\xff", "image/jpeg", "inline"),
     ],
 )
-def test_text_is_told_from_binary_by_looking(
+def test_the_media_type_depends_on_the_content(
     name: str, content: bytes, media_type: str, kind: str
 ) -> None:
     with SharingHubServer([Project("a/b", {name: content})], token="t") as hub:
@@ -401,7 +401,7 @@ def test_only_reading_is_allowed(get: Get) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_gitlabs_errors_come_through_without_a_hint(
+def test_errors_of_gitlab_are_passed_on_without_retry_after(
     get: Get, hub: SharingHubServer, status: int
 ) -> None:
     armed = hub.upstream(status, times=2)
@@ -415,19 +415,19 @@ def test_gitlabs_errors_come_through_without_a_hint(
     assert get(download("blob.bin")).status_code == 200
 
 
-def test_only_some_paths_may_see_gitlab_fail(get: Get, hub: SharingHubServer) -> None:
+def test_a_fault_of_gitlab_may_affect_some_paths_only(get: Get, hub: SharingHubServer) -> None:
     hub.upstream(502, path=r"/download/.*blob\.bin$", times=None, after=1)
     codes = [get(download("blob.bin")).status_code for _ in range(3)]
     assert codes == [200, 502, 502]
     assert get(download("weights/w.bin")).status_code == 200
 
 
-def test_who_has_no_token_never_reaches_gitlab(get: Get, hub: SharingHubServer) -> None:
+def test_a_request_without_a_token_does_not_reach_gitlab(get: Get, hub: SharingHubServer) -> None:
     hub.upstream(429, times=None)
     assert get("/api/stac/collections/dataset/items", None).status_code == 401
 
 
-def test_a_lost_gitlab_is_a_crash_after_which_the_socket_is_closed(
+def test_a_lost_gitlab_is_a_500_and_a_closed_connection(
     hub: SharingHubServer,
 ) -> None:
     hub.upstream()
@@ -443,7 +443,9 @@ def test_a_lost_gitlab_is_a_crash_after_which_the_socket_is_closed(
     connection.close()
 
 
-def test_faults_of_any_server_work_here_too(get: Get, hub: SharingHubServer) -> None:
+def test_the_hub_has_the_faults_and_routes_of_a_loopback_server(
+    get: Get, hub: SharingHubServer
+) -> None:
     hub.inject(Fault(path=r"/items$", status=429, headers={"Retry-After": "7"}))
     assert get("/api/stac/collections/dataset/items").headers["retry-after"] == "7"
     hub.route("/objects/x", b"1")
@@ -462,7 +464,7 @@ def test_requests_are_recorded_with_their_tokens(get: Get, hub: SharingHubServer
     assert request.status == 200
 
 
-def test_json_is_compressed_when_it_is_long(get: Get) -> None:
+def test_long_json_is_compressed(get: Get) -> None:
     accepted = {"Accept-Encoding": "gzip"}
     response = get("/api/stac", headers=accepted, stream=True)
     raw = response.raw.read(decode_content=False)
@@ -471,7 +473,7 @@ def test_json_is_compressed_when_it_is_long(get: Get) -> None:
     assert "content-encoding" not in get("/api/stac/conformance", headers=accepted).headers
 
 
-def test_a_plain_sequence_may_be_long_too() -> None:
+def test_a_plain_sequence_may_be_long() -> None:
     path = "/api/stac/collections/dataset/items"
     with SharingHubServer(list(generated_projects(2000))) as hub:
         headers = {"X-Gitlab-Token": hub.token}

@@ -1,4 +1,4 @@
-"""The GitLab stand-in serves raw files to GitLab's tokens, and a sign-in page to browsers."""
+"""The GitLab stand-in serves raw files for tokens, and a sign-in page for browsers."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def test_a_raw_file_comes_with_gitlabs_headers(gitlab: GitLabServer) -> None:
         {"JOB-TOKEN": "glpat-owner"},
     ],
 )
-def test_a_token_is_taken_in_each_of_its_headers(
-    gitlab: GitLabServer, headers: dict[str, str]
-) -> None:
+def test_each_token_header_is_accepted(gitlab: GitLabServer, headers: dict[str, str]) -> None:
     assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, headers).status_code == 200
 
 
@@ -91,14 +89,14 @@ def test_the_project_may_be_a_number(gitlab: GitLabServer) -> None:
         ("glpat-dave", 404, {"message": "404 Project Not Found"}),
     ],
 )
-def test_who_may_not_read_is_told_what_gitlab_tells(
+def test_refusals_are_those_of_gitlab(
     gitlab: GitLabServer, token: str | None, status: int, document: dict[str, str]
 ) -> None:
     response = get(gitlab.raw_url(PROJECT.path, "README.md"), token)
     assert (response.status_code, response.json()) == (status, document)
 
 
-def test_a_small_scope_is_insufficient(gitlab: GitLabServer) -> None:
+def test_a_token_without_a_reading_scope_is_refused(gitlab: GitLabServer) -> None:
     response = get(gitlab.raw_url(PROJECT.path, "README.md"), "glpat-small")
     assert response.status_code == 403
     assert response.json()["error"] == "insufficient_scope"
@@ -112,27 +110,27 @@ def test_a_small_scope_is_insufficient(gitlab: GitLabServer) -> None:
         (PROJECT.path, "README.md", "nope", "404 Commit Not Found"),
     ],
 )
-def test_what_is_missing_is_named(
+def test_a_404_names_what_is_missing(
     gitlab: GitLabServer, project: str, path: str, ref: str, message: str
 ) -> None:
     response = get(gitlab.raw_url(project, path, ref))
     assert (response.status_code, response.json()) == (404, {"message": message})
 
 
-def test_a_slash_that_is_not_quoted_is_another_route(gitlab: GitLabServer) -> None:
+def test_an_unquoted_slash_is_another_route(gitlab: GitLabServer) -> None:
     base = f"{gitlab.url}/api/v4/projects/group%2Fsub%2Flakes/repository/files"
     assert get(f"{base}/weights%2Fw.bin/raw?ref=main").status_code == 200
     response = get(f"{base}/weights/w.bin/raw?ref=main")
     assert (response.status_code, response.json()) == (404, {"error": "404 Not Found"})
 
 
-def test_a_plus_in_a_ref_has_to_be_quoted(gitlab: GitLabServer) -> None:
+def test_a_plus_in_a_ref_must_be_quoted(gitlab: GitLabServer) -> None:
     url = gitlab.raw_url(PROJECT.path, "data/x.csv", "feature/new+x")
     assert get(url).content == b"new"
     assert get(url.replace("%2Bx", "+x")).json() == {"message": "404 Commit Not Found"}
 
 
-def test_a_file_in_lfs_is_a_pointer_unless_it_is_followed(gitlab: GitLabServer) -> None:
+def test_a_file_in_lfs_is_a_pointer_without_lfs_true(gitlab: GitLabServer) -> None:
     pointer = get(gitlab.raw_url(PROJECT.path, "weights/w.bin", lfs=False))
     oid = hashlib.sha256(WEIGHTS).hexdigest()
     assert pointer.text == (
@@ -144,7 +142,7 @@ def test_a_file_in_lfs_is_a_pointer_unless_it_is_followed(gitlab: GitLabServer) 
     assert "X-Gitlab-Size" not in content.headers
 
 
-def test_lfs_honours_ranges_and_blobs_do_not(gitlab: GitLabServer) -> None:
+def test_lfs_objects_support_ranges_and_blobs_do_not(gitlab: GitLabServer) -> None:
     wanted = {"Range": "bytes=10-19"}
     part = get(gitlab.raw_url(PROJECT.path, "weights/w.bin"), headers=wanted)
     assert (part.status_code, part.content) == (206, WEIGHTS[10:20])
@@ -154,7 +152,7 @@ def test_lfs_honours_ranges_and_blobs_do_not(gitlab: GitLabServer) -> None:
     assert (beyond.status_code, beyond.text) == (416, "invalid range: failed to overlap\n")
 
 
-def test_lfs_may_lead_to_another_host(gitlab: GitLabServer) -> None:
+def test_lfs_redirects_to_object_storage(gitlab: GitLabServer) -> None:
     with LoopbackServer({"/objects/group/sub/lakes/weights/w.bin": WEIGHTS}) as objects:
         gitlab.api.lfs_redirect = lambda project, path: (
             f"{objects.url}/objects/{project}/{path}?X-Amz-Signature=0"
@@ -169,9 +167,7 @@ def test_lfs_may_lead_to_another_host(gitlab: GitLabServer) -> None:
 
 
 @pytest.mark.parametrize("view", ["raw", "blob"])
-def test_the_web_leads_to_a_sign_in_page_whatever_the_token(
-    gitlab: GitLabServer, view: str
-) -> None:
+def test_web_routes_redirect_to_the_sign_in_page(gitlab: GitLabServer, view: str) -> None:
     response = get(gitlab.web_url(PROJECT.path, "README.md", view=view))
     assert (response.status_code, response.headers["location"]) == (
         302,
@@ -193,7 +189,7 @@ def test_a_job_token_opens_the_allowed_projects_only(gitlab: RecordedGitLab) -> 
     assert get(gitlab.raw_url(PROJECT.path, "README.md"), None, task).status_code == 200
 
 
-def test_rate_limits_are_told_when_there_are_any(gitlab: RecordedGitLab) -> None:
+def test_rate_limit_headers_are_sent_if_there_is_a_limit(gitlab: RecordedGitLab) -> None:
     url = gitlab.raw_url(PROJECT.path, "README.md")
     assert "RateLimit-Limit" not in get(url).headers
     gitlab.rate_limit = 100
@@ -202,7 +198,7 @@ def test_rate_limits_are_told_when_there_are_any(gitlab: RecordedGitLab) -> None
     assert int(headers["RateLimit-Reset"]) > 10**9
 
 
-def test_an_archive_holds_the_repository(gitlab: GitLabServer) -> None:
+def test_an_archive_contains_the_repository(gitlab: GitLabServer) -> None:
     response = get(
         f"{gitlab.url}/api/v4/projects/group%2Fsub%2Flakes/repository/archive.zip?sha=v1"
     )
@@ -211,7 +207,7 @@ def test_an_archive_holds_the_repository(gitlab: GitLabServer) -> None:
     assert names == FILES
 
 
-def test_anybody_reads_what_is_public() -> None:
+def test_a_public_project_needs_no_token() -> None:
     with GitLabServer([Project("open/lakes", {"x": b"1"}), PROJECT], public=True) as gitlab:
         assert get(gitlab.raw_url("open/lakes", "x"), None).content == b"1"
         assert get(gitlab.raw_url(PROJECT.path, "README.md"), None).status_code == 404
