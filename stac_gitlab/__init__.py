@@ -35,6 +35,7 @@ from stac_gitlab.errors import (
     ConfigurationError,
     ConflictError,
     DownloadError,
+    DownloadHTTPError,
     HTTPStatusError,
     IncompleteDownloadError,
     IncompleteListingWarning,
@@ -67,7 +68,8 @@ if TYPE_CHECKING:
     from stac_gitlab.api.item_query import ItemQuery
     from stac_gitlab.api.stac_api import STACAPI, CollectionLike, ItemLike
     from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
-    from stac_gitlab.download.downloader import DownloadOptions, STACDownloader
+    from stac_gitlab.download.downloader import STACDownloader
+    from stac_gitlab.download.plan import DownloadOptions
     from stac_gitlab.download.progress import Progress, ProgressOption
     from stac_gitlab.download.report import AssetResult, AssetStatus, BatchReport, DownloadReport
     from stac_gitlab.download.task import Overwrite
@@ -87,6 +89,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "DownloadError",
+    "DownloadHTTPError",
     "DownloadOptions",
     "DownloadReport",
     "GitLabStacIO",
@@ -139,7 +142,8 @@ _LAZY_MODULES = {
     "api.item_query": ("ItemQuery",),
     "api.stac_api": ("STACAPI", "CollectionLike", "ItemLike"),
     "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
-    "download.downloader": ("DownloadOptions", "STACDownloader"),
+    "download.downloader": ("STACDownloader",),
+    "download.plan": ("DownloadOptions",),
     "download.progress": ("Progress", "ProgressOption"),
     "download.report": ("AssetResult", "AssetStatus", "BatchReport", "DownloadReport"),
     "download.task": ("Overwrite",),

@@ -20,6 +20,7 @@
     └── DownloadError
         ├── AssetNotFoundError
         ├── ChecksumMismatchError
+        ├── DownloadHTTPError       (requests.HTTPError)    all failures are error responses
         ├── IncompleteDownloadError
         ├── LFSPointerError
         └── UnsafePathError
@@ -185,6 +186,26 @@ class AssetNotFoundError(DownloadError):
 
 class ChecksumMismatchError(DownloadError):
     """The downloaded bytes do not match the checksum in the metadata."""
+
+
+class DownloadHTTPError(DownloadError, requests.HTTPError):
+    """Assets could not be downloaded, all of them because of an error response.
+
+    Attributes:
+        response: The first of the responses. Secrets in it are redacted.
+        request: The request of the response, redacted as well.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        response: requests.Response,
+        errors: Mapping[str, Exception] | None = None,
+        report: Mapping[str, Any] | None = None,
+    ) -> None:
+        DownloadError.__init__(self, message, errors=errors, report=report)
+        requests.RequestException.__init__(self, message, response=response)
 
 
 class IncompleteDownloadError(DownloadError):

@@ -41,6 +41,7 @@ KEYWORDS: dict[type[errors.STACGitLabError], dict[str, object]] = {
     errors.DownloadError: DOWNLOAD,
     errors.AssetNotFoundError: DOWNLOAD,
     errors.ChecksumMismatchError: DOWNLOAD,
+    errors.DownloadHTTPError: {**DOWNLOAD, "response": RESPONSE},
     errors.IncompleteDownloadError: DOWNLOAD,
     errors.LFSPointerError: DOWNLOAD,
     errors.UnsafePathError: DOWNLOAD,

@@ -96,7 +96,3 @@ class Dialect:
             size: Bytes of the whole file, where they are known.
         """
         return None
-
-    def item_version(self, properties: Mapping[str, Any]) -> str | None:
-        """Return a value that changes whenever a file of the item does, or None."""
-        return None

@@ -189,11 +189,6 @@ class SharingHub(Dialect):
             )
         return f"{base}{route}{quote(project)}/repository/{quote(path)}?{query}"
 
-    def item_version(self, properties: Mapping[str, Any]) -> str | None:
-        """Return when the project was active last: the hub names no version of a single file."""
-        updated = properties.get("updated")
-        return updated if isinstance(updated, str) and "sharinghub:id" in properties else None
-
     def lfs_url(self, url: str) -> str | None:
         """Ask once more, and say that the content is wanted, not the pointer."""
         parts = urlsplit(url)

@@ -11,10 +11,11 @@ from typing import Any, Literal, Protocol
 
 import pystac
 
-from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.errors import ConfigurationError, DownloadError
+from stac_gitlab.redaction import quoted
 
 Names = str | Iterable[str] | None
-"""One name, several, or None where it does not matter."""
+"""One name, several names, or None for no condition."""
 
 
 class HasAssets(Protocol):
@@ -37,7 +38,7 @@ def asset_roles(obj: HasAssets | pystac.Asset) -> list[str]:
 
 
 def has_any_role(obj: HasAssets | pystac.Asset, roles: Names) -> bool:
-    """Tell whether an asset, or any asset of an item, has one of `roles`."""
+    """Return whether an asset, or any asset of an item, has one of `roles`."""
     return not set(_names(roles, "roles") or ()).isdisjoint(asset_roles(obj))
 
 
@@ -51,21 +52,22 @@ def filter_assets(
     exclude: Names = None,
     match: Literal["any", "all"] = "any",
 ) -> dict[str, pystac.Asset]:
-    """Return the assets that fit everything asked for.
+    """Return the assets that meet all conditions.
 
     Args:
         obj: An item or collection.
-        roles: Roles to have; None for assets of any role and of none.
-        exclude_roles: Roles not to have.
-        media_types: Media types, such as ``"text/csv"`` or ``"image/*"``. Parameters count where
-            they are given: ``"image/tiff"`` also takes ``image/tiff; application=geotiff``.
-        include: Globs, one of which the asset key has to match. ``*`` goes across slashes. A key
-            always matches itself, also where it holds ``[`` or ``?``.
-        exclude: Globs, none of which the asset key may match.
+        roles: Roles that an asset must have; None selects all assets, even those without a role.
+        exclude_roles: Roles that it must not have.
+        media_types: Media types, such as ``"text/csv"`` or ``"image/*"``. Parameters are compared
+            only if they are given: ``"image/tiff"`` also matches
+            ``image/tiff; application=geotiff``.
+        include: Globs, one of which must match the asset key. ``*`` also matches slashes. A key
+            always matches itself, even if it contains ``[`` or ``?``.
+        exclude: Globs, none of which may match the asset key.
         match: Whether an asset needs ``"any"`` of `roles` or ``"all"`` of them.
 
     Raises:
-        ConfigurationError: If an argument is not a name or a collection of names.
+        ConfigurationError: If an argument is neither a name nor a collection of names.
 
     Example:
         >>> import pystac
@@ -80,24 +82,24 @@ def filter_assets(
         raise ConfigurationError(f"match={match!r}: choose 'any' or 'all'.")
     wanted_roles = _names(roles, "roles")
     unwanted_roles = _names(exclude_roles, "exclude_roles")
-    types = _names(media_types, "media_types")
-    globs = _names(include, "include")
-    unwanted_globs = _names(exclude, "exclude")
+    wanted_types = _names(media_types, "media_types")
+    wanted_keys = _names(include, "include")
+    unwanted_keys = _names(exclude, "exclude")
 
-    def fits(key: str, asset: pystac.Asset) -> bool:
-        has = set(_roles(asset))
+    def is_selected(key: str, asset: pystac.Asset) -> bool:
+        own = set(_roles(asset))
         if wanted_roles is not None:
-            held = has.intersection(wanted_roles)
-            if len(held) < (len(set(wanted_roles)) if match == "all" else 1):
+            found = own.intersection(wanted_roles)
+            if len(found) < (len(set(wanted_roles)) if match == "all" else 1):
                 return False
         return (
-            has.isdisjoint(unwanted_roles or ())
-            and (types is None or any(_is_of_type(asset.media_type, t) for t in types))
-            and (globs is None or _is_named(key, globs))
-            and not _is_named(key, unwanted_globs or ())
+            own.isdisjoint(unwanted_roles or ())
+            and (wanted_types is None or any(_is_of_type(asset, t) for t in wanted_types))
+            and (wanted_keys is None or _matches(key, wanted_keys))
+            and not _matches(key, unwanted_keys or ())
         )
 
-    return {key: asset for key, asset in _assets_of(obj).items() if fits(key, asset)}
+    return {key: asset for key, asset in _assets_of(obj).items() if is_selected(key, asset)}
 
 
 def assets_with_role(obj: HasAssets, role: str) -> dict[str, pystac.Asset]:
@@ -111,16 +113,35 @@ def data_assets(obj: HasAssets) -> dict[str, pystac.Asset]:
 
 
 def group_by_role(obj: HasAssets) -> dict[str, dict[str, pystac.Asset]]:
-    """Return the assets of each role. One with several roles is in several groups."""
+    """Return the assets of each role. An asset with several roles is in several groups."""
     return {role: assets_with_role(obj, role) for role in asset_roles(obj)}
+
+
+def check_asset(key: Any, asset: Any) -> None:
+    """Check the types of what a download reads, since code can build any asset.
+
+    Raises:
+        DownloadError: If the key is not text, or the asset is not a ``pystac.Asset`` with an href.
+    """
+    href = getattr(asset, "href", None)
+    fields = getattr(asset, "extra_fields", None)
+    if not isinstance(key, str):
+        problem = f"its key is not text, but {type(key).__name__}"
+    elif not isinstance(asset, pystac.Asset):
+        problem = f"it is not a pystac.Asset, but {type(asset).__name__}"
+    elif not isinstance(href, str):
+        problem = f"its href is not text, but {type(href).__name__}"
+    elif not isinstance(fields, Mapping):
+        problem = f"its extra_fields are not a dictionary, but {type(fields).__name__}"
+    else:
+        return
+    raise DownloadError(f"{quoted(str(key))}: this asset cannot be downloaded: {problem}.")
 
 
 def _assets_of(obj: HasAssets) -> Mapping[str, pystac.Asset]:
     assets = getattr(obj, "assets", None)
     if not isinstance(assets, Mapping):
-        raise ConfigurationError(
-            f"An item or collection is needed, which has assets, not {type(obj).__name__}."
-        )
+        raise ConfigurationError(f"An item or collection is needed, not {type(obj).__name__}.")
     return assets
 
 
@@ -129,25 +150,30 @@ def _names(names: Names, argument: str) -> tuple[str, ...] | None:
         return None
     if isinstance(names, str):
         return (names,)
-    # A mapping is iterable too, but whoever passes one meant something else.
+    # A mapping is iterable too, but its keys alone are not what the caller meant.
     is_collection = isinstance(names, Iterable) and not isinstance(names, Mapping)
     found = tuple(names) if is_collection else None
     if found is None or not all(isinstance(name, str) for name in found):
-        raise ConfigurationError(f"{argument}={names!r}: give a name or a list of names.")
+        raise ConfigurationError(f"{argument}={names!r}: pass a name or a list of names.")
     return found
 
 
 def _roles(asset: pystac.Asset) -> list[str]:
-    # Metadata written by hand say "roles": "data" now and then.
-    roles: Any = asset.roles or ()
-    return [roles] if isinstance(roles, str) else [r for r in roles if isinstance(r, str)]
+    roles: Any = getattr(asset, "roles", None)
+    if isinstance(roles, str):
+        # Some documents contain "roles": "data".
+        return [roles]
+    if not isinstance(roles, Iterable) or isinstance(roles, Mapping):
+        return []
+    return [role for role in roles if isinstance(role, str)]
 
 
-def _is_named(key: str, globs: tuple[str, ...]) -> bool:
-    return key in globs or any(fnmatchcase(key, glob) for glob in globs)
+def _matches(key: object, globs: tuple[str, ...]) -> bool:
+    return key in globs or any(fnmatchcase(str(key), glob) for glob in globs)
 
 
-def _is_of_type(media_type: str | None, wanted: str) -> bool:
+def _is_of_type(asset: pystac.Asset, wanted: str) -> bool:
+    media_type: Any = getattr(asset, "media_type", None)
     if media_type is None:
         return False
     kind, *parameters = (part.strip().lower() for part in str(media_type).split(";"))

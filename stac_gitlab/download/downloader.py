@@ -1,8 +1,4 @@
-"""STACDownloader: the assets of items brought home, many at a time.
-
-What one file needs is ``transfer``'s work, planning that of ``plan``, the threads are ``crew``'s,
-and many items ``batch``'s. What is left for this module is what users call.
-"""
+"""STACDownloader: what users call, and the one run loop."""
 
 from __future__ import annotations
 
@@ -10,79 +6,75 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypedDict, Unpack
+from typing import Any, BinaryIO, Self, Unpack
 from urllib.parse import quote
 
 import pystac
 
 from stac_gitlab.auth import URL_VARIABLE, TokenSource, hide_token
 from stac_gitlab.dialects import api_url
-from stac_gitlab.download.assets import HasAssets, Names
-from stac_gitlab.download.plan import DEFAULT_TEMPLATE, Batch, Options, Planner, check_space
+from stac_gitlab.download.assets import HasAssets, Names, check_asset
+from stac_gitlab.download.plan import (
+    DEFAULT_TEMPLATE,
+    AllOptions,
+    DownloadOptions,
+    ItemPlan,
+    Planner,
+    checked_options,
+    in_turn,
+    select_assets,
+)
 from stac_gitlab.download.pool import DownloadPool
-from stac_gitlab.download.progress import ProgressOption, progress_for
+from stac_gitlab.download.progress import ProgressOption, check_progress, open_progress
 from stac_gitlab.download.remote_file import open_remote
-from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport
+from stac_gitlab.download.report import (
+    AssetResult,
+    BatchReport,
+    DownloadReport,
+    describe_failures,
+)
 from stac_gitlab.download.source import Locator
-from stac_gitlab.download.task import DownloadTask, Overwrite
+from stac_gitlab.download.task import DownloadTask, StoppedError
 from stac_gitlab.errors import (
     AssetNotFoundError,
     ConfigurationError,
     DownloadError,
+    DownloadHTTPError,
+    HTTPStatusError,
     NothingToDownloadWarning,
     STACGitLabError,
 )
 from stac_gitlab.files.partial_file import PartialFile
 from stac_gitlab.files.paths import contained_path, relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import quoted, redact_text
+from stac_gitlab.redaction import quoted, redact, redact_text
 from stac_gitlab.settings import RetryPolicy, expect, expect_text, path_of, whole_number
 
-# What tells a glob from the name of an asset.
+# Tells a glob from the key of an asset.
 _GLOB = re.compile(r"[*?\[]")
 
 
-class DownloadOptions(TypedDict, total=False):
-    """The keyword arguments of :meth:`STACDownloader.download_assets`, for its relatives."""
-
-    roles: Names
-    exclude_roles: Names
-    include: Names
-    exclude: Names
-    media_types: Names
-    alternates: Sequence[str]
-    overwrite: Overwrite
-    verify: bool
-    segments: int
-    fail_fast: bool
-    dry_run: bool
-    portable_names: bool
-    progress: ProgressOption
-    executor: Executor | None
-
-
 class STACDownloader:
-    """Downloads the assets of items: in parallel, checked, never half-written.
+    """Downloads the assets of items: in parallel, verified, never half-written.
 
     Args:
-        auth_token: A GitLab token, a function that returns one, or None for the one in the
+        auth_token: A GitLab token, a function that returns one, or None for the token of the
             environment. See :class:`~stac_gitlab.GitLabStacIO`.
-        base_url: URL of the SharingHub, such as ``https://hub.example.org``; ``STAC_GITLAB_URL``
-            where it is None.
-        stac_io: The reader whose token, servers and connections to use, in place of `auth_token`
-            and `base_url`. With none of the three, that is pystac's default reader if it is a
+        base_url: URL of the SharingHub, such as ``https://hub.example.org``. The default is
+            ``STAC_GITLAB_URL`` of the environment.
+        stac_io: A reader whose token, servers and connections to use, instead of `auth_token` and
+            `base_url`. Without any of the three, pystac's default reader is used if it is a
             GitLabStacIO.
-        max_workers: How many files to download at a time. By default as many as pay: one where
-            that keeps the processor busy, else 16 to begin with, and up to 64 while it gets faster.
-        retry: When requests are tried again.
-        progress: What to tell how far downloads are; see :meth:`download_assets`.
+        max_workers: How many files to download at the same time. By default, one if that keeps the
+            processor busy, else 16 at first, and up to 64 while that increases the throughput.
+        retry: When requests are retried.
+        progress: How to report progress; see :meth:`download_assets`.
 
     Raises:
-        ConfigurationError: If the arguments contradict each other.
+        ConfigurationError: If an argument is not valid, or two of them exclude each other.
     """
 
     def __init__(
@@ -106,8 +98,9 @@ class STACDownloader:
             expect("stac_io", stac_io, GitLabStacIO, wanted="a GitLabStacIO")
         if stac_io is not None and (token is not None or retry is not None):
             raise ConfigurationError(
-                "stac_io= brings its own token and retry policy: pass either it or the others."
+                "stac_io= has a token and a retry policy of its own: pass either it or the others."
             )
+        check_progress(progress)
         if stac_io is None and token is None and base_url is None and retry is None:
             default = pystac.StacIO.default()
             stac_io = default if isinstance(default, GitLabStacIO) else None
@@ -120,8 +113,8 @@ class STACDownloader:
 
     def __repr__(self) -> str:
         if "base_url" not in self.__dict__:
-            return "<STACDownloader in the making>"
-        return f"<STACDownloader from {self.base_url or 'anywhere'} with {self.stac_io!r}>"
+            return "<STACDownloader, not initialised>"
+        return f"<STACDownloader for {self.base_url or 'any server'} with {self.stac_io!r}>"
 
     def __enter__(self) -> Self:
         return self
@@ -139,23 +132,23 @@ class STACDownloader:
         """Return the item of a project of the SharingHub at `base_url`.
 
         Args:
-            collection: The collection, ``dataset`` for example.
+            collection: The id of the collection, for example ``dataset``.
             namespace: The group of the project, with its parent groups: ``group/subgroup``.
-            project: The project.
+            project: The name of the project.
 
         Raises:
-            ConfigurationError: If no `base_url` is known, or an argument is no text.
-            HTTPStatusError: If the server refuses; the subclass says why.
+            ConfigurationError: If no `base_url` is known, or an argument is not text.
+            HTTPStatusError: If the server responds with an error; the subclass says which.
         """
         if not self.base_url:
             raise ConfigurationError(
-                "load_item needs to know the server: pass base_url='https://hub.example.org', or "
-                f"set {URL_VARIABLE}."
+                "load_item needs the address of the server: pass "
+                f"base_url='https://hub.example.org', or set {URL_VARIABLE}."
             )
         expect_text("collection", collection, wanted="the id of a collection")
         expect_text("namespace", namespace, wanted="the path of a group")
         expect_text("project", project, wanted="the name of a project")
-        # Half a character cannot be asked for: what it becomes here is not found.
+        # A lone surrogate cannot be sent: the server does not find what replaces it.
         path = "/".join(quote(part.strip("/"), errors="replace") for part in (namespace, project))
         name = quote(collection, safe="", errors="replace")
         url = f"{api_url(self.base_url)}/collections/{name}/items/{path}"
@@ -166,143 +159,129 @@ class STACDownloader:
         item: HasAssets,
         output_dir: str | os.PathLike[str],
         roles: Names = ("data",),
-        *,
-        exclude_roles: Names = None,
-        include: Names = None,
-        exclude: Names = None,
-        media_types: Names = None,
-        alternates: Sequence[str] = (),
-        overwrite: Overwrite = "if-changed",
-        verify: bool = True,
-        segments: int = 1,
-        fail_fast: bool = False,
-        dry_run: bool = False,
-        portable_names: bool = False,
-        progress: ProgressOption = None,
-        executor: Executor | None = None,
+        **options: Unpack[DownloadOptions],
     ) -> DownloadReport:
-        """Download the assets of an item that fit everything asked for.
+        """Download the assets of an item that meet all conditions.
 
-        Keys with slashes become sub-folders. A file that stands where an asset goes is replaced
-        once the new one is complete and checked, and not touched before.
+        Keys with slashes become sub-folders. An existing file is replaced when the new one is
+        complete and verified, and is unchanged until then.
 
         Args:
             item: An item or collection.
-            output_dir: The folder to download into; it is made if it is missing.
-            roles: Roles, one of which an asset has to have; None for assets of any role.
-            exclude_roles: Roles that it may not have.
-            include: Globs, one of which its key has to match.
-            exclude: Globs, none of which its key may match.
-            media_types: Media types, one of which it has to have.
-            alternates: Names of alternate assets to prefer to the asset's own href, best first.
-            overwrite: What to do about a file that is there already: ``"if-changed"`` to download
-                it again if it has changed on either side, ``"always"``, ``"never"``, or
-                ``"error"``.
-            verify: Whether to compare checksums.
-            segments: How many connections to use for each large file, up to 16. More than one pays
-                where a server limits the speed of each connection, and needs one that can serve
-                parts of a file; from any other the file comes over one connection.
-            fail_fast: Whether to stop at the first failure.
-            dry_run: Whether to only tell what would be downloaded, without a request.
-            portable_names: Whether to refuse names that some other system could not hold.
-            progress: True for bars on a terminal or in a notebook, ``"force"`` for bars anywhere,
-                or an object with the methods of :class:`~stac_gitlab.Progress`.
-            executor: Where to do the work, in place of threads of this process.
+            output_dir: The folder to download into. It is created if it does not exist.
+            roles: Roles, of which an asset must have at least one; None for assets of any role, or
+                without one.
+            **options: The other options, all with a default:
+
+                - `exclude_roles`: roles that an asset must not have.
+                - `include`: globs, one of which must match the asset key.
+                - `exclude`: globs, none of which may match the asset key.
+                - `media_types`: media types, one of which an asset must have.
+                - `alternates`: names of alternate assets that are preferred to the asset's own
+                  href, the best first.
+                - `overwrite`: what to do if a file exists already: ``"if-changed"`` (default)
+                  downloads it again if the local or the remote file has changed; or ``"always"``,
+                  ``"never"`` or ``"error"``.
+                - `verify`: whether to compare checksums (default: True).
+                - `segments`: how many connections to use for each large file, up to 16 (default:
+                  1). More than one helps if the server limits the rate of a connection and
+                  supports range requests; otherwise one connection is used.
+                - `fail_fast`: whether to stop at the first failure (default: False).
+                - `dry_run`: whether to report only what would be downloaded, without a request
+                  (default: False).
+                - `portable_names`: whether to reject names that are not valid on every common
+                  system (default: False).
+                - `progress`: True for bars on a terminal or in a notebook, ``"force"`` for bars
+                  anywhere, or an object with the methods of :class:`~stac_gitlab.Progress`.
+                - `executor`: a ``concurrent.futures.Executor`` to use instead of threads of this
+                  process.
 
         Returns:
-            What became of each asset, by its key.
+            The result of each selected asset, by asset key.
 
         Raises:
-            DownloadError: If any asset failed, after all others are done. Its ``errors`` and
-                ``report`` tell which and why.
-            ConfigurationError: If an argument makes no sense.
+            DownloadError: If an asset failed, after all others are finished. Its `errors` and
+                `report` contain the details. It is a ``requests.HTTPError`` as well if all
+                failures are error responses.
+            ConfigurationError: If an argument is not valid.
+            TypeError: If an option does not exist.
         """
-        wishes = self._wishes(
-            roles=roles,
-            exclude_roles=exclude_roles,
-            include=include,
-            exclude=exclude,
-            media_types=media_types,
-            alternates=alternates,
-            overwrite=overwrite,
-            verify=verify,
-            segments=segments,
-            fail_fast=fail_fast,
-            dry_run=dry_run,
-            portable_names=portable_names,
-            progress=progress,
-            executor=executor,
-        )
-        chosen = _chosen(item, wishes)
-        planner = Planner(self.stac_io.session, _folder(output_dir), wishes)
-        return self._download(item, chosen, planner, wishes)
+        checked = self._options(roles, options)
+        selected = _select(item, checked)
+        planner = Planner(self.stac_io.session, _folder(output_dir), checked)
+        return self._download_one(planner.plan(item, selected), planner, checked)
 
     def download_item(
         self,
         item: pystac.Item,
         output_dir: str | os.PathLike[str] | None = None,
+        *,
+        roles: Names = ("data",),
         **options: Unpack[DownloadOptions],
     ) -> DownloadReport:
         """Download an item with its assets, as a folder that can be read on its own.
 
-        The item is written as ``{id}.json``, the hrefs of its downloaded assets relative to that
-        file, with a ``derived_from`` link to where it came from.
+        The item is written as ``{id}.json``. The hrefs of downloaded assets are relative to that
+        file, and a ``derived_from`` link leads to the original item.
 
         Args:
             item: The item.
-            output_dir: The folder to download into; ``{project}-{timestamp}`` in the current
-                folder where it is None.
+            output_dir: The folder to download into. The default is a new folder
+                ``{project}-{timestamp}`` in the current folder.
+            roles: As for :meth:`download_assets`.
             **options: As for :meth:`download_assets`.
 
         Returns:
-            What became of each asset. Its ``item_path`` is the item's own file.
+            The result of each selected asset. Its `item_path` is the path of the item file.
 
         Raises:
-            DownloadError: As for :meth:`download_assets`; the item is not written then.
+            DownloadError: As for :meth:`download_assets`; then the item is not written.
         """
-        wishes = self._wishes(**options)
+        checked = self._options(roles, options)
         expect("item", item, pystac.Item, wanted="an item")
-        chosen = _chosen(item, wishes)
-        name = relative_path(str(item.id), portable=wishes.portable_names)
-        relative = relative_path(f"{name}.json", portable=wishes.portable_names)
+        selected = _select(item, checked)
+        portable = checked["portable_names"]
+        name = relative_path(str(item.id), portable=portable)
+        file_name = relative_path(f"{name}.json", portable=portable)
         if output_dir is None:
             output_dir = f"{name.rpartition('/')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
-        planner = Planner(self.stac_io.session, _folder(output_dir), wishes)
-        planner.reserve("the item itself", relative)
-        if wishes.dry_run:
-            return self._download(item, chosen, planner, wishes)
+        folder = _folder(output_dir)
+        planner = Planner(self.stac_io.session, folder, checked)
+        planner.reserve("the item itself", file_name)
+        if checked["dry_run"]:
+            return self._download_one(planner.plan(item, selected), planner, checked)
         try:
-            path = contained_path(planner.folder, relative)
-            is_there = path.exists()
+            path = contained_path(planner.folder, file_name)
+            exists = path.exists()
         except OSError as error:
             raise DownloadError(
-                f"{quoted(relative)} cannot be written to {str(planner.folder)!r}: "
+                f"{quoted(file_name)} cannot be written to {str(planner.folder)!r}: "
                 f"{error.strerror or error}."
             ) from error
-        if is_there and wishes.overwrite == "error":
+        if exists and checked["overwrite"] == "error":
             raise DownloadError(
                 f"{str(path)!r} exists already. Remove it, or choose another overwrite=."
             )
-        report = self._download(item, chosen, planner, wishes)
-        if not (is_there and wishes.overwrite == "never"):
-            self._write_item(item, path, report)
-        return replace(report, item_path=path)
+        report = self._download_one(planner.plan(item, selected), planner, checked)
+        if not (exists and checked["overwrite"] == "never"):
+            self._write_item(item, path, report, planner.folder)
+        return replace(report, item_path=folder.joinpath(*file_name.split("/")))
 
     def open(self, asset: pystac.Asset, *, item: pystac.Item | None = None) -> BinaryIO:
-        """Open an asset for reading, without a file on this machine.
+        """Open an asset for reading, without downloading it to a folder.
 
-        What is read is asked for in ranges where the server can serve them; elsewhere the whole
-        asset is fetched once into a temporary file. The result is seekable and buffered, so that
-        ``pandas.read_csv``, ``zipfile.ZipFile``, ``rasterio.open`` and ``json.load`` take it.
+        If the server supports range requests, only what is read is requested. Otherwise the whole
+        asset is downloaded into a temporary file. The result is seekable and buffered, for
+        ``pandas.read_csv``, ``zipfile.ZipFile`` or ``json.load``.
 
         Args:
             asset: The asset.
-            item: The item that it belongs to; by default the one that it says itself.
+            item: The item of the asset. The default is the owner that the asset names.
 
         Raises:
             DownloadError: If it cannot be opened.
-            HTTPStatusError: If the server refuses.
-            NetworkError: If no connection comes about.
+            HTTPStatusError: If the server responds with an error.
+            NetworkError: If the server cannot be reached.
 
         Example::
 
@@ -316,6 +295,7 @@ class STACDownloader:
         key = next((key for key, a in owner.assets.items() if a is asset), None)
         if key is None:
             raise AssetNotFoundError(f"{owner!r} has no such asset as {asset!r}.")
+        check_asset(key, asset)
         source, origin = Locator(self.stac_io.session).locate(owner, key, asset)
         try:
             if origin is not None:
@@ -337,28 +317,47 @@ class STACDownloader:
         output_dir: str | os.PathLike[str],
         *,
         template: str = DEFAULT_TEMPLATE,
+        roles: Names = ("data",),
         **options: Unpack[DownloadOptions],
     ) -> BatchReport:
-        """Download the assets of many items, taken from `items` as they are needed.
+        """Download the assets of many items. Items are read as they are needed.
 
         Args:
-            items: Items, ``collection.get_items()`` for example.
+            items: Items, for example ``collection.get_items()``.
             output_dir: The folder to download into.
-            template: Where an asset goes below it, made of ``{collection}``, ``{id}``, ``{key}``,
-                ``{year}``, ``{month}`` and ``{day}``. A slash in an id makes sub-folders.
+            template: The path of an asset below the folder, made of ``{collection}``, ``{id}``,
+                ``{key}``, ``{year}``, ``{month}`` and ``{day}``. A slash in an id makes
+                sub-folders.
+            roles: As for :meth:`download_assets`.
             **options: As for :meth:`download_assets`.
 
         Returns:
-            What became of each item: a :class:`~stac_gitlab.DownloadReport` by its id.
+            A :class:`~stac_gitlab.DownloadReport` for each item, by item id.
 
         Raises:
-            DownloadError: If any asset of any item failed, after all others are done.
-            ConfigurationError: If the template or an option makes no sense.
+            DownloadError: If an asset of any item failed, after all others are finished; or if
+                reading the items failed.
+            ConfigurationError: If the template or an option is not valid.
         """
-        wishes = self._wishes(**options)
-        expect("items", items, Iterable, wanted="items, one after the other")
-        batch = Batch(self.stac_io, _folder(output_dir), template, wishes)
-        return batch.run(items, workers=self.max_workers)
+        checked = self._options(roles, options)
+        expect("items", items, Iterable, wanted="an iterable of items")
+        planner = Planner(self.stac_io.session, _folder(output_dir), checked, template)
+        reading_errors: list[Exception] = []
+        plans = (
+            planner.plan(item, select_assets(item, checked))
+            for item in _read(items, reading_errors)
+        )
+        report = BatchReport(self._run(plans, planner, checked))
+        if reading_errors or not report.ok:
+            raise _batch_error(report, reading_errors) from next(iter(reading_errors), None)
+        if report and not any(report.values()):
+            warnings.warn(
+                f"None of {len(report)} items has an asset that meets the conditions "
+                f"(roles={roles!r}); there is nothing to download.",
+                NothingToDownloadWarning,
+                stacklevel=2,
+            )
+        return report
 
     def download_collection(
         self,
@@ -366,70 +365,104 @@ class STACDownloader:
         output_dir: str | os.PathLike[str],
         *,
         template: str = DEFAULT_TEMPLATE,
+        roles: Names = ("data",),
         **options: Unpack[DownloadOptions],
     ) -> BatchReport:
         """Download the assets of all items of a collection; see :meth:`download_items`."""
         expect("collection", collection, pystac.Catalog, wanted="a collection")
-        return self.download_items(
-            collection.get_items(recursive=True), output_dir, template=template, **options
-        )
+        items = collection.get_items(recursive=True)
+        return self.download_items(items, output_dir, template=template, roles=roles, **options)
 
-    # -- what they share --------------------------------------------------------------------
+    # -- the run loop -----------------------------------------------------------------------
 
-    def _wishes(self, **options: Unpack[DownloadOptions]) -> Options:
-        wishes = Options(**options)
-        return replace(wishes, progress=self.progress) if wishes.progress is None else wishes
-
-    def _download(
+    def _run(
         self,
-        item: HasAssets,
-        chosen: Mapping[str, pystac.Asset],
+        plans: Iterable[ItemPlan],
         planner: Planner,
-        options: Options,
-    ) -> DownloadReport:
-        tasks, refused = planner.plan(item, chosen)
-        results = {result.key: result for result in refused}
+        options: AllOptions,
+        *,
+        queued: int = 1,
+    ) -> dict[str, DownloadReport]:
+        """Run the tasks of all plans; return a report for each, by the name of the item.
 
-        def note(task: DownloadTask, result: AssetResult) -> None:
-            results[task.key] = result
+        Args:
+            plans: Plans. They are taken as they are needed.
+            planner: The planner that makes them.
+            options: Checked options.
+            queued: How many tasks to take before a worker is free.
+        """
+        taken: dict[str, ItemPlan] = {}
 
-        if options.dry_run:
-            for task in tasks:
-                note(task, task.forecast())
-        elif not (refused and options.fail_fast):
-            check_space(tasks)
-            with progress_for(options.progress) as progress:
-                progress.expect(len(tasks), sum(task.source.size or 0 for task in tasks))
+        def take_plans() -> Iterator[ItemPlan]:
+            for plan in plans:
+                taken[plan.name] = plan
+                if plan.has_failures and options["fail_fast"]:
+                    return
+                progress.expect(len(plan.tasks), sum(t.source.size or 0 for t in plan.tasks))
+                yield plan
+
+        def add_result(task: DownloadTask, result: AssetResult) -> None:
+            taken[task.item_name].results[task.key] = result
+
+        tasks = in_turn(take_plans())
+        with open_progress(None if options["dry_run"] else options["progress"]) as progress:
+            if options["dry_run"]:
+                for task in tasks:
+                    add_result(task, task.preview())
+            else:
                 pool = DownloadPool(
                     self.stac_io,
                     progress,
                     workers=self.max_workers,
-                    executor=options.executor,
-                    fail_fast=options.fail_fast,
+                    executor=options["executor"],
+                    fail_fast=options["fail_fast"],
                 )
                 try:
-                    pool.do(tasks, note)
+                    pool.run(tasks, add_result, queued=queued)
                 finally:
                     planner.tidy_up()
-        report = DownloadReport({key: results[key] for key in chosen if key in results})
+        for plan in taken.values():
+            for task in plan.tasks:
+                if plan.results[task.key] is None:
+                    error = StoppedError.of(task, started=False)
+                    plan.results[task.key] = task.result("failed", error=error)
+        return {name: plan.report() for name, plan in taken.items()}
+
+    def _download_one(
+        self, plan: ItemPlan, planner: Planner, options: AllOptions
+    ) -> DownloadReport:
+        reports = self._run([plan], planner, options, queued=len(plan.tasks))
+        report = reports[plan.name]
         if not report.ok:
-            raise _failure(report)
+            failures = {result.key: result for result in report.failed}
+            raise _download_error(
+                f"{len(failures)} of {len(report)} assets failed:", failures, report
+            )
         return report
 
-    def _write_item(self, item: pystac.Item, path: Path, report: DownloadReport) -> None:
-        """Write an item whose hrefs lead to the files that came, and from here to all others."""
+    def _options(self, roles: Names, options: DownloadOptions) -> AllOptions:
+        checked = checked_options({**options, "roles": roles})
+        if checked["progress"] is None:
+            checked["progress"] = self.progress
+        return checked
+
+    def _write_item(
+        self, item: pystac.Item, path: Path, report: DownloadReport, folder: Path
+    ) -> None:
+        """Write an item with hrefs of the downloaded files, and absolute hrefs of all others."""
         copy = item.clone()
         for link in copy.links:
             link.target = link.get_absolute_href() or link.target
-        # What is read on its own has no relatives: asking for them would take the hub, and a token.
-        # The link to its collection stays: the schema demands it of an item that names one.
+        # The folder is read without the server and its token, so nothing may lead to them. The link
+        # to the collection stays: the schema requires it for an item with a collection id.
         for rel in ("self", "root", "parent"):
             copy.remove_links(rel)
         start = path.parent.resolve()
         for key, asset in copy.assets.items():
             if key in report.paths:
-                there = os.path.relpath(report.paths[key].resolve(), start).replace(os.sep, "/")
-                asset.href = there if there.startswith("../") else f"./{there}"
+                file = folder.joinpath(*key.split("/")).resolve()
+                href = os.path.relpath(file, start).replace(os.sep, "/")
+                asset.href = href if href.startswith("../") else f"./{href}"
             else:
                 asset.href = item.assets[key].get_absolute_href() or asset.href
         source = item.get_self_href()
@@ -439,46 +472,87 @@ class STACDownloader:
         text = self.stac_io.json_dumps(document)
         text = redact_text(text)
         try:
-            # A link that stands there is replaced, as with the assets: it may lead anywhere.
+            # A symbolic link is replaced, as for the assets: it may lead anywhere.
             with PartialFile(path) as part:
                 part.write(text.encode("utf-8"))
                 part.finish()
         except OSError as error:
             raise DownloadError(
-                f"The assets are there, but the item cannot be written to {str(path)!r}: "
+                f"The assets are downloaded, but the item cannot be written to {str(path)!r}: "
                 f"{error.strerror or error}.",
                 report=report,
             ) from error
 
 
 def _folder(output_dir: object) -> Path:
-    return Path(path_of("output_dir", output_dir, wanted="the path of a folder"))
+    folder = Path(path_of("output_dir", output_dir, wanted="the path of a folder"))
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"output_dir={str(folder)!r}: {error}") from None
 
 
-def _chosen(item: HasAssets, options: Options) -> dict[str, pystac.Asset]:
-    """Return the assets that are wanted; do not pass over in silence that there are none."""
-    chosen = options.choose(item)
-    include = options.include
-    wanted = [include] if isinstance(include, str) else list(include or ())
-    missing = [name for name in wanted if name not in item.assets and not _GLOB.search(name)]
-    keys = ", ".join(map(quoted, item.assets)) or "none at all"
+def _select(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:
+    """Return the selected assets of one item; warn if there are none.
+
+    Raises:
+        AssetNotFoundError: If `include` names an asset that does not exist.
+    """
+    selected = select_assets(item, options)
+    include = options["include"]
+    names = [include] if isinstance(include, str) else list(include or ())
+    missing = [name for name in names if name not in item.assets and not _GLOB.search(name)]
+    keys = ", ".join(quoted(str(key)) for key in item.assets) or "none"
     if missing:
         raise AssetNotFoundError(
             f"{item!r} has no asset {', '.join(map(quoted, missing))}. Its assets: {keys}."
         )
-    if not chosen:
+    if not selected:
         warnings.warn(
-            f"{item!r} has no asset that fits (roles={options.roles!r}); there is nothing to "
-            f"download. Its assets: {keys}.",
+            f"{item!r} has no asset that meets the conditions (roles={options['roles']!r}); there "
+            f"is nothing to download. Its assets: {keys}.",
             NothingToDownloadWarning,
             stacklevel=3,
         )
-    return chosen
+    return selected
 
 
-def _failure(report: DownloadReport) -> DownloadError:
-    errors = {result.key: result.error for result in report.failed if result.error is not None}
-    named = "\n".join(f"  {quoted(key)}: {error}" for key, error in errors.items())
-    return DownloadError(
-        f"{len(errors)} of {len(report)} assets failed:\n{named}", errors=errors, report=report
-    )
+def _read(items: Iterable[pystac.Item], errors: list[Exception]) -> Iterator[pystac.Item]:
+    """Yield items until reading them fails; the exception is added to `errors`."""
+    try:
+        for item in items:
+            expect("an element of items", item, pystac.Item, wanted="an item")
+            yield item
+    except Exception as error:  # noqa: BLE001  # raised when the items before are downloaded
+        errors.append(error)
+
+
+def _batch_error(report: BatchReport, reading_errors: list[Exception]) -> DownloadError:
+    failures = report.failed
+    lines = [f"{len(failures)} assets of {len(report)} items failed:"] if failures else []
+    footer = [
+        f"Reading the items failed after {len(report)} items ({type(error).__name__}): "
+        f"{redact(str(error))}"
+        for error in reading_errors
+    ]
+    return _download_error("\n".join(lines), failures, report, footer)
+
+
+def _download_error(
+    header: str,
+    failures: Mapping[str, AssetResult],
+    report: DownloadReport | BatchReport,
+    footer: Iterable[str] = (),
+) -> DownloadError:
+    """Return one error for all failures.
+
+    Scripts that use requests catch its HTTPError, so it is one if all failures are error responses.
+    """
+    lines = [f"  {line}" for line in describe_failures(failures)]
+    message = "\n".join(filter(None, [header, *lines, *footer]))
+    errors = {name: result.error for name, result in failures.items() if result.error is not None}
+    causes = [error for error in errors.values() if not isinstance(error, StoppedError)]
+    first = next(iter(causes), None)
+    if isinstance(first, HTTPStatusError) and all(isinstance(e, HTTPStatusError) for e in causes):
+        return DownloadHTTPError(message, response=first.response, errors=errors, report=report)
+    return DownloadError(message, errors=errors, report=report)

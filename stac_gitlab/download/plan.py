@@ -1,448 +1,410 @@
-"""What the caller wishes for, made jobs: which assets, from where, to where. Without a request."""
+"""Items and options made tasks, without a request."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import string
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict
 
 import pystac
 
-from stac_gitlab.download.assets import HasAssets, Names, filter_assets
-from stac_gitlab.download.pool import DownloadPool
-from stac_gitlab.download.progress import Progress, ProgressOption, progress_for
-from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport, human_size
-from stac_gitlab.download.source import Locator, self_href
-from stac_gitlab.download.task import DownloadTask, Overwrite, read_records
-from stac_gitlab.errors import ConfigurationError, DownloadError, NothingToDownloadWarning
+from stac_gitlab.download.assets import HasAssets, Names, check_asset, filter_assets
+from stac_gitlab.download.progress import ProgressOption, check_progress
+from stac_gitlab.download.report import AssetResult, DownloadReport, human_size
+from stac_gitlab.download.source import Locator
+from stac_gitlab.download.task import DownloadTask, Overwrite, compact_records, read_records
+from stac_gitlab.errors import ConfigurationError, DownloadError
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import FileNaming, NameClashError, TakenNames, relative_path
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import quoted, redact
+from stac_gitlab.redaction import quoted
 from stac_gitlab.settings import expect
 
+logger = logging.getLogger(__name__)
+DEFAULT_TEMPLATE = "{collection}/{id}/{key}"
 MAX_SEGMENTS = 16
 _OVERWRITE = ("if-changed", "always", "never", "error")
+_TEMPLATE_FIELDS = frozenset({"collection", "id", "key", "year", "month", "day"})
+_ITEMS_IN_TURN = 4
 
 
-@dataclass(frozen=True)
-class Options:
-    """The keyword arguments of :meth:`~stac_gitlab.STACDownloader.download_assets`."""
+class DownloadOptions(TypedDict, total=False):
+    """The keyword arguments that all download methods share.
 
-    roles: Names = ("data",)
-    exclude_roles: Names = None
-    include: Names = None
-    exclude: Names = None
-    media_types: Names = None
-    alternates: Sequence[str] = ()
-    overwrite: Overwrite = "if-changed"
-    verify: bool = True
-    segments: int = 1
-    fail_fast: bool = False
-    dry_run: bool = False
-    portable_names: bool = False
-    progress: ProgressOption = None
-    executor: Executor | None = None
+    :meth:`STACDownloader.download_assets` documents them.
+    """
 
-    def __post_init__(self) -> None:
-        if self.overwrite not in _OVERWRITE:
-            choices = ", ".join(map(repr, _OVERWRITE))
-            raise ConfigurationError(f"overwrite={self.overwrite!r}: choose from {choices}.")
-        if type(self.segments) is not int or not 1 <= self.segments <= MAX_SEGMENTS:
-            raise ConfigurationError(
-                f"segments={self.segments!r}: choose a number from 1 to {MAX_SEGMENTS}."
-            )
-        for filtered_by in ("roles", "exclude_roles", "include", "exclude", "media_types"):
-            # They are gone through for each item, which an iterator bears only once.
-            names = getattr(self, filtered_by)
-            if isinstance(names, Iterator):
-                object.__setattr__(self, filtered_by, tuple(names))
-        if isinstance(self.alternates, str):
-            object.__setattr__(self, "alternates", (self.alternates,))
-        expect("alternates", self.alternates, Iterable, wanted="names of alternate assets")
-        object.__setattr__(self, "alternates", tuple(self.alternates))
-        for name in self.alternates:
-            expect("alternates", name, str, wanted="names of alternate assets")
-        if self.executor is not None and not callable(getattr(self.executor, "submit", None)):
-            raise ConfigurationError(
-                f"executor has to be a concurrent.futures.Executor, not "
-                f"{type(self.executor).__name__}. Leave it out for threads of this process."
-            )
+    exclude_roles: Names
+    include: Names
+    exclude: Names
+    media_types: Names
+    alternates: Sequence[str]
+    overwrite: Overwrite
+    verify: bool
+    segments: int
+    fail_fast: bool
+    dry_run: bool
+    portable_names: bool
+    progress: ProgressOption
+    executor: Executor | None
 
-    def choose(self, item: HasAssets) -> dict[str, pystac.Asset]:
-        """Return the assets of an item that are wanted."""
-        return filter_assets(
-            item,
-            roles=self.roles,
-            exclude_roles=self.exclude_roles,
-            include=self.include,
-            exclude=self.exclude,
-            media_types=self.media_types,
+
+class AllOptions(DownloadOptions, total=False):
+    """The same, with the roles, which each method also takes by name."""
+
+    roles: Names
+
+
+_DEFAULTS: AllOptions = {
+    "roles": ("data",),
+    "exclude_roles": None,
+    "include": None,
+    "exclude": None,
+    "media_types": None,
+    "alternates": (),
+    "overwrite": "if-changed",
+    "verify": True,
+    "segments": 1,
+    "fail_fast": False,
+    "dry_run": False,
+    "portable_names": False,
+    "progress": None,
+    "executor": None,
+}
+
+
+def checked_options(given: AllOptions) -> AllOptions:
+    """Return all options, with defaults for those that are not given.
+
+    Raises:
+        TypeError: If there is no such option.
+        ConfigurationError: If a value is not valid.
+    """
+    unknown = ", ".join(repr(name) for name in given if name not in _DEFAULTS)
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {unknown}; choose from {[*_DEFAULTS]}")
+    options: AllOptions = {**_DEFAULTS, **given}
+    if options["overwrite"] not in _OVERWRITE:
+        choices = ", ".join(map(repr, _OVERWRITE))
+        raise ConfigurationError(f"overwrite={options['overwrite']!r}: choose from {choices}.")
+    segments = options["segments"]
+    if type(segments) is not int or not 1 <= segments <= MAX_SEGMENTS:
+        raise ConfigurationError(
+            f"segments={segments!r}: choose a number from 1 to {MAX_SEGMENTS}."
         )
+    check_progress(options["progress"])
+    executor = options["executor"]
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise ConfigurationError(
+            f"executor has to be a concurrent.futures.Executor, not {type(executor).__name__}. "
+            "Leave it out to use threads of this process."
+        )
+    # Iterators can be read only once, but these are read for each item.
+    for name in ("roles", "exclude_roles", "include", "exclude", "media_types"):
+        names = options[name]
+        if isinstance(names, Iterator):
+            options[name] = tuple(names)
+    options["alternates"] = _checked_alternates(options["alternates"])
+    return options
+
+
+def _checked_alternates(alternates: Sequence[str]) -> Sequence[str]:
+    wanted = "names of alternate assets"
+    if isinstance(alternates, str):
+        return (alternates,)
+    expect("alternates", alternates, Iterable, wanted=wanted)
+    names = tuple(alternates)
+    for name in names:
+        expect("alternates", name, str, wanted=wanted)
+    return names
+
+
+def select_assets(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:
+    """Return the assets of an item that the options select."""
+    return filter_assets(
+        item,
+        roles=options["roles"],
+        exclude_roles=options["exclude_roles"],
+        include=options["include"],
+        exclude=options["exclude"],
+        media_types=options["media_types"],
+    )
+
+
+# -- items made tasks -----------------------------------------------------------------------------
+
+
+@dataclass
+class ItemPlan:
+    """The tasks of one item.
+
+    Attributes:
+        name: The name of the item in reports and messages; empty if there is only one.
+        tasks: The tasks.
+        results: The result of each selected asset, in the order of the item; None until it is
+            known. Those of assets that cannot become a task are known from the start.
+    """
+
+    name: str
+    tasks: list[DownloadTask]
+    results: dict[str, AssetResult | None]
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether an asset could not become a task, or its task has failed."""
+        return any(r is not None and r.status == "failed" for r in self.results.values())
+
+    def report(self) -> DownloadReport:
+        """Return the report of the item."""
+        return DownloadReport({key: r for key, r in self.results.items() if r is not None})
 
 
 class Planner:
-    """Makes jobs of the assets of one item, or of many that go into one folder.
+    """Makes tasks of the assets of items that are downloaded into one folder.
+
+    Nothing is written, and no request is sent.
 
     Args:
         session: Knows the dialect of each server.
-        folder: The output folder; it is made if it is missing, unless nothing is to happen.
-        options: What the caller wishes for.
+        folder: The output folder.
+        options: Checked options.
+        template: The path of an asset below the folder. None if there is one item only: then the
+            path is the asset key.
 
     Attributes:
-        folder: The output folder.
-        locator: Knows where assets come from.
+        folder: The output folder, as an absolute path: the current folder may change.
 
     Raises:
-        DownloadError: If nothing can be written to the folder.
+        ConfigurationError: If the template is not valid.
     """
 
-    def __init__(self, session: GitLabSession, folder: Path, options: Options) -> None:
-        # Workers elsewhere may have another working folder.
-        self.folder = folder if options.executor is None else folder.absolute()
-        self.locator = Locator(session, options.alternates, options.verify)
-        self._session = session
+    def __init__(
+        self,
+        session: GitLabSession,
+        folder: Path,
+        options: AllOptions,
+        template: str | None = None,
+    ) -> None:
+        self._template = None if template is None else _checked_template(template)
+        self.folder = folder.absolute()
+        # Tasks elsewhere may have another current folder.
+        self._reported_folder = folder if options["executor"] is None else self.folder
         self._options = options
-        self._portable = options.portable_names or os.name == "nt"
-        if not options.dry_run:
-            _make_folder(self.folder)
+        self._portable = options["portable_names"] or os.name == "nt"
+        self._locator = Locator(session, options["alternates"], options["verify"])
         self._records = read_records(self.folder)
-        self._left: dict[str, Mapping[str, list[Leftover]]] = {}
-        self._missing: set[str] = set()
-        self._taken = TakenNames(self._naming())
+        self._leftovers: dict[str, Mapping[str, list[Leftover]]] = {}
+        self._missing_folders: set[str] = set()
+        self._taken = TakenNames(FileNaming.strictest())
+        # Until it is known which names are the same file here.
+        self._paths: dict[str, str] | None = None if options["portable_names"] else {}
+        self._item_names: set[str] = set()
 
     def reserve(self, name: str, path: str) -> None:
-        """Keep a path free of assets; `name` is what messages call what goes there."""
-        self._taken.take({name: path})
+        """Keep a path free of assets; `name` is what messages call the file there."""
+        self._take({name: path})
 
-    def plan(
-        self,
-        item: HasAssets,
-        assets: Mapping[str, pystac.Asset],
-        path_of: Callable[[str], str] = str,
-        *,
-        item_name: str = "",
-    ) -> tuple[list[DownloadTask], list[AssetResult]]:
-        """Return the jobs for `assets`, and a failure for each that cannot become one.
-
-        Args:
-            item: The item.
-            assets: Those of its assets that are wanted, by key.
-            path_of: Where the asset with a key goes, below the output folder.
-            item_name: What to call the item, where there are several.
-        """
-        tasks: list[DownloadTask] = []
-        refused: list[AssetResult] = []
-        dialect = self._session.dialect_of(self_href(item))
-        version = dialect.item_version(getattr(item, "properties", {}))
+    def plan(self, item: HasAssets, assets: Mapping[str, pystac.Asset]) -> ItemPlan:
+        """Return the plan for some assets of an item."""
+        name = "" if self._template is None else self._unique_name(item)
+        plan = ItemPlan(name, [], dict.fromkeys(assets))
         for key, asset in assets.items():
             try:
-                task = self._job(item, key, asset, path_of(key), version=version, name=item_name)
-                tasks.append(task)
+                check_asset(key, asset)
+                plan.tasks.append(self._task(item, key, asset, name))
             except DownloadError as error:
-                href = self.locator.redacted_url(asset.href)
-                refused.append(AssetResult(key, href, status="failed", error=error))
+                href = self._locator.redacted_url(str(getattr(asset, "href", "")))
+                plan.results[key] = AssetResult(key, href, status="failed", error=error)
         try:
-            self._taken.take({task.name: task.path for task in tasks})
-        except NameClashError as clash:
-            return [], refused + [_refused(task, clash) for task in tasks]
-        return tasks, refused
-
-    def _job(
-        self,
-        item: HasAssets,
-        key: str,
-        asset: pystac.Asset,
-        path: str,
-        *,
-        version: str | None,
-        name: str,
-    ) -> DownloadTask:
-        relative_path(key, portable=self._portable)
-        if path != key:
-            path = relative_path(path, portable=self._portable)
-        source, origin = self.locator.locate(item, key, asset)
-        return DownloadTask(
-            source=source,
-            href=self.locator.redacted_url(source.url),
-            folder=self.folder,
-            path=path,
-            origin=origin,
-            record=self._records.get(path),
-            leftovers=self._leftovers(path),
-            version=version,
-            overwrite=self._options.overwrite,
-            verify=self._options.verify,
-            segments=self._options.segments,
-            item_name=name,
-        )
-
-    def _leftovers(self, path: str) -> tuple[Leftover, ...]:
-        target = os.path.join(self.folder, *path.split("/"))
-        folder = os.path.dirname(target)
-        if folder not in self._left:
-            self._left[folder] = leftovers_in(folder)
-            if not os.path.isdir(folder):
-                self._missing.add(folder)
-        found = self._left[folder]
-        return tuple(leftovers_for(target, found)) if found else ()
+            self._take({task.name: task.path for task in plan.tasks})
+            if not self._options["dry_run"]:
+                check_space(plan.tasks)
+        except DownloadError as error:
+            for task in plan.tasks:
+                plan.results[task.key] = task.result("failed", error=_own_error(task, error))
+            plan.tasks = []
+        return plan
 
     def tidy_up(self) -> None:
-        """Remove the folders that were made for files which did not come."""
-        for place in self._missing:
-            folder = place
+        """Remove folders whose files have failed, and outdated records."""
+        if self._records.need_compacting:
+            compact_records(self.folder)
+        for missing in self._missing_folders:
+            folder = missing
             with contextlib.suppress(OSError):
                 while folder != os.fspath(self.folder):
                     os.rmdir(folder)
                     folder = os.path.dirname(folder)
 
+    def _task(self, item: HasAssets, key: str, asset: pystac.Asset, name: str) -> DownloadTask:
+        path = relative_path(key, portable=self._portable)
+        if self._template is not None:
+            path = relative_path(self._path(item, key), portable=self._portable)
+        source, origin = self._locator.locate(item, key, asset)
+        return DownloadTask(
+            source=source,
+            href=self._locator.redacted_url(source.url),
+            folder=self.folder,
+            path=path,
+            reported_path=self._reported_folder.joinpath(*path.split("/")),
+            origin=origin,
+            record=self._records.get(path),
+            leftovers=self._leftovers_for(path),
+            overwrite=self._options["overwrite"],
+            verify=self._options["verify"],
+            segments=self._options["segments"],
+            item_name=name,
+        )
+
+    def _path(self, item: HasAssets, key: str) -> str:
+        date = _date_of(item)
+        return (self._template or "").format(
+            # Checked on their own: an empty or absolute id is not noticed inside a path.
+            collection=relative_path(str(getattr(item, "collection_id", None) or "no-collection")),
+            id=relative_path(str(getattr(item, "id", ""))),
+            key=key,
+            year="undated" if date is None else f"{date.year:04}",
+            month="undated" if date is None else f"{date.month:02}",
+            day="undated" if date is None else f"{date.day:02}",
+        )
+
+    def _unique_name(self, item: HasAssets) -> str:
+        """Return the id of an item, or a longer name if an earlier item has the same id."""
+        base = name = str(getattr(item, "id", ""))
+        if name in self._item_names:
+            base = name = f"{getattr(item, 'collection_id', None)}/{name}"
+        number = 2
+        while name in self._item_names:
+            name = f"{base} ({number})"
+            number += 1
+        self._item_names.add(name)
+        return name
+
+    def _leftovers_for(self, path: str) -> tuple[Leftover, ...]:
+        target = os.path.join(self.folder, *path.split("/"))
+        folder = os.path.dirname(target)
+        if folder not in self._leftovers:
+            self._leftovers[folder] = leftovers_in(folder)
+            if not os.path.isdir(folder):
+                self._missing_folders.add(folder)
+        found = self._leftovers[folder]
+        return tuple(leftovers_for(target, found)) if found else ()
+
+    def _take(self, paths: Mapping[str, str]) -> None:
+        """Take the paths of some assets, by the names that messages call them.
+
+        Raises:
+            NameClashError: If two of them, or one and an earlier one, are the same file.
+        """
+        try:
+            self._taken.take(paths)
+            if self._paths is not None:
+                self._paths.update(paths)
+        except NameClashError:
+            if self._paths is None:
+                raise
+            # They would be the same file somewhere. Only now is it worth trying here.
+            self._taken = TakenNames(self._naming())
+            self._taken.take(self._paths)
+            self._paths = None
+            self._taken.take(paths)
+
     def _naming(self) -> FileNaming:
-        if self._options.portable_names:
-            return FileNaming.strictest()
-        return FileNaming.of(self.folder) if self.folder.is_dir() else FileNaming.usual()
+        try:
+            if not self._options["dry_run"]:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                return FileNaming.of(self.folder)
+        except (OSError, DownloadError) as error:
+            logger.info("Whether names differ by case only cannot be tried: %s", error)
+        return FileNaming.usual()
+
+
+def in_turn(plans: Iterable[ItemPlan]) -> Iterator[DownloadTask]:
+    """Yield the tasks of a few items in turn, so that a large item does not delay small ones."""
+    waiting = iter(plans)
+    turns: deque[Iterator[DownloadTask]] = deque()
+    while True:
+        while len(turns) < _ITEMS_IN_TURN and (plan := next(waiting, None)) is not None:
+            turns.append(iter(plan.tasks))
+        if not turns:
+            return
+        turn = turns.popleft()
+        task = next(turn, None)
+        if task is not None:
+            yield task
+            turns.append(turn)
 
 
 def check_space(tasks: Sequence[DownloadTask]) -> None:
-    """Check before the first byte that what is known to come has room.
+    """Check that the files of known size fit on the disk.
 
     Raises:
-        DownloadError: If it has not.
+        DownloadError: If they do not.
     """
-    needed = sum(map(_bytes_to_come, tasks))
+    needed = sum(map(_missing_bytes, tasks))
     if not needed:
         return
     folder = tasks[0].folder
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     try:
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(existing).free
     except OSError:
-        # Nobody knows: then the files themselves will tell.
+        # Some file systems do not report it.
         return
     if needed > free:
         raise DownloadError(
-            f"{human_size(needed)} are to come, and {str(folder)!r} has {human_size(free)} free. "
-            "Nothing was downloaded. Make room, or choose another folder."
+            f"{human_size(needed)} are needed, but {str(folder)!r} has only {human_size(free)} "
+            "free. Nothing was downloaded. Free some space, or choose another folder."
         )
 
 
-def _bytes_to_come(task: DownloadTask) -> int:
+def _missing_bytes(task: DownloadTask) -> int:
     size = task.source.size
     if not size:
         return 0
     try:
-        old = task.target.stat().st_size if task.target.is_file() else None
+        existing = task.target.stat().st_size if task.target.is_file() else None
     except OSError:
-        # What is the matter there is told when the file is to be written.
-        old = None
-    stays = task.overwrite in ("never", "error") or (task.overwrite == "if-changed" and old == size)
-    if old is not None and stays:
+        # The task reports it when it writes the file.
+        existing = None
+    stays = task.overwrite in ("never", "error") or (
+        task.overwrite == "if-changed" and existing == size
+    )
+    if existing is not None and stays:
         return 0
-    # What an earlier run left has its room already.
+    # A partial file of an earlier run takes part of the space already.
     return max(0, size - max((leftover.size for leftover in task.leftovers), default=0))
 
 
-def _refused(task: DownloadTask, clash: NameClashError) -> AssetResult:
-    if task.name in clash.names:
-        return task.result("failed", error=clash)
-    others = f"{quoted(task.key)}: not begun, because other names of the same item collide."
-    return task.result("failed", error=DownloadError(others))
+def _own_error(task: DownloadTask, error: DownloadError) -> DownloadError:
+    if not isinstance(error, NameClashError) or task.name in error.names:
+        return error
+    return DownloadError(
+        f"{quoted(task.key)}: not started, because other names of the same item collide."
+    )
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(
-            f"The folder {str(folder)!r} cannot be made: {error.strerror or error}."
-        ) from error
-
-
-DEFAULT_TEMPLATE = "{collection}/{id}/{key}"
-_TEMPLATE_FIELDS = frozenset({"collection", "id", "key", "year", "month", "day"})
-# Of the items, this many take turns.
-_ITEMS_AT_ONCE = 4
-
-
-class Batch:
-    """The assets of many items. Works once.
-
-    Args:
-        stac_io: The reader whose session to use.
-        folder: The output folder.
-        template: Where an asset goes below it.
-        options: What the caller wishes for.
-
-    Raises:
-        ConfigurationError: If the template makes no sense.
-        DownloadError: If nothing can be written to the folder.
-    """
-
-    def __init__(
-        self, stac_io: GitLabStacIO, folder: Path, template: str, options: Options
-    ) -> None:
-        self._template = _checked_template(template)
-        self._stac_io = stac_io
-        self._options = options
-        self._planner = Planner(stac_io.session, folder, options)
-        self._results: dict[str, dict[str, AssetResult | None]] = {}
-        self._broken: Exception | None = None
-
-    def run(self, items: Iterable[pystac.Item], *, workers: int | None) -> BatchReport:
-        """Bring everything home, and return what became of it.
-
-        Args:
-            items: The items, taken as they are needed.
-            workers: How many files to download at a time; None for as many as pay.
-
-        Raises:
-            DownloadError: If anything failed, `items` included.
-        """
-        options = self._options
-        with progress_for(None if options.dry_run else options.progress) as progress:
-            tasks = self._jobs(items, progress)
-            if options.dry_run:
-                for task in tasks:
-                    self._note(task, task.forecast())
-            else:
-                pool = DownloadPool(
-                    self._stac_io,
-                    progress,
-                    workers=workers,
-                    executor=options.executor,
-                    fail_fast=options.fail_fast,
-                )
-                try:
-                    pool.do(tasks, self._note)
-                finally:
-                    self._planner.tidy_up()
-        report = self._report()
-        if self._broken is not None or not report.ok:
-            raise self._failure(report) from self._broken
-        if report and not any(report.values()):
-            warnings.warn(
-                f"None of {len(report)} items has an asset that fits (roles={options.roles!r}); "
-                "there is nothing to download.",
-                NothingToDownloadWarning,
-                stacklevel=3,
-            )
-        return report
-
-    def _note(self, task: DownloadTask, result: AssetResult) -> None:
-        self._results[task.item_name][task.key] = result
-
-    def _report(self) -> BatchReport:
-        return BatchReport(
-            {
-                name: DownloadReport({key: r for key, r in results.items() if r is not None})
-                for name, results in self._results.items()
-            }
-        )
-
-    def _failure(self, report: BatchReport) -> DownloadError:
-        failed = report.failed
-        errors = {name: r.error for name, r in failed.items() if r.error is not None}
-        lines = [f"{len(failed)} assets of {len(report)} items failed:"] if failed else []
-        lines += [f"  {quoted(name)}: {error}" for name, error in errors.items()]
-        if self._broken is not None:
-            lines.append(
-                f"After {len(report)} items there were no more to be had "
-                f"({type(self._broken).__name__}): {redact(str(self._broken))}"
-            )
-        return DownloadError("\n".join(lines), errors=errors, report=report)
-
-    # -- what is done next --------------------------------------------------------------------
-
-    def _jobs(self, items: Iterable[pystac.Item], progress: Progress) -> Iterator[DownloadTask]:
-        """Yield the jobs of a few items in turn."""
-        waiting = self._taken_from(items)
-        turns: deque[Iterator[DownloadTask]] = deque()
-        while True:
-            while len(turns) < _ITEMS_AT_ONCE:
-                item = next(waiting, None)
-                if item is None:
-                    break
-                tasks, refused = self._plan(item)
-                if refused and self._options.fail_fast:
-                    return
-                progress.expect(len(tasks), sum(task.source.size or 0 for task in tasks))
-                turns.append(iter(tasks))
-            if not turns:
-                return
-            turn = turns.popleft()
-            task = next(turn, None)
-            if task is not None:
-                yield task
-                turns.append(turn)
-
-    def _taken_from(self, items: Iterable[pystac.Item]) -> Iterator[pystac.Item]:
-        try:
-            for item in items:
-                if not isinstance(item, pystac.Item):
-                    raise ConfigurationError(f"an item was expected, {item!r} came.")
-                yield item
-        except Exception as error:  # noqa: BLE001  # told at the end, whatever it is
-            self._broken = error
-
-    def _plan(self, item: pystac.Item) -> tuple[list[DownloadTask], list[AssetResult]]:
-        """Return the jobs of an item, and what cannot become one."""
-        chosen = self._options.choose(item)
-        name = self._name_of(item)
-        self._results[name] = dict.fromkeys(chosen)
-        tasks, refused = self._planner.plan(
-            item, chosen, lambda key: self._path(item, key), item_name=name
-        )
-        if not self._options.dry_run:
-            try:
-                check_space(tasks)
-            except DownloadError as full:
-                refused += [task.result("failed", error=full) for task in tasks]
-                tasks = []
-        self._results[name].update((result.key, result) for result in refused)
-        return tasks, refused
-
-    def _name_of(self, item: pystac.Item) -> str:
-        """Return what the report calls an item: its id, or more where that is taken."""
-        name = str(item.id)
-        if name in self._results:
-            name = f"{item.collection_id}/{item.id}"
-        again = name
-        number = 2
-        while again in self._results:
-            again = f"{name} ({number})"
-            number += 1
-        return again
-
-    def _path(self, item: pystac.Item, key: str) -> str:
-        moment = item.datetime or _start_of(item)
-        # Each by itself, because in the middle of a path more would pass.
-        return self._template.format(
-            collection=relative_path(str(item.collection_id or "no-collection")),
-            id=relative_path(str(item.id)),
-            key=key,
-            year="undated" if moment is None else f"{moment.year:04}",
-            month="undated" if moment is None else f"{moment.month:02}",
-            day="undated" if moment is None else f"{moment.day:02}",
-        )
-
-
-def _start_of(item: pystac.Item) -> datetime | None:
-    try:
-        return item.common_metadata.start_datetime
-    except (ValueError, TypeError, OverflowError):
-        # Not a date, whatever it is; an item like that has files all the same.
-        return None
+def _date_of(item: HasAssets) -> datetime | None:
+    """Return the date of an item, or the start of its period; None if there is none."""
+    date: object = getattr(item, "datetime", None)
+    if date is None and isinstance(item, pystac.Item):
+        # An invalid start_datetime raises any of these.
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            date = item.common_metadata.start_datetime
+    return date if isinstance(date, datetime) else None
 
 
 def _checked_template(template: str) -> str:
-    expect("template", template, str, wanted="a text such as '{id}/{key}'")
+    expect("template", template, str, wanted="text such as '{id}/{key}'")
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
         if fields <= _TEMPLATE_FIELDS:

@@ -1,9 +1,9 @@
-"""The threads that do jobs: as many as pay, fed as they go, stopped together.
+"""The threads that run tasks, or the caller's executor.
 
-Without a fixed number, a single thread begins. Where that is busy all the time, others would only
-fight with it over the interpreter. Where it waits for the network, several go on, and then as many
-as it takes for one of them to compute at any time, as long as that pays. How little a server bears
-is not decided here: a 429 slows the session that all jobs share.
+Without a fixed number, one thread starts. If it keeps the processor busy, more threads would only
+compete for the interpreter. If it waits for the network, 16 threads go on, and then more while that
+increases the throughput. Rate limits are not handled here: after a 429 the session, which all tasks
+share, slows down.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,56 +23,42 @@ from typing import Any, NamedTuple, Protocol
 
 from stac_gitlab.download.progress import Progress
 from stac_gitlab.download.report import AssetResult
-from stac_gitlab.download.task import DownloadTask, run_task
+from stac_gitlab.download.task import DownloadTask, StoppedError, UnusableFolderError, run_task
 from stac_gitlab.errors import DownloadError
-from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import quoted, redact
 
 START_WORKERS = 16
 MAX_WORKERS = 64
-# Seconds after which to look at what has ended. A thread that had to wake another one for each
-# small file would spend a fifth of its time on that.
-_LOOK_EVERY = 0.01
-# So many jobs show whether a single thread is busy.
-_ALONE_FOR = 4
-# A round has to be this much faster than with fewer, and the next have as many more.
-_WORTH_IT = 1.15
-# If it is not, that may be the doing of others: rounds up to so many times as long are to tell.
-_LONGEST = 4
-# In an executor of the caller's, where the number of workers is not ours to know.
-_SUBMITTED_AT_ONCE = 256
+# The size of the caller's executor is not known.
+_SUBMITTED_TO_EXECUTOR = 256
+# Seconds between two looks at the finished tasks. Waking this thread for each small file would take
+# a fifth of the time of the others.
+_POLL_INTERVAL = 0.01
 
 
-class _Ended(NamedTuple):
-    """The end of a job.
+class HasSession(Protocol):
+    """A reader. Its pickle brings its session to another process."""
 
-    Attributes:
-        job: The job.
-        outcome: What became of it, or what was raised.
-        busy: Seconds of processor time that its thread took, where that is known.
-        at: When it ended, in seconds.
-    """
-
-    task: DownloadTask
-    outcome: AssetResult | BaseException
-    busy: float
-    at: float
+    @property
+    def session(self) -> GitLabSession:
+        """The session."""
 
 
 class DownloadPool:
-    """Does jobs in threads of its own, or in an executor of the caller's. Works once.
+    """Runs tasks in threads of its own, or in the caller's executor. Can be used once.
 
     Args:
-        stac_io: The reader whose session to use.
-        told: Who is told how far it is. What goes to another process tells only its end.
-        workers: How many jobs to do at a time; None for as many as pay.
-        executor: Any ``concurrent.futures.Executor``. What goes to another process is pickled.
-        fail_fast: Whether to end everything with the first failure.
+        reader: The reader whose session sends the requests.
+        progress: Is informed about progress. Of a task in another process, only about its end.
+        workers: The number of threads; None for as many as increase the throughput.
+        executor: Any ``concurrent.futures.Executor``. Tasks for other processes are pickled.
+        fail_fast: Whether to stop at the first failure.
     """
 
     def __init__(
         self,
-        stac_io: GitLabStacIO,
+        reader: HasSession,
         progress: Progress,
         *,
         workers: int | None = None,
@@ -83,310 +69,365 @@ class DownloadPool:
         self._fail_fast = fail_fast
         self._stop = threading.Event()
         self._ended: deque[_Ended] = deque()
-        self._news = threading.Event()
-        self._under_way = 0
-        do = partial(run_task, stac_io=stac_io, stop=self._stop, on_bytes=progress.advance)
-        self._backend: _Backend
+        self._has_news = threading.Event()
+        self._running = 0
+        run = partial(run_task, stop=self._stop, on_bytes=progress.advance)
+        self._workers: _Workers
         if executor is None:
-            self._backend = _ThreadBackend(do, self._note_end)
-            self._concurrency = _Concurrency(workers or 1, workers or MAX_WORKERS)
+            run_here = partial(run, session=reader.session)
+            self._workers = _ThreadWorkers(run_here, self._add_ended)
+            self._count = _WorkerCount(workers or 1, workers or MAX_WORKERS)
         else:
-            # Its own kind alone: there are executors derived from it that work in other
-            # interpreters.
+            # Not a subclass: some run tasks in other interpreters.
             is_here = type(executor) is ThreadPoolExecutor
-            call = do if is_here else partial(_do_elsewhere, reader=_Reader(stac_io))
-            self._backend = _ExecutorBackend(executor, call, self._note_end, wait_for_begun=is_here)
-            self._concurrency = _Concurrency(_SUBMITTED_AT_ONCE, _SUBMITTED_AT_ONCE)
+            run_there = (
+                partial(run, session=reader.session)
+                if is_here
+                else partial(_run_elsewhere, reader=_Reader(reader))
+            )
+            self._workers = _ExecutorWorkers(executor, run_there, self._add_ended, joins=is_here)
+            self._count = _WorkerCount(_SUBMITTED_TO_EXECUTOR, _SUBMITTED_TO_EXECUTOR)
 
-    def do(
-        self, tasks: Iterable[DownloadTask], note: Callable[[DownloadTask, AssetResult], None]
+    def run(
+        self,
+        tasks: Iterable[DownloadTask],
+        on_result: Callable[[DownloadTask, AssetResult], None],
+        *,
+        queued: int = 1,
     ) -> None:
-        """Do all jobs, and pass each with what became of it to `note`, as they end.
+        """Run all tasks. If anything raises, running tasks are cancelled first.
 
-        Jobs that are yet to be made are taken from `jobs` as places get free. Whatever ends it, an
-        interrupt included, ends the jobs under way before it is passed on.
+        Args:
+            tasks: Tasks. They are taken as workers become free.
+            on_result: Called with each task and its result.
+            queued: How many tasks to take before a worker is free.
         """
         waiting = iter(tasks)
-        ahead = len(tasks) if isinstance(tasks, Sequence) else 1
         try:
-            while self._hand_out(waiting, ahead):
-                self._wait_for_news()
-                self._take_in(note)
+            while self._submit_from(waiting, queued):
+                self._wait_for_results()
+                self._handle_results(on_result)
         finally:
             self._stop.set()
-            self._backend.call_off()
-            self._backend.leave()
+            self._workers.cancel_waiting()
+            self._workers.join()
 
-    def _hand_out(self, waiting: Iterator[DownloadTask], ahead: int) -> bool:
-        """Hand out jobs as long as there are places; tell whether any is under way."""
-        while self._backend.takes_more and self._under_way < self._concurrency.now + ahead:
+    def _submit_from(self, waiting: Iterator[DownloadTask], queued: int) -> bool:
+        """Submit tasks while there is room; return whether any is unfinished."""
+        while self._workers.accept_tasks and self._running < self._count.now + queued:
             task = next(waiting, None)
             if task is None:
                 break
-            self._backend.submit(task)
-            self._under_way += 1
-        self._backend.widen(min(self._under_way, self._concurrency.now))
-        return self._under_way > 0
+            self._workers.submit(task)
+            self._running += 1
+        self._workers.grow(min(self._running, self._count.now))
+        return self._running > 0
 
-    def _wait_for_news(self) -> None:
-        has_news = self._news.wait(_LOOK_EVERY)
-        self._news.clear()
+    def _wait_for_results(self) -> None:
+        has_news = self._has_news.wait(_POLL_INTERVAL)
+        self._has_news.clear()
         if not has_news and not self._ended:
-            self._concurrency.note_silence()
+            self._count.add_silence()
 
-    def _take_in(self, note: Callable[[DownloadTask, AssetResult], None]) -> None:
-        """Pass on what has ended meanwhile."""
+    def _handle_results(self, on_result: Callable[[DownloadTask, AssetResult], None]) -> None:
         while self._ended:
             ended = self._ended.popleft()
-            self._under_way -= 1
-            result = self._result(ended)
-            self._concurrency.note(result, busy=ended.busy, at=ended.at)
+            self._running -= 1
+            result = _result_of(ended)
+            self._count.add(result, busy=ended.busy, at=ended.at)
             self._progress.done(ended.task.name, result.size)
-            note(ended.task, result)
+            on_result(ended.task, result)
             if self._stop.is_set():
-                self._under_way -= self._backend.call_off()
+                self._running -= self._workers.cancel_waiting()
 
-    def _note_end(self, ended: _Ended, *, is_idle: bool = True) -> None:
-        failed = not isinstance(ended.outcome, AssetResult) or ended.outcome.error is not None
-        if failed and self._fail_fast:
-            # Here, in the thread that failed: it would go on with the next job before anyone hears.
+    def _add_ended(self, ended: _Ended, *, is_idle: bool = True) -> None:
+        """Add the end of a task. Called by its worker."""
+        outcome = ended.outcome
+        error = outcome.error if isinstance(outcome, AssetResult) else outcome
+        if isinstance(error, UnusableFolderError) or (error is not None and self._fail_fast):
+            # Here, in the thread that failed: it would start the next task before the other thread
+            # looks at this one.
             self._stop.set()
-            self._backend.takes_more = False
+            self._workers.accept_tasks = False
         self._ended.append(ended)
-        if is_idle or failed:
-            self._news.set()
-
-    def _result(self, ended: _Ended) -> AssetResult:
-        task, outcome = ended.task, ended.outcome
-        if isinstance(outcome, AssetResult):
-            return outcome
-        if not isinstance(outcome, Exception):
-            # An interrupt, or an exit, of whoever is told.
-            raise outcome
-        if isinstance(outcome, CancelledError):
-            return task.result("failed", error=DownloadError(f"{quoted(task.key)}: called off."))
-        # Of the executor, or of who is told.
-        text = redact(str(outcome))
-        failure = DownloadError(
-            f"{quoted(task.key)}: it could not be done ({type(outcome).__name__}: {text})."
-        )
-        return task.result("failed", error=failure)
+        if is_idle or error is not None:
+            self._has_news.set()
 
 
-# -- who does it ----------------------------------------------------------------------------------
+class _Ended(NamedTuple):
+    """The end of a task.
+
+    Attributes:
+        task: The task.
+        outcome: Its result, or the exception that was raised.
+        busy: Seconds of processor time that its thread used, if known.
+        at: When it ended, in seconds.
+    """
+
+    task: DownloadTask
+    outcome: AssetResult | BaseException
+    busy: float
+    at: float
 
 
-class _Backend(Protocol):
-    """Those who do jobs."""
+def _result_of(ended: _Ended) -> AssetResult:
+    task, outcome = ended.task, ended.outcome
+    if isinstance(outcome, AssetResult):
+        return outcome
+    if not isinstance(outcome, Exception):
+        # An interrupt, or an exit, in a method of the caller's progress object.
+        raise outcome
+    if isinstance(outcome, CancelledError):
+        return task.result("failed", error=StoppedError.of(task, started=False))
+    # Raised by the executor or the progress object.
+    failure = DownloadError(
+        f"{quoted(task.key)}: the task raised {type(outcome).__name__}: {redact(str(outcome))}."
+    )
+    return task.result("failed", error=failure)
 
-    takes_more: bool
+
+# -- workers --------------------------------------------------------------------------------------
+
+
+class _Workers(Protocol):
+    """Run tasks.
+
+    Attributes:
+        accept_tasks: Whether further tasks can be submitted.
+    """
+
+    accept_tasks: bool
 
     def submit(self, task: DownloadTask) -> None:
-        """Hand over a job."""
+        """Run a task as soon as a worker is free."""
 
-    def widen(self, width: int) -> None:
-        """See to it that so many jobs are done at a time."""
+    def grow(self, count: int) -> None:
+        """Start workers until there are `count`."""
 
-    def call_off(self) -> int:
-        """Take no more; forget what has not begun, and return how much of it there is no end of."""
+    def cancel_waiting(self) -> int:
+        """Drop the tasks that have not started; return for how many no end is reported."""
 
-    def leave(self) -> None:
-        """Wait for what has begun."""
+    def join(self) -> None:
+        """Wait for the running tasks."""
 
 
-class _ThreadBackend:
-    """Threads of our own. They take the next job by themselves."""
+class _ThreadWorkers:
+    """Threads of our own. Each takes the next task by itself."""
 
     def __init__(
-        self, do: Callable[[DownloadTask], AssetResult], note_end: Callable[..., None]
+        self,
+        run: Callable[[DownloadTask], AssetResult],
+        on_end: Callable[..., None],
     ) -> None:
-        self.takes_more = True
-        self._do = do
-        self._note_end = note_end
-        self._jobs: queue.SimpleQueue[DownloadTask | None] = queue.SimpleQueue()
+        self.accept_tasks = True
+        self._run = run
+        self._on_end = on_end
+        self._tasks: queue.SimpleQueue[DownloadTask | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def submit(self, task: DownloadTask) -> None:
-        self._jobs.put(task)
+        self._tasks.put(task)
 
-    def widen(self, width: int) -> None:
-        while len(self._threads) < width:
+    def grow(self, count: int) -> None:
+        while len(self._threads) < count:
             name = f"stac-gitlab_{len(self._threads)}"
             # A daemon: a slow server must not keep an interpreter from ending.
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def call_off(self) -> int:
-        self.takes_more = False
-        forgotten = 0
+    def cancel_waiting(self) -> int:
+        self.accept_tasks = False
+        dropped = 0
         with contextlib.suppress(queue.Empty):
-            while self._jobs.get_nowait() is not None:
-                forgotten += 1
-        return forgotten
+            while self._tasks.get_nowait() is not None:
+                dropped += 1
+        return dropped
 
-    def leave(self) -> None:
+    def join(self) -> None:
         for _ in self._threads:
-            self._jobs.put(None)
+            self._tasks.put(None)
         for thread in self._threads:
-            # One that an interrupt kept from starting has nothing to end.
+            # An interrupt can come before a thread has started.
             if thread.ident is not None:
                 thread.join()
 
     def _work(self) -> None:
         outcome: AssetResult | BaseException
-        while self.takes_more and (task := self._jobs.get()) is not None:
+        while self.accept_tasks and (task := self._tasks.get()) is not None:
             began = time.thread_time()
             try:
-                outcome = self._do(task)
-            except BaseException as error:  # noqa: BLE001  # of who is told, whatever it is
+                outcome = self._run(task)
+            except BaseException as error:  # noqa: BLE001  # any error of the progress object
                 outcome = error
             ended = _Ended(task, outcome, time.thread_time() - began, time.monotonic())
-            self._note_end(ended, is_idle=self._jobs.empty())
+            self._on_end(ended, is_idle=self._tasks.empty())
 
 
-class _ExecutorBackend:
-    """An executor of the caller's."""
+class _ExecutorWorkers:
+    """The caller's executor.
+
+    Args:
+        executor: The executor.
+        run: What it calls with each task.
+        on_end: Called with each end.
+        joins: Whether to wait for running tasks at the end.
+    """
 
     def __init__(
         self,
         executor: Executor,
-        call: Callable[[DownloadTask], AssetResult],
-        note_end: Callable[..., None],
+        run: Callable[[DownloadTask], AssetResult],
+        on_end: Callable[..., None],
         *,
-        wait_for_begun: bool,
+        joins: bool,
     ) -> None:
-        self.takes_more = True
+        self.accept_tasks = True
         self._executor = executor
-        self._call = call
-        self._note_end = note_end
-        self._wait_for_begun = wait_for_begun
-        self._under_way: dict[Future[AssetResult], DownloadTask] = {}
+        self._run = run
+        self._on_end = on_end
+        self._joins = joins
+        self._tasks: dict[Future[AssetResult], DownloadTask] = {}
 
     def submit(self, task: DownloadTask) -> None:
         try:
-            future = self._executor.submit(self._call, task)
-        except Exception as error:  # noqa: BLE001  # an executor may fail in any way of its own
-            # One that takes this job no more takes no other either.
-            self.takes_more = False
-            self._note_end(_Ended(task, error, 0.0, time.monotonic()))
+            future = self._executor.submit(self._run, task)
+        except Exception as error:  # noqa: BLE001  # an executor may raise anything
+            # It would reject any other task as well.
+            self.accept_tasks = False
+            self._on_end(_Ended(task, error, 0.0, time.monotonic()))
             return
-        self._under_way[future] = task
+        self._tasks[future] = task
         future.add_done_callback(self._done)
 
-    def widen(self, width: int) -> None:
-        """Leave it as it is: it is not ours."""
+    def grow(self, count: int) -> None:
+        """Do nothing: the executor decides about its workers."""
 
-    def call_off(self) -> int:
-        self.takes_more = False
-        for future in list(self._under_way):
-            # What is cancelled ends, too.
+    def cancel_waiting(self) -> int:
+        self.accept_tasks = False
+        for future in list(self._tasks):
+            # The end of a cancelled future is reported.
             future.cancel()
         return 0
 
-    def leave(self) -> None:
-        if self._wait_for_begun:
-            wait(list(self._under_way))
+    def join(self) -> None:
+        if self._joins:
+            wait(list(self._tasks))
 
     def _done(self, future: Future[AssetResult]) -> None:
-        task = self._under_way.pop(future)
+        task = self._tasks.pop(future)
         outcome: AssetResult | BaseException
         try:
             outcome = future.result()
-        except BaseException as error:  # noqa: BLE001  # of the executor, whatever it is
+        except BaseException as error:  # noqa: BLE001  # any error of the executor
             outcome = error
-        self._note_end(_Ended(task, outcome, 0.0, time.monotonic()))
+        self._on_end(_Ended(task, outcome, 0.0, time.monotonic()))
 
 
 class _Reader:
-    """Takes a reader along; in this process as it is, to others as bytes."""
+    """Holds a reader. In this process it is used as it is, for others it is pickled."""
 
-    def __init__(self, stac_io: GitLabStacIO) -> None:
-        self.stac_io = stac_io
+    def __init__(self, reader: HasSession) -> None:
+        self.reader = reader
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _PickledReader, (pickle.dumps(self.stac_io),)
+        return _PickledReader, (pickle.dumps(self.reader),)
 
 
 @dataclass(frozen=True)
 class _PickledReader:
-    """A reader that is made where a job needs it, so that the job fails where it cannot be."""
+    """A reader that is unpickled by the task, so that an error in that fails the task only."""
 
     pickled: bytes
 
     @property
-    def stac_io(self) -> GitLabStacIO:
-        return _reader_from(self.pickled)
+    def reader(self) -> HasSession:
+        return _unpickle_reader(self.pickled)
 
 
 @lru_cache(maxsize=8)
-def _reader_from(pickled: bytes) -> GitLabStacIO:
-    """Make a reader, once in each process for all jobs: they share its connections."""
-    stac_io: GitLabStacIO = pickle.loads(pickled)  # noqa: S301  # pickled by ourselves, just before
-    return stac_io
+def _unpickle_reader(pickled: bytes) -> HasSession:
+    """Return a reader, the same for all tasks in a process: they share its connections."""
+    reader: HasSession = pickle.loads(pickled)  # noqa: S301  # pickled by ourselves, just before
+    return reader
 
 
-def _do_elsewhere(task: DownloadTask, reader: _Reader | _PickledReader) -> AssetResult:
-    return run_task(task, reader.stac_io)
+def _run_elsewhere(task: DownloadTask, reader: _Reader | _PickledReader) -> AssetResult:
+    return run_task(task, reader.reader.session)
 
 
-class _Concurrency:
-    """How many jobs are done at a time: one while that is busy, then more while that pays."""
+# -- how many workers -----------------------------------------------------------------------------
 
-    def __init__(self, start: int, ceiling: int) -> None:
-        self._ceiling = ceiling
-        self._with_fewer = 0.0
-        self._next_round(start, time.monotonic())
+# After so many tasks, the processor time shows whether a single thread is busy.
+_TASKS_OF_ONE_THREAD = 4
+# A round with more threads has to be faster by this factor.
+_MIN_SPEEDUP = 1.15
+# A round may be slow for other reasons. Before the number is final, rounds up to this many times
+# as long are compared.
+_MAX_ROUND_LENGTH = 4
 
-    def note_silence(self) -> None:
-        """Note that nothing has ended for a while: one that works alone is waiting."""
-        if self.now < min(START_WORKERS, self._ceiling):
-            self._next_round(START_WORKERS, time.monotonic())
 
-    def note(self, result: AssetResult, *, busy: float, at: float) -> None:
-        """Note the end of a job; at the end of a round, decide.
+class _WorkerCount:
+    """The number of threads: one while it is busy, more while that increases the throughput.
+
+    Attributes:
+        now: The number.
+    """
+
+    def __init__(self, start: int, limit: int) -> None:
+        self._limit = limit
+        self._rate_with_fewer = 0.0
+        self._start_round(start, time.monotonic())
+
+    def add_silence(self) -> None:
+        """Add that no task has ended for a while: then a single thread is waiting."""
+        if self.now < min(START_WORKERS, self._limit):
+            self._start_round(START_WORKERS, time.monotonic())
+
+    def add(self, result: AssetResult, *, busy: float, at: float) -> None:
+        """Add the end of a task. At the end of a round, this decides about the number.
 
         Args:
-            result: What became of it.
-            busy: Seconds of processor time that it took.
+            result: The result.
+            busy: Seconds of processor time that the task used.
             at: When it ended, in seconds.
         """
-        if self.now >= self._ceiling:
+        if self.now >= self._limit:
             return
         if self._connecting:
-            # Whoever is new connects first. That is not what a job takes.
+            # A new thread's first task includes connecting; ignore it.
             self._connecting -= 1
             self._began = at
             return
-        self._jobs += 1
+        self._tasks += 1
         self._seconds += result.seconds
         self._busy += busy
         if result.status in ("downloaded", "resumed"):
             self._bytes += result.size or 0
         if self.now < START_WORKERS:
-            if self._jobs >= _ALONE_FOR:
+            if self._tasks >= _TASKS_OF_ONE_THREAD:
                 waits = self._busy < self._seconds / 2
-                self._next_round(START_WORKERS if waits else self.now, at)
-        elif self._jobs >= self._length * self.now:
-            self._compare(max(at - self._began, 1e-6), at)
+                self._start_round(START_WORKERS if waits else self.now, at)
+        elif self._tasks >= self._length * self.now:
+            self._end_round(max(at - self._began, 1e-6), at)
 
-    def _compare(self, elapsed: float, at: float) -> None:
-        # A file costs a round trip whatever its size: what counts is files where they are small,
-        # and bytes where they are large.
-        rate = (self._jobs + self._bytes / 2**18) / elapsed
-        # With so many, one of them computes at any time, and more have nothing to gain.
+    def _end_round(self, elapsed: float, at: float) -> None:
+        # A file costs a round trip whatever its size: small files are counted, and the bytes of
+        # large ones.
+        rate = (self._tasks + self._bytes / 2**18) / elapsed
+        # With so many threads, one of them computes at any time.
         enough = self._seconds / max(self._busy, 1e-6)
-        wider = min(2 * self.now, math.ceil(enough), self._ceiling)
-        if min(rate / max(self._with_fewer, 1e-6), wider / self.now) >= _WORTH_IT:
-            self._with_fewer = rate
-            self._next_round(wider, at)
-        elif self._length < _LONGEST:
-            self._next_round(self.now, at, length=2 * self._length)
+        more = min(2 * self.now, math.ceil(enough), self._limit)
+        if min(rate / max(self._rate_with_fewer, 1e-6), more / self.now) >= _MIN_SPEEDUP:
+            self._rate_with_fewer = rate
+            self._start_round(more, at)
+        elif self._length < _MAX_ROUND_LENGTH:
+            self._start_round(self.now, at, length=2 * self._length)
         else:
-            self._ceiling = self.now
+            self._limit = self.now
 
-    def _next_round(self, width: int, at: float, *, length: int = 1) -> None:
-        self.now, self._length = min(width, self._ceiling), length
+    def _start_round(self, workers: int, at: float, *, length: int = 1) -> None:
+        self.now, self._length = min(workers, self._limit), length
         self._connecting = self.now if self.now >= START_WORKERS and length == 1 else 0
-        self._began, self._jobs, self._bytes = at, 0, 0
+        self._began, self._tasks, self._bytes = at, 0, 0
         self._seconds = self._busy = 0.0

@@ -1,33 +1,41 @@
-"""What became of the assets of a download: plain data that prints, pickles and shows itself."""
+"""The results of a download: plain data that can be printed, pickled and shown in a notebook."""
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Literal
 
-from stac_gitlab.redaction import quoted
+from stac_gitlab.redaction import printable, quoted
 
 AssetStatus = Literal["downloaded", "resumed", "skipped", "failed", "planned"]
+
+MAX_SINGLE_FAILURES = 3
+"""More failures with the same cause are reported together."""
+
+# The parts of an error message that differ between assets.
+_SPECIFICS = re.compile(r"https?://\S+|'[^']*'|\"[^\"]*\"|\d+")
 
 
 @dataclass(frozen=True)
 class AssetResult:
-    """What became of one asset.
+    """The result of one asset.
 
     Attributes:
         key: The asset key.
-        href: Where it came from, without secrets.
-        path: Where the file is, or would be.
-        size: Bytes in the file, as far as they are known.
-        checksum: The multihash of the bytes, where one was computed.
-        seconds: How long it took.
-        status: ``downloaded``, ``resumed`` (broken off and continued), ``skipped`` (there already
-            and unchanged), ``failed``, or ``planned`` (in a dry run).
-        verified: Whether a length or checksum proves that the file is whole.
-        error: What went wrong, if something did.
+        href: The redacted URL of the asset.
+        path: The path of the file, even if it was not downloaded.
+        size: Size in bytes, if it is known.
+        checksum: The multihash of the file, if one was computed.
+        seconds: Duration.
+        status: ``downloaded``, ``resumed`` (after a broken connection), ``skipped`` (exists and is
+            unchanged), ``failed``, or ``planned`` (in a dry run).
+        verified: Whether a length or checksum proves that the file is complete.
+        error: The error, if the asset failed.
     """
 
     key: str
@@ -43,11 +51,11 @@ class AssetResult:
 
 @dataclass(frozen=True)
 class DownloadReport(Mapping[str, AssetResult]):
-    """What became of every asset, by its key, in the item's order.
+    """The result of each asset, by asset key, in the order of the item.
 
     Attributes:
         results: The same as a plain mapping.
-        item_path: Where the item itself was written, if it was.
+        item_path: The path of the item file, if one was written.
     """
 
     results: Mapping[str, AssetResult] = field(default_factory=dict)
@@ -64,23 +72,23 @@ class DownloadReport(Mapping[str, AssetResult]):
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Where the files are, by asset key."""
-        there = self._with_status("downloaded", "resumed", "skipped")
-        return {result.key: result.path for result in there if result.path is not None}
+        """The paths of the files, by asset key."""
+        complete = self._with_status("downloaded", "resumed", "skipped")
+        return {result.key: result.path for result in complete if result.path is not None}
 
     @property
     def downloaded(self) -> list[AssetResult]:
-        """The assets that came over the network."""
+        """The assets that were downloaded, resumed ones included."""
         return self._with_status("downloaded", "resumed")
 
     @property
     def skipped(self) -> list[AssetResult]:
-        """The assets that were there already."""
+        """The assets whose file exists and is unchanged."""
         return self._with_status("skipped")
 
     @property
     def failed(self) -> list[AssetResult]:
-        """The assets that could not be had."""
+        """The assets that failed."""
         return self._with_status("failed")
 
     @property
@@ -90,7 +98,7 @@ class DownloadReport(Mapping[str, AssetResult]):
 
     @property
     def bytes(self) -> int:
-        """Bytes that were downloaded, or would be, as far as sizes are known."""
+        """Bytes that were downloaded, or that a dry run would download, if sizes are known."""
         return sum(result.size or 0 for result in (*self.downloaded, *self.planned))
 
     @property
@@ -102,24 +110,26 @@ class DownloadReport(Mapping[str, AssetResult]):
         return [result for result in self.results.values() if result.status in statuses]
 
     def summary(self) -> str:
-        """Return how many assets there are of each kind, on one line."""
-        come = [_counted("downloaded", self.downloaded), _counted("planned", self.planned)]
+        """Return the number of assets with each status, on one line."""
+        sized = [_counted("downloaded", self.downloaded), _counted("planned", self.planned)]
         rest = [(len(self.skipped), "skipped"), (len(self.failed), "failed")]
-        parts = [*come, *(f"{count} {what}" for count, what in rest if count)]
+        parts = [*sized, *(f"{count} {what}" for count, what in rest if count)]
         return ", ".join(filter(None, parts)) or "empty"
 
     def __str__(self) -> str:
+        failures = describe_failures({result.key: result for result in self.failed})
         lines = [
-            f"{result.status:<10} {human_size(result.size):>9}  {_plain(result.key)}"
-            + (f"  {result.error}" if result.error else "")
+            f"{result.status:<10} {human_size(result.size):>9}  {printable(result.key)}"
             for result in self.results.values()
+            if result.status != "failed"
         ]
+        lines += [f"{'failed':<10} {'-':>9}  {line}" for line in failures]
         return "\n".join([*lines, self.summary()])
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{result.status}</td><td style='text-align:right'>{human_size(result.size)}"
-            f"</td><td>{escape(_plain(result.key))}</td>"
+            f"</td><td>{escape(printable(result.key))}</td>"
             f"<td>{escape(str(result.error or result.path or ''))}</td></tr>"
             for result in self.results.values()
         )
@@ -131,7 +141,7 @@ class DownloadReport(Mapping[str, AssetResult]):
 
 @dataclass(frozen=True)
 class BatchReport(Mapping[str, DownloadReport]):
-    """What became of every item of a batch, by its id, in the order of the items."""
+    """The report of each item, by item id, in the order of the items."""
 
     reports: Mapping[str, DownloadReport] = field(default_factory=dict)
 
@@ -146,7 +156,7 @@ class BatchReport(Mapping[str, DownloadReport]):
 
     @property
     def failed(self) -> dict[str, AssetResult]:
-        """The assets that could not be had, by item id and asset key."""
+        """The assets that failed, by ``{item id}: {asset key}``."""
         return {
             f"{item_id}: {result.key}": result
             for item_id, report in self.reports.items()
@@ -155,7 +165,7 @@ class BatchReport(Mapping[str, DownloadReport]):
 
     @property
     def bytes(self) -> int:
-        """Bytes that were downloaded, or would be."""
+        """Bytes that were downloaded, or that a dry run would download."""
         return sum(report.bytes for report in self.reports.values())
 
     @property
@@ -164,12 +174,12 @@ class BatchReport(Mapping[str, DownloadReport]):
         return all(report.ok for report in self.reports.values())
 
     def __str__(self) -> str:
-        lines = [f"{_plain(name)}: {report.summary()}" for name, report in self.reports.items()]
+        lines = [f"{printable(name)}: {report.summary()}" for name, report in self.reports.items()]
         return "\n".join(lines) or "empty"
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(_plain(name))}</td><td>{escape(report.summary())}</td></tr>"
+            f"<tr><td>{escape(printable(name))}</td><td>{escape(report.summary())}</td></tr>"
             for name, report in self.reports.items()
         )
         return (
@@ -179,7 +189,7 @@ class BatchReport(Mapping[str, DownloadReport]):
 
 
 def _counted(what: str, results: Sequence[AssetResult]) -> str:
-    """Return how many there are and how large, or nothing where there are none."""
+    """Return the number of results and their size, or an empty text if there are none."""
     if not results:
         return ""
     sizes = [result.size for result in results if result.size is not None]
@@ -188,14 +198,28 @@ def _counted(what: str, results: Sequence[AssetResult]) -> str:
     return f"{len(results)} {what} ({size})"
 
 
-def _plain(name: str) -> str:
-    """Return a key or id as it can be printed, without quotes."""
-    text = quoted(name)
-    return text[1:] if text.endswith("…") else text[1:-1]
+def describe_failures(failures: Mapping[str, AssetResult]) -> list[str]:
+    """Return a line for each failure. Many failures with the same cause share one line.
+
+    Args:
+        failures: Failed results, by the names to print.
+    """
+    groups: dict[object, list[tuple[str, str]]] = defaultdict(list)
+    for name, result in failures.items():
+        text = str(result.error).removeprefix(f"{quoted(result.key)}: ")
+        groups[type(result.error), _SPECIFICS.sub("", text)].append((quoted(name), text))
+    lines: list[str] = []
+    for group in groups.values():
+        if len(group) <= MAX_SINGLE_FAILURES:
+            lines += [f"{name}: {text}" for name, text in group]
+        else:
+            examples = ", ".join(name for name, _ in group[:MAX_SINGLE_FAILURES])
+            lines.append(f"{len(group)} assets ({examples}, …): {group[0][1]}")
+    return lines
 
 
 def human_size(size: int | None) -> str:
-    """Return bytes as a person reads them: ``1.5 MB``, with steps of 1000."""
+    """Return a size with its unit, such as ``1.5 MB``, in steps of 1000."""
     if size is None:
         return "-"
     amount = float(size)

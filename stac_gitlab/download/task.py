@@ -1,7 +1,7 @@
-"""One asset to bring home, as plain data that any thread or process can do.
+"""One asset: skip, resume or fetch.
 
-A job says where the file comes from and where it goes, and what is known about the file that stands
-there already. Doing it brings the file home, or finds that it is there unchanged.
+A task is plain data, which any thread or process can run. It says where the file comes from and
+where it goes, and what is known about an existing file.
 """
 
 from __future__ import annotations
@@ -25,45 +25,71 @@ from stac_gitlab.download.source import Source, digest_of
 from stac_gitlab.download.transfer import NotModified, Received, copy_file, receive
 from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum
-from stac_gitlab.files.partial_file import OWN_PREFIX, Leftover, PartialFile, open_own
+from stac_gitlab.files.partial_file import (
+    OWN_PREFIX,
+    Leftover,
+    PartialFile,
+    leftovers_for,
+    leftovers_in,
+    open_own,
+)
 from stac_gitlab.files.paths import contained_path
 from stac_gitlab.http.deadline import Cancelled, Deadline, current_deadline, enforcing
-from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import quoted
 
 logger = logging.getLogger(__name__)
 Overwrite = Literal["if-changed", "always", "never", "error"]
+"""What to do if a file exists already."""
+
 OnBytes = Callable[[str, int, int | None], None]
-"""Called with the name of a job, the bytes that are there, and those announced."""
+"""Called with the name of a task, the bytes received so far, and the size of the file."""
+
+_UNUSABLE_FOLDER = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class UnusableFolderError(DownloadError):
+    """The disk is full or read-only, so no other file can be written either."""
+
+
+class StoppedError(DownloadError):
+    """The run was stopped before the file was complete."""
+
+    @classmethod
+    def of(cls, task: DownloadTask, *, started: bool) -> StoppedError:
+        """Return the error of a task that was cancelled, or not even started."""
+        if started:
+            return cls(f"{quoted(task.key)}: cancelled, because the run was stopped.")
+        return cls(f"{quoted(task.key)}: not started, because the run was stopped.")
 
 
 @dataclass(frozen=True)
 class DownloadTask:
-    """One asset to bring home.
+    """One asset to download.
 
     Attributes:
         source: Where the file comes from.
-        href: The same for people to read, without secrets.
-        folder: The output folder.
-        path: Where the file goes below it, with slashes.
-        origin: Where the file is on this machine, for a local asset of a local item.
-        record: What was noted when the file was downloaded before.
-        leftovers: What earlier runs left of the file.
-        version: The version of the item, where its server tells one.
-        overwrite: What to do about a file that stands there.
+        href: The redacted URL of the source.
+        folder: The output folder, as an absolute path.
+        path: The path of the file below the folder, with slashes.
+        reported_path: The path of the file as results contain it.
+        origin: The path of a local asset of a local item.
+        record: What was recorded when the file was downloaded before.
+        leftovers: Partial files of earlier runs.
+        overwrite: What to do if the file exists.
         verify: Whether to compare checksums.
         segments: How many connections to use for the file.
-        item_name: What the item is called, where there are several.
+        item_name: The name of the item, if there are several.
     """
 
     source: Source
     href: str
     folder: Path
     path: str
+    reported_path: Path
     origin: Path | None = None
     record: Record | None = None
     leftovers: tuple[Leftover, ...] = ()
-    version: str | None = None
     overwrite: Overwrite = "if-changed"
     verify: bool = True
     segments: int = 1
@@ -76,19 +102,22 @@ class DownloadTask:
 
     @property
     def name(self) -> str:
-        """What to call it among all jobs of a run."""
+        """The name of the task, unique in a run."""
         return f"{self.item_name}: {self.key}" if self.item_name else self.key
 
     @cached_property
     def target(self) -> Path:
-        """Where the file goes."""
+        """The path of the file."""
         return self.folder.joinpath(*self.path.split("/"))
 
-    def is_there(self) -> bool | None:
-        """Tell whether the file is there and unchanged; None if only its server can tell.
+    def is_current(self) -> bool | None:
+        """Return whether the file exists and is unchanged; None if only the server knows.
+
+        Without a request, only a checksum proves that it is unchanged. A date in the metadata does
+        not: a file can change without it.
 
         Raises:
-            DownloadError: If a file is there and ``overwrite="error"``.
+            DownloadError: If the file exists and ``overwrite="error"``.
         """
         target = self.target
         if self.overwrite == "always" or not _is_file(target):
@@ -100,32 +129,31 @@ class DownloadTask:
             )
         if self.overwrite == "never":
             return True
-        known = self.record if self.record is not None and self.record.describes(target) else None
-        if known is not None and known.source != digest_of(self.source.url):
-            known = None
         size, checksum = self.source.size, self.source.checksum
         if size is not None and target.stat().st_size != size:
             return False
+        record = self._valid_record()
         if checksum is not None and self.verify:
-            return (known is not None and known.checksum == str(checksum)) or (
+            return (record is not None and record.checksum == str(checksum)) or (
                 _digest(target, checksum) == checksum.digest
             )
-        if known is None:
-            return False
-        if known.has_etag:
-            return None
-        if known.version is not None and known.version == self.version:
-            return True
-        return None if known.validator is not None else False
+        return None if record is not None and record.validator is not None else False
 
-    def forecast(self) -> AssetResult:
-        """Return what would become of this job, as far as that can be told without a request."""
+    def _valid_record(self) -> Record | None:
+        """Return the record if it is about this source and the file as it is now."""
+        record = self.record
+        if record is None or record.source != digest_of(self.source.url):
+            return None
+        return record if record.describes(self.target) else None
+
+    def preview(self) -> AssetResult:
+        """Return the result that is to be expected, without a request."""
         try:
-            return self.result("skipped" if self.is_there() else "planned")
+            return self.result("skipped" if self.is_current() else "planned")
         except DownloadError as error:
             return self.result("failed", error=error)
         except OSError as error:
-            return self.result("failed", error=_cannot_write(self, error))
+            return self.result("failed", error=_file_error(self, error))
 
     def result(
         self,
@@ -136,11 +164,11 @@ class DownloadTask:
         verified: bool = False,
         error: Exception | None = None,
     ) -> AssetResult:
-        """Return what became of this job."""
+        """Return a result of this task."""
         return AssetResult(
             key=self.key,
             href=self.href,
-            path=self.target,
+            path=self.reported_path,
             size=self.source.size if size is None else size,
             checksum=checksum,
             status=status,
@@ -151,70 +179,37 @@ class DownloadTask:
 
 def run_task(
     task: DownloadTask,
-    stac_io: GitLabStacIO,
+    session: GitLabSession,
     *,
     stop: threading.Event | None = None,
     on_bytes: OnBytes | None = None,
 ) -> AssetResult:
-    """Bring one asset home; whatever goes wrong stands in the result."""
+    """Download one asset. The result contains the error if it fails."""
     started = time.monotonic()
     with enforcing(Deadline(stop=stop)):
         try:
-            result = _bring(task, stac_io, on_bytes)
-            _clear(task)
+            result = _run(task, session, on_bytes)
+            _remove_leftovers(task)
         except Cancelled:
-            result = task.result("failed", error=DownloadError(f"{quoted(task.key)}: called off."))
+            result = task.result("failed", error=StoppedError.of(task, started=True))
         except STACGitLabError as error:
             result = task.result("failed", error=error)
         except OSError as error:
-            result = task.result("failed", error=_cannot_write(task, error))
+            result = task.result("failed", error=_file_error(task, error))
     return replace(result, seconds=time.monotonic() - started)
 
 
-def _bring(task: DownloadTask, stac_io: GitLabStacIO, on_bytes: OnBytes | None) -> AssetResult:
+def _run(task: DownloadTask, session: GitLabSession, on_bytes: OnBytes | None) -> AssetResult:
     target = contained_path(task.folder, task.path)
-    there = task.is_there()
-    if there:
+    is_current = task.is_current()
+    if is_current:
         return task.result(
             "skipped", size=target.stat().st_size, verified=task.overwrite != "never"
         )
-
-    def note(received: Received, part: PartialFile) -> None:
-        size, mtime_ns = part.size_and_mtime_ns()
-        record = Record(
-            path=task.path,
-            size=size,
-            mtime_ns=mtime_ns,
-            source=digest_of(task.source.url),
-            checksum=received.checksum,
-            validator=received.validator,
-            version=task.version,
-        )
-        try:
-            append_record(task.folder, record)
-        except OSError as error:
-            # Someone else's folder, perhaps. Without a record a later run downloads once more.
-            logger.info("Not noted for a later run: %s", error)
-
-    if task.origin is not None:
-        received = copy_file(task.source, task.origin, target, verify=task.verify, on_finish=note)
-    else:
-        known = task.record.validator if there is None and task.record is not None else None
-        name = task.name
-        try:
-            received = receive(
-                stac_io.session,
-                task.source,
-                target,
-                verify=task.verify,
-                known=known,
-                leftovers=task.leftovers,
-                segments=task.segments,
-                on_bytes=None if on_bytes is None else lambda n, total: on_bytes(name, n, total),
-                on_finish=note,
-            )
-        except NotModified:
-            return task.result("skipped", size=target.stat().st_size, verified=True)
+    try:
+        received = _fetch(task, target, session, on_bytes, is_known=is_current is None)
+    except NotModified:
+        return task.result("skipped", size=target.stat().st_size, verified=True)
     return task.result(
         "resumed" if received.resumed else "downloaded",
         size=received.size,
@@ -223,15 +218,56 @@ def _bring(task: DownloadTask, stac_io: GitLabStacIO, on_bytes: OnBytes | None) 
     )
 
 
-def _clear(task: DownloadTask) -> None:
-    """Remove what earlier runs left of a file that is whole now."""
+def _fetch(
+    task: DownloadTask,
+    target: Path,
+    session: GitLabSession,
+    on_bytes: OnBytes | None,
+    *,
+    is_known: bool,
+) -> Received:
+    def record(received: Received, partial_file: PartialFile) -> None:
+        size, mtime_ns = partial_file.size_and_mtime_ns()
+        _try_to_record(
+            task.folder,
+            Record(
+                path=task.path,
+                size=size,
+                mtime_ns=mtime_ns,
+                source=digest_of(task.source.url),
+                checksum=received.checksum,
+                validator=received.validator,
+            ),
+        )
+
+    def report(received: int, total: int | None) -> None:
+        if on_bytes is not None:
+            on_bytes(task.name, received, total)
+
+    if task.origin is not None:
+        return copy_file(task.source, task.origin, target, verify=task.verify, on_finish=record)
+    return receive(
+        session,
+        task.source,
+        target,
+        verify=task.verify,
+        known=task.record.validator if is_known and task.record is not None else None,
+        leftovers=task.leftovers,
+        segments=task.segments,
+        on_bytes=report,
+        on_finish=record,
+    )
+
+
+def _remove_leftovers(task: DownloadTask) -> None:
+    """Remove the partial files of a file that is complete now."""
     for leftover in task.leftovers:
         with contextlib.suppress(OSError):
             leftover.remove()
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether a regular file is there.
+    """Return whether a regular file exists.
 
     Unlike `Path.is_file` since Python 3.14, it raises an OSError for a path that can never be
     written, such as one that is too long.
@@ -254,22 +290,26 @@ def _digest(path: Path, checksum: Checksum) -> bytes:
     return checksum.digest_of(hasher)
 
 
-def _cannot_write(task: DownloadTask, error: OSError) -> DownloadError:
+def _file_error(task: DownloadTask, error: OSError) -> DownloadError:
     if task.origin is not None and error.filename in (task.origin, str(task.origin)):
         return DownloadError(
             f"{quoted(task.key)}: the local file {str(task.origin)!r} cannot be read: "
             f"{error.strerror or error}."
         )
-    return DownloadError(
+    kind = UnusableFolderError if error.errno in _UNUSABLE_FOLDER else DownloadError
+    return kind(
         f"{quoted(task.key)}: {str(task.target)!r} cannot be written: "
-        f"{error.strerror or error}. What stood there before is unchanged. "
+        f"{error.strerror or error}. An existing file there is unchanged. "
         "Check the free space and the permissions of the folder."
     )
 
 
+# -- records of earlier runs ----------------------------------------------------------------------
+
 FILE_NAME = f"{OWN_PREFIX}-records.jsonl"
-# Longer than any line of ours: what stands in our file's place then is something else.
+# Longer than any record: then the file is not one of ours.
 _MAX_LINE = 1024 * 1024
+_MAX_OUTDATED = 100
 
 
 @dataclass(frozen=True)
@@ -278,12 +318,11 @@ class Record:
 
     Attributes:
         path: Its path below the output folder, with slashes.
-        size: Bytes.
-        mtime_ns: When it was changed last, in ns since 1970.
+        size: Size in bytes.
+        mtime_ns: Time of its last modification, in ns since 1970.
         source: Digest of the URL that it came from.
-        checksum: Its multihash, where one was computed.
-        validator: What its server calls this content: its ETag, or the date of its last change.
-        version: The version of the item that it belongs to, where its server tells one.
+        checksum: Its multihash, if one was computed.
+        validator: The content version that the server sent: an ETag, or a Last-Modified date.
     """
 
     path: str
@@ -292,57 +331,57 @@ class Record:
     source: str
     checksum: str | None = None
     validator: str | None = None
-    version: str | None = None
 
     def __post_init__(self) -> None:
-        # It is sent as a header, and the file may have been written by anyone.
+        # It is sent as a header, and anybody may have written the file.
         validator = self.validator
         if isinstance(validator, str) and not (validator.isascii() and validator.isprintable()):
             object.__setattr__(self, "validator", None)
 
-    @property
-    def has_etag(self) -> bool:
-        """Whether the server names its versions, rather than only dating them."""
-        return self.validator is not None and self.validator.startswith(('"', "W/"))
-
     def describes(self, target: Path) -> bool:
-        """Tell whether the file is as it was when it was downloaded."""
+        """Return whether the file is as it was when it was downloaded."""
         try:
-            stat = target.stat()
-        except OSError:
+            status = target.stat()
+        except (OSError, ValueError):
             return False
-        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns)
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
+    def line(self) -> bytes:
+        """Return the record as one line of JSON."""
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return f"{json.dumps(known)}\n".encode("ascii")
 
 
 _RECORD_FIELDS = tuple(field.name for field in fields(Record))
 
 
-def read_records(folder: Path) -> dict[str, Record]:
+class Records(dict[str, Record]):
+    """The latest record of each path.
+
+    Attributes:
+        outdated: How many lines of the file are of no use.
+    """
+
+    outdated = 0
+
+    @property
+    def need_compacting(self) -> bool:
+        """Whether most lines are outdated."""
+        return self.outdated > max(len(self), _MAX_OUTDATED)
+
+
+def read_records(folder: Path) -> Records:
     """Return the latest record of each path."""
-    records: dict[str, Record] = {}
+    records = Records()
+    lines = 0
     with contextlib.suppress(OSError), open_own(folder / FILE_NAME) as file:
         while (line := file.readline(_MAX_LINE)) and len(line) < _MAX_LINE:
-            record = _record_of(line)
+            lines += 1
+            record = _parse_record(line)
             if record is not None:
                 records[record.path] = record
+    records.outdated = lines - len(records)
     return records
-
-
-def _record_of(line: bytes) -> Record | None:
-    """Read a line; None if it is not one of ours, whoever wrote it."""
-    try:
-        entry = json.loads(line)
-        record = Record(**{name: entry[name] for name in _RECORD_FIELDS if name in entry})
-    except (ValueError, TypeError, RecursionError):
-        return None
-    texts = (record.path, record.source)
-    may_be_missing = (record.checksum, record.validator, record.version)
-    sound = (
-        type(record.size) is type(record.mtime_ns) is int
-        and all(isinstance(text, str) for text in texts)
-        and all(text is None or isinstance(text, str) for text in may_be_missing)
-    )
-    return record if sound else None
 
 
 def append_record(folder: Path, record: Record) -> None:
@@ -351,12 +390,57 @@ def append_record(folder: Path, record: Record) -> None:
     Raises:
         OSError: If the folder cannot be written to.
     """
-    line = json.dumps({k: v for k, v in vars(record).items() if v is not None}) + "\n"
-    # Not through a link, which could lead out of the folder; nor into a pipe that nobody reads.
+    # Not through a link, which could lead out of the folder; nor into a pipe without a reader.
     unusual = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | unusual
     handle = os.open(folder / FILE_NAME, flags, 0o666)
     try:
-        os.write(handle, line.encode("ascii"))
+        os.write(handle, record.line())
     finally:
         os.close(handle)
+
+
+def compact_records(folder: Path) -> None:
+    """Rewrite the records without the outdated lines.
+
+    A record that another run appends in the meantime may be lost. That costs a download later, but
+    is never wrong, since a record counts only for a file with its size and time of modification.
+    """
+    path = folder / FILE_NAME
+    current = [
+        record
+        for record in read_records(folder).values()
+        if record.describes(folder.joinpath(*record.path.split("/")))
+    ]
+    try:
+        for leftover in leftovers_for(path, leftovers_in(folder)):
+            leftover.remove()
+        with PartialFile(path) as partial_file:
+            partial_file.write(b"".join(record.line() for record in current))
+            partial_file.finish()
+    except OSError as error:
+        logger.info("The records in %s cannot be rewritten: %s", folder, error)
+
+
+def _try_to_record(folder: Path, record: Record) -> None:
+    try:
+        append_record(folder, record)
+    except OSError as error:
+        # Perhaps the folder belongs to somebody else. A later run then downloads the file again.
+        logger.info("Cannot be recorded for a later run: %s", error)
+
+
+def _parse_record(line: bytes) -> Record | None:
+    """Return the record in a line, or None if the line is not valid."""
+    try:
+        entry = json.loads(line)
+        record = Record(**{name: entry[name] for name in _RECORD_FIELDS if name in entry})
+    except (ValueError, TypeError, RecursionError):
+        return None
+    is_valid = (
+        type(record.size) is type(record.mtime_ns) is int
+        and isinstance(record.path, str)
+        and isinstance(record.source, str)
+        and all(v is None or isinstance(v, str) for v in (record.checksum, record.validator))
+    )
+    return record if is_valid else None

@@ -81,7 +81,6 @@ def test_a_stac_api_is_taken_as_its_specification_describes_it() -> None:
     assert plain.full_page_url("any") == "any"
     assert plain.lfs_url("any") is None
     assert plain.advice(404) is None
-    assert plain.item_version({"updated": "now"}) is None
     assert plain.asset_url("any#?", key="k", item_id="i", item_url=HUB, properties={}) == "any#?"
     assert (
         plain.item_url(f"{HUB}/collections/c/items/?limit=3", "a/b c?")
@@ -389,13 +388,6 @@ def test_a_page_has_a_page_of_references_and_back() -> None:
     assert hub.full_page_url(references) == page.replace("&mode=full", "")
     assert hub.reference_page_url(f"{HUB}/api/stac/collections/dataset/items/a/b") is None
     assert hub.reference_page_url(f"{HUB}/api/stac/search?limit=1") is None
-
-
-def test_the_project_version_is_when_it_was_active_last() -> None:
-    hub = SharingHub()
-    assert hub.item_version({"sharinghub:id": 1, "updated": "2024-01-01"}) == "2024-01-01"
-    assert hub.item_version({"sharinghub:id": 1}) is None
-    assert hub.item_version({"updated": "2024-01-01"}) is None
 
 
 # -- SharingHub: downloads ----------------------------------------------------------------------

@@ -45,7 +45,7 @@ def sized(server: LoopbackServer, *keys: str) -> pystac.Item:
 def test_what_has_no_room_is_not_begun(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, small_disk: None
 ) -> None:
-    with pytest.raises(DownloadError, match=r"80\.0 kB are to come, .* has 70\.0 kB free"):
+    with pytest.raises(DownloadError, match=r"80\.0 kB are needed, but .* has only 70\.0 kB free"):
         downloader.download_assets(sized(server, "a", "b"), tmp_path)
     assert server.requests == []
     assert files_in(tmp_path) == {}
@@ -68,12 +68,12 @@ def test_what_is_replaced_needs_room_beside_the_old(
     item = sized(server, "a", "b")
     for key in item.assets:
         (tmp_path / key).write_bytes(b"old")
-    with pytest.raises(DownloadError, match=r"80\.0 kB are to come"):
+    with pytest.raises(DownloadError, match=r"80\.0 kB are needed"):
         downloader.download_assets(item, tmp_path)
     for key in item.assets:
         (tmp_path / key).write_bytes(BODY)
     assert downloader.download_assets(item, tmp_path).skipped
-    with pytest.raises(DownloadError, match=r"80\.0 kB are to come"):
+    with pytest.raises(DownloadError, match=r"80\.0 kB are needed"):
         downloader.download_assets(item, tmp_path, overwrite="always")
 
 
@@ -200,7 +200,7 @@ def test_where_names_collide_every_asset_says_why_it_did_not_come(
     why = {key: str(error) for key, error in caught.value.errors.items()}
     assert "would be the same file" in why["data"]
     assert "would be the same file" in why["data/a.csv"]
-    assert "not begun, because other names of the same item collide" in why["other.csv"]
+    assert "not started, because other names of the same item collide" in why["other.csv"]
     assert "leads out of the folder" in why["../evil"]
     assert server.requests == []
 

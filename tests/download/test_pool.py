@@ -19,7 +19,7 @@ from fault_server import FAULTS_TO_FAIL_OF, FAULTS_TO_SURVIVE, Gate
 from sample_items import BODY, SHA256, TOKEN, files_in, item_of, served
 
 from stac_gitlab import GitLabStacIO, RetryPolicy, STACDownloader
-from stac_gitlab.download.pool import MAX_WORKERS, START_WORKERS, _Concurrency
+from stac_gitlab.download.pool import MAX_WORKERS, START_WORKERS, _WorkerCount
 from stac_gitlab.download.report import AssetResult
 from stac_gitlab.errors import DownloadError, NotFoundError
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
@@ -53,8 +53,8 @@ def pickling() -> Iterator[Pickling]:
 # -- how many -------------------------------------------------------------------------------------
 
 
-def a_round(
-    width: _Concurrency,
+def run_round(
+    count: _WorkerCount,
     *,
     seconds: float,
     size: int = 1000,
@@ -66,88 +66,88 @@ def a_round(
     Each took a second, and as many that had to connect ended before.
     """
     result = AssetResult("a", "", size=size, seconds=1.0)
-    for _ in range(width._connecting):
-        width.note(result, busy=0.0, at=width._began)
-    at = width._began + seconds
-    for _ in range(width._length * width.now if tasks is None else tasks):
-        width.note(result, busy=busy, at=at)
-    return width.now
+    for _ in range(count._connecting):
+        count.add(result, busy=0.0, at=count._began)
+    at = count._began + seconds
+    for _ in range(count._length * count.now if tasks is None else tasks):
+        count.add(result, busy=busy, at=at)
+    return count.now
 
 
 def test_more_jobs_are_done_at_a_time_while_that_pays() -> None:
-    width = _Concurrency(START_WORKERS, 100)
-    assert a_round(width, seconds=1) == 32
-    assert a_round(width, seconds=1) == 64
-    assert a_round(width, seconds=1) == 100
-    assert a_round(width, seconds=0.1) == 100
+    count = _WorkerCount(START_WORKERS, 100)
+    assert run_round(count, seconds=1) == 32
+    assert run_round(count, seconds=1) == 64
+    assert run_round(count, seconds=1) == 100
+    assert run_round(count, seconds=0.1) == 100
 
 
 def test_the_number_stays_after_rounds_that_were_not_faster() -> None:
-    width = _Concurrency(START_WORKERS, 100)
-    assert a_round(width, seconds=1) == 32
+    count = _WorkerCount(START_WORKERS, 100)
+    assert run_round(count, seconds=1) == 32
     for length in (1, 2, 4):
-        assert a_round(width, seconds=2 * length) == 32
-    assert a_round(width, seconds=0.01) == 32
+        assert run_round(count, seconds=2 * length) == 32
+    assert run_round(count, seconds=0.01) == 32
 
 
 def test_one_round_that_others_slowed_does_not_decide() -> None:
-    width = _Concurrency(START_WORKERS, 100)
-    assert a_round(width, seconds=1, busy=0.9) == START_WORKERS
-    assert a_round(width, seconds=2) == 32
-    assert a_round(width, seconds=2) == 32
-    assert a_round(width, seconds=2) == 64
+    count = _WorkerCount(START_WORKERS, 100)
+    assert run_round(count, seconds=1, busy=0.9) == START_WORKERS
+    assert run_round(count, seconds=2) == 32
+    assert run_round(count, seconds=2) == 32
+    assert run_round(count, seconds=2) == 64
 
 
 def test_no_more_than_keep_the_processor_busy() -> None:
-    width = _Concurrency(START_WORKERS, 100)
-    assert a_round(width, seconds=1, busy=0.04) == 25
+    count = _WorkerCount(START_WORKERS, 100)
+    assert run_round(count, seconds=1, busy=0.04) == 25
     for _ in range(3):
-        assert a_round(width, seconds=0.1, busy=0.039) == 25
-    assert a_round(width, seconds=0.01, busy=0.0) == 25
+        assert run_round(count, seconds=0.1, busy=0.039) == 25
+    assert run_round(count, seconds=0.01, busy=0.0) == 25
 
 
 def test_connecting_does_not_count() -> None:
-    width = _Concurrency(START_WORKERS, 64)
+    count = _WorkerCount(START_WORKERS, 64)
     slow = AssetResult("a", "", size=1000, seconds=100.0)
     for _ in range(START_WORKERS):
-        width.note(slow, busy=0.0, at=width._began + 100)
-    assert a_round(width, seconds=0.5, busy=0.5) == START_WORKERS
+        count.add(slow, busy=0.0, at=count._began + 100)
+    assert run_round(count, seconds=0.5, busy=0.5) == START_WORKERS
 
 
 def test_for_large_files_bytes_count_and_not_files() -> None:
-    width = _Concurrency(START_WORKERS, 100)
-    assert a_round(width, seconds=1, size=100_000_000) == 32
-    assert a_round(width, seconds=1, size=10_000_000) == 32
+    count = _WorkerCount(START_WORKERS, 100)
+    assert run_round(count, seconds=1, size=100_000_000) == 32
+    assert run_round(count, seconds=1, size=10_000_000) == 32
 
 
 def test_what_was_there_already_does_not_count_as_speed() -> None:
-    width = _Concurrency(START_WORKERS, 100)
-    assert a_round(width, seconds=1, size=100_000_000) == 32
+    count = _WorkerCount(START_WORKERS, 100)
+    assert run_round(count, seconds=1, size=100_000_000) == 32
     skipped = AssetResult("a", "", size=10**9, status="skipped", seconds=1.0)
     for _ in range(64):
-        width.note(skipped, busy=0.0, at=width._began + 1)
-    assert width.now == 32
+        count.add(skipped, busy=0.0, at=count._began + 1)
+    assert count.now == 32
 
 
 def test_a_thread_that_is_busy_stays_alone() -> None:
-    width = _Concurrency(1, 64)
+    count = _WorkerCount(1, 64)
     for _ in range(10):
-        assert a_round(width, seconds=1, busy=0.9, tasks=4) == 1
-    assert a_round(width, seconds=1, busy=0.1, tasks=4) == START_WORKERS
+        assert run_round(count, seconds=1, busy=0.9, tasks=4) == 1
+    assert run_round(count, seconds=1, busy=0.1, tasks=4) == START_WORKERS
 
 
 def test_a_thread_that_lets_everyone_wait_does_not_stay_alone() -> None:
-    width = _Concurrency(1, 64)
-    width.note_silence()
-    assert width.now == START_WORKERS
-    width.note_silence()
-    assert width.now == START_WORKERS
+    count = _WorkerCount(1, 64)
+    count.add_silence()
+    assert count.now == START_WORKERS
+    count.add_silence()
+    assert count.now == START_WORKERS
 
 
 def test_a_number_that_was_asked_for_stays() -> None:
-    width = _Concurrency(3, 3)
-    width.note_silence()
-    assert a_round(width, seconds=0.001, tasks=4) == 3
+    count = _WorkerCount(3, 3)
+    count.add_silence()
+    assert run_round(count, seconds=0.001, tasks=4) == 3
 
 
 def test_a_fixed_number_is_never_exceeded(
@@ -390,7 +390,8 @@ def test_an_executor_that_takes_nothing_more_is_not_asked_again(
     with pytest.raises(DownloadError, match="cannot schedule new futures") as caught:
         downloader.download_assets(item, tmp_path, executor=broken)
     assert broken.submitted == 3
-    assert set(caught.value.errors) == {"2.csv"}
+    assert set(caught.value.errors) == {"2.csv", "3.csv", "4.csv"}
+    assert "not started" in str(caught.value.errors["3.csv"])
     assert TOKEN not in str(caught.value)
     assert set(files_in(tmp_path)) == {"0.csv", "1.csv"}
 
@@ -455,8 +456,11 @@ def test_fail_fast_ends_what_is_under_way_in_any_threads(
         assert time.monotonic() - started < 2
         gate.open()
     assert isinstance(caught.value.errors["bad"], NotFoundError)
+    assert set(caught.value.errors) == {*item.assets}
     assert all(
-        "called off" in str(error) for key, error in caught.value.errors.items() if key != "bad"
+        "because the run was stopped" in str(error)
+        for key, error in caught.value.errors.items()
+        if key != "bad"
     )
     assert files_in(tmp_path) == {}
     assert threads_of_ours() == []
@@ -526,7 +530,7 @@ def test_a_long_look_at_a_local_file_can_be_called_off(
     with pytest.raises(DownloadError) as caught:
         both.download_assets(item, tmp_path, fail_fast=True)
     assert time.monotonic() - started < 2
-    assert "called off" in str(caught.value.errors["big"])
+    assert "cancelled" in str(caught.value.errors["big"])
 
 
 def test_someone_told_who_raises_fails_the_asset_and_is_named(

@@ -12,7 +12,7 @@ import pytest
 from sample_items import BODY, SHA256, files_in, item_of, served
 
 from stac_gitlab import STACDownloader
-from stac_gitlab.download.progress import MAX_FILE_BARS, _Bars, progress_for
+from stac_gitlab.download.progress import MAX_FILE_BARS, _Bars, check_progress, open_progress
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.testing import Answer, Fault, LoopbackServer
 
@@ -103,7 +103,7 @@ def test_the_option_of_a_call_beats_that_of_the_downloader(
 @pytest.mark.parametrize("wrong", ["yes", 1, print, object()])
 def test_what_cannot_be_told_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="expect, advance and done"):
-        progress_for(wrong)
+        check_progress(wrong)
 
 
 # -- bars -----------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_bars_are_not_shown_where_there_is_no_terminal_at_all(
 ) -> None:
     pytest.importorskip("tqdm")
     monkeypatch.setattr(sys, "stderr", None)
-    with progress_for(True) as progress:
+    with open_progress(True) as progress:
         assert not isinstance(progress, _Bars)
 
 
@@ -191,7 +191,7 @@ def test_the_bar_of_all_bytes_adds_up(bars: _Bars) -> None:
     whole = Bar.made[0]
     bars.expect(2, 150)
     bars.expect(1, 0)
-    assert (whole.total, whole.desc) == (150, "3 files")
+    assert (whole.total, whole.desc) == (150, "0 of 3 files")
     bars.advance("a", 60, 100)
     bars.advance("b", 20, 50)
     assert whole.n == 80
@@ -199,8 +199,8 @@ def test_the_bar_of_all_bytes_adds_up(bars: _Bars) -> None:
     assert whole.n == 30
     bars.done("a", 100)
     bars.done("b", 50)
-    bars.done("was there", 7)
-    assert whole.n == 157
+    bars.done("skipped", 7)
+    assert (whole.n, whole.total, whole.desc) == (157, 157, "3 of 3 files")
 
 
 def test_a_failure_takes_nothing_from_the_bar_of_all_bytes(bars: _Bars) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stac_gitlab.download.source import digest_of
 from stac_gitlab.download.task import FILE_NAME, Record, append_record, read_records
 
-RECORD = Record("data/a.csv", 7, 1_600_000_000_123_456_789, "f" * 32, "1220ab", '"one"', "v1")
+RECORD = Record("data/a.csv", 7, 1_600_000_000_123_456_789, "f" * 32, "1220ab", '"one"')
 
 
 def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
@@ -87,14 +87,6 @@ def test_a_file_is_described_as_long_as_size_and_time_are_its_own(tmp_path: Path
     assert not record.describes(tmp_path / "missing")
 
 
-@pytest.mark.parametrize(
-    ("validator", "has_etag"),
-    [('"one"', True), ('W/"one"', True), ("Wed, 01 Jan 2020 00:00:00 GMT", False), (None, False)],
-)
-def test_an_etag_is_told_from_a_date(validator: str | None, has_etag: bool) -> None:
-    assert Record("a", 1, 1, "", validator=validator).has_etag == has_etag
-
-
 @pytest.mark.parametrize("validator", ['"a"\r\nX-Evil: 1', '"a\x00"', '"é"', '"\u202e"'])
 def test_a_validator_that_could_not_be_sent_is_none(tmp_path: Path, validator: str) -> None:
     assert Record("a", 1, 1, "", validator=validator).validator is None
@@ -116,7 +108,6 @@ def test_a_validator_that_could_not_be_sent_is_none(tmp_path: Path, validator: s
         {"source": {}},
         {"checksum": 5},
         {"validator": ["x"]},
-        {"version": 1},
     ],
 )
 def test_a_line_that_is_not_ours_is_passed_over(tmp_path: Path, changes: dict[str, Any]) -> None:
