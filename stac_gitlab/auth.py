@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import requests
 
 from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning, STACGitLabError
+from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.redaction import REDACTED, KnownSecrets, is_credential, redact, remember_secrets
 from stac_gitlab.settings import expect, expect_text
 
@@ -275,6 +276,11 @@ class Credentials:
             self._ask = known
         self._header_name, self._header_scheme = _parse_header(header)
         self._named = _origins(base_url, hosts)
+        renew_after_fork(self)
+
+    def renew_in_child(self) -> None:
+        """Give a forked child a lock of its own."""
+        self._lock = threading.Lock()
 
     # -- which origins ----------------------------------------------------------------------
 
@@ -496,6 +502,7 @@ class Credentials:
         credentials._asked = None
         credentials._seen = KnownSecrets()
         credentials._looked_at = set()
+        renew_after_fork(credentials)
         return credentials
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pystac
 
 from stac_gitlab.errors import ConfigurationError, NotFoundError, UndeclaredExtensionWarning
+from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import redact
 
@@ -101,6 +102,11 @@ class FilterRouter:
     def __init__(self, url: str) -> None:
         self._url = redact(url)
         self._warned: set[str] = set()
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def renew_in_child(self) -> None:
+        """Give a forked child a lock of its own."""
         self._lock = threading.Lock()
 
     def search_url(

@@ -40,6 +40,7 @@ from stac_gitlab.errors import (
     NotFoundError,
     NotSTACError,
 )
+from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.reading.listing import list_collections
 from stac_gitlab.reading.objects import (
     ItemRelations,
@@ -87,6 +88,11 @@ class STACAPI:
         self._root: pystac.Catalog | None = None
         self._conformance: Conformance | None = None
         self._collections: dict[str, pystac.Collection] = {}
+        self._lock = threading.RLock()
+        renew_after_fork(self)
+
+    def renew_in_child(self) -> None:
+        """Give a forked child a lock of its own."""
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:

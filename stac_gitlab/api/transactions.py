@@ -29,6 +29,7 @@ from stac_gitlab.errors import (
     PermissionDeniedError,
     STACGitLabError,
 )
+from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.responses import Document, etag_of
 from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
@@ -122,6 +123,11 @@ class Writer:
         self._io = stac_io
         self._home = Origin.of(home)
         self._etags: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def renew_in_child(self) -> None:
+        """Give a forked child a lock of its own."""
         self._lock = threading.Lock()
 
     def saw(self, url: str, etag: str | None) -> None:

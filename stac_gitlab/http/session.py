@@ -19,7 +19,8 @@ from urllib.parse import urljoin
 
 import requests
 import urllib3
-from requests.adapters import BaseAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab import __about__
@@ -34,10 +35,11 @@ from stac_gitlab.errors import (
     PermissionDeniedError,
     STACGitLabError,
 )
+from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
 from stac_gitlab.http.responses import Document, error_for_page, error_for_status, is_html
 from stac_gitlab.http.retry import RateLimiter, Retrying, retry_after
-from stac_gitlab.http.transport import DeadlineAdapter, length_in
+from stac_gitlab.http.transport import DeadlineAdapter, drop_inherited_connections, length_in
 from stac_gitlab.redaction import (
     CREDENTIAL_HEADERS,
     MAX_ERROR_BODY,
@@ -126,7 +128,7 @@ class GitLabSession(requests.Session):
         self.dialects = new_dialects()
         self.only = only
         self.max_redirects = self.limits.redirects
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.cookies = _jar_without_cookies()
         # HTTP/1.1 keeps connections without being told to.
         del self.headers["Connection"]
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
@@ -151,6 +153,16 @@ class GitLabSession(requests.Session):
                     if name.lower() in HARMLESS_HEADERS and value != usual.get(name)
                 }
             )
+
+        renew_after_fork(self)
+
+    def renew_in_child(self) -> None:
+        """Give a forked child connections, limits and locks of its own."""
+        self._limiters, self._limiters_lock = {}, threading.Lock()
+        self.cookies = _jar_without_cookies()
+        for adapter in (self._transport or self).adapters.values():
+            if isinstance(adapter, HTTPAdapter):
+                drop_inherited_connections(adapter)
 
     # -- what requests calls ----------------------------------------------------------------
 
@@ -507,6 +519,10 @@ def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests
     request.prepare_headers(headers)
     request.prepare_hooks(requests.hooks.default_hooks())
     return request
+
+
+def _jar_without_cookies() -> RequestsCookieJar:
+    return RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def _netrc_auth(url: str) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import queue
 import re
 import socket
 import ssl
@@ -163,6 +164,26 @@ class DeadlineResponse(http.client.HTTPResponse):
             # Ours is the last read of this body; the base class gives the socket back likewise.
             self._close_conn()  # type: ignore[attr-defined]  # missing in the stubs
         return count
+
+
+def drop_inherited_connections(adapter: HTTPAdapter) -> None:
+    """Close a forked child's copies of the idle connections of its parent.
+
+    Closing a copy sends nothing, under TLS neither. Locks are replaced and not acquired, because a
+    thread of the parent may have held them at the fork.
+    """
+    for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
+        manager.pools.lock = threading.RLock()
+        for key in manager.pools.keys():  # noqa: SIM118  # no dict
+            idle = manager.pools[key].pool
+            if idle is None:
+                continue
+            connections = [connection for connection in idle.queue if connection is not None]
+            queue.Queue.__init__(idle, idle.maxsize)
+            for _ in range(idle.maxsize):
+                idle.put(None)
+            for connection in connections:
+                connection.close()
 
 
 def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:

@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsp
 
 from stac_gitlab.auth import Origin
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
+from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.redaction import CREDENTIAL_HEADERS, redact
 from stac_gitlab.settings import Limits
@@ -243,6 +244,11 @@ class Pages:
         self._count = 0
         self._waited = 0.0
         self._stopped = threading.Event()
+        renew_after_fork(self)
+
+    def renew_in_child(self) -> None:
+        """Let a forked child fetch the next page itself: the thread that does is the parent's."""
+        self._ahead, self._stopped = None, threading.Event()
 
     def __iter__(self) -> Iterator[Page]:
         return self

@@ -1,0 +1,278 @@
+"""A forked child uses no connection, no lock and no limit of its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+import requests
+from stac_documents import a
+
+from stac_gitlab import GitLabStacIO, RetryPolicy, STACDownloader
+from stac_gitlab.api.stac_api import STACAPI
+from stac_gitlab.forking import renew_after_fork
+from stac_gitlab.reading.paging import Page, PageRequest, Pages
+from stac_gitlab.testing import Answer, LoopbackServer, RecordedRequest
+from stac_gitlab.testing.exchange import response_of
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    pytest.mark.timeout(60),
+    # Python 3.12 and newer warn of what is tested here.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+]
+FORK = multiprocessing.get_context("fork")
+PROMPT = RetryPolicy(max_attempts=2, backoff_base=0, deadline=20)
+
+
+class ItemServer(LoopbackServer):
+    """Serves an item, or a file, whose content says which one it is."""
+
+    def answer(self, request: RecordedRequest) -> Answer:
+        name = request.path.rpartition("/")[2]
+        if request.path.startswith("/files/"):
+            return Answer(200, (("content-type", "application/octet-stream"),), content_of(name))
+        asset = {"href": f"{self.url}/files/{name}", "roles": ["data"]}
+        return response_of(a("item", id=name, assets={"data": asset}))
+
+
+def content_of(name: str) -> bytes:
+    return name.encode() * 5000
+
+
+@pytest.fixture
+def items() -> Iterator[ItemServer]:
+    with ItemServer() as running:
+        yield running
+
+
+@pytest.fixture(params=["own adapters", "a session of the caller"])
+def stac_io(request: pytest.FixtureRequest, items: ItemServer) -> Iterator[GitLabStacIO]:
+    session = None if request.param == "own adapters" else requests.Session()
+    with GitLabStacIO(token, base_url=items.url, retry=PROMPT, session=session) as made:
+        pystac.StacIO.set_default(made)
+        yield made
+
+
+def token() -> str:
+    return "glpat-fork"
+
+
+def id_at(url: str) -> str:
+    return pystac.Item.from_file(url).id
+
+
+def urls_of(items: ItemServer, count: int = 200) -> list[str]:
+    return [f"{items.url}/i{number}" for number in range(count)]
+
+
+def names_of(urls: list[str]) -> list[str]:
+    return [url.rpartition("/")[2] for url in urls]
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """What a forked child returns, or raises; it is ended if that takes too long."""
+    results: Any = FORK.SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put(work())
+        except BaseException as error:  # noqa: BLE001  # shown where it is expected
+            results.put(f"{type(error).__name__}: {error}")
+
+    child = FORK.Process(target=run, daemon=True)
+    child.start()
+    child.join(20)
+    if child.is_alive():
+        child.kill()
+        pytest.fail("the child hangs")
+    return results.get()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_process_pool_read_what_they_ask_for(
+    stac_io: GitLabStacIO, items: ItemServer, method: str
+) -> None:
+    urls = urls_of(items)
+    context: BaseContext = multiprocessing.get_context(method)
+    started = {} if method == "fork" else {"initializer": set_default, "initargs": (stac_io,)}
+    assert id_at(f"{items.url}/first") == "first"
+    with context.Pool(4, **started) as pool:  # type: ignore[arg-type]  # either both, or none
+        reading = pool.map_async(id_at, urls, chunksize=1)
+        # The parent reads at the same time, over the connections that it had before.
+        assert [id_at(url) for url in urls[:50]] == names_of(urls[:50])
+        assert reading.get(40) == names_of(urls)
+
+
+def set_default(stac_io: GitLabStacIO) -> None:
+    pystac.StacIO.set_default(stac_io)
+
+
+def test_a_process_pool_executor_reads_what_it_asks_for(
+    stac_io: GitLabStacIO, items: ItemServer
+) -> None:
+    urls = urls_of(items)
+    id_at(f"{items.url}/first")
+    with ProcessPoolExecutor(4, mp_context=FORK) as pool:
+        assert list(pool.map(id_at, urls, timeout=40)) == names_of(urls)
+
+
+def test_children_forked_after_many_threads_have_read_read_in_threads(
+    stac_io: GitLabStacIO, items: ItemServer
+) -> None:
+    urls = urls_of(items, 100)
+
+    def read_all() -> list[str]:
+        with ThreadPoolExecutor(8) as threads:
+            return list(threads.map(id_at, urls))
+
+    assert read_all() == names_of(urls)
+    with ThreadPoolExecutor(3) as starters:
+        children = [starters.submit(in_child, read_all) for _ in range(3)]
+        assert read_all() == names_of(urls)
+        assert [child.result() for child in children] == [names_of(urls)] * 3
+
+
+def test_children_download_the_bytes_that_they_ask_for(
+    stac_io: GitLabStacIO, items: ItemServer, tmp_path: Path
+) -> None:
+    def download(child: int) -> bool:
+        same = True
+        for name in (f"c{child}-{number}" for number in range(20)):
+            item = pystac.Item.from_file(f"{items.url}/{name}")
+            folder = tmp_path / str(child) / name
+            report = STACDownloader(stac_io=stac_io).download_assets(item, folder)
+            same &= report["data"].path.read_bytes() == content_of(name)
+        return same
+
+    assert download(0)
+    with ThreadPoolExecutor(4) as starters:
+        children = [starters.submit(in_child, lambda n=n: download(n)) for n in range(1, 5)]
+        assert [child.result() for child in children] == [True] * 4
+
+
+def held_by_another_thread(lock: Any, work: Callable[[], Any]) -> Any:
+    """What `work` returns while another thread holds a lock."""
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            is_held.set()
+            may_end.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert is_held.wait(5)
+        return work()
+    finally:
+        may_end.set()
+        holder.join(5)
+
+
+LOCKS: dict[str, Callable[[GitLabStacIO, str], Any]] = {
+    "credentials": lambda io, _: io.session.credentials._lock,
+    "limiters": lambda io, _: io.session._limiters_lock,
+    "limiter": lambda io, url: io.session.limiter_for(url)._lock,
+    "cookies": lambda io, _: io.session.cookies._cookies_lock,
+    "pools": lambda io, url: io.session.get_adapter(url).poolmanager.pools.lock,
+    "idle connections": lambda io, url: pool_of(io, url).mutex,
+}
+
+
+def pool_of(io: GitLabStacIO, url: str) -> queue.LifoQueue[Any]:
+    pools = io.session.get_adapter(url).poolmanager.pools
+    [key] = pools.keys()
+    idle: queue.LifoQueue[Any] = pools[key].pool
+    return idle
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_that_is_held_at_the_fork_is_free_in_the_child(
+    stac_io: GitLabStacIO, items: ItemServer, name: str
+) -> None:
+    url = f"{items.url}/first"
+    assert id_at(url) == "first"
+    stac_io.session.limiter_for(url).refused(0.01)
+
+    def read() -> str:
+        stac_io.session.limiter_for("https://other.example")
+        return id_at(url)
+
+    lock = LOCKS[name](stac_io, url)
+    assert held_by_another_thread(lock, lambda: in_child(read)) == "first"
+
+
+def test_what_one_server_taught_the_parent_about_its_limit_is_not_the_childs(
+    stac_io: GitLabStacIO, items: ItemServer
+) -> None:
+    limiter = stac_io.session.limiter_for(items.url)
+    limiter.refused(100)
+    assert in_child(lambda: id_at(f"{items.url}/first")) == "first"
+
+
+def test_the_lock_of_a_stac_api_is_free_in_the_child(
+    stac_io: GitLabStacIO, items: ItemServer
+) -> None:
+    api = STACAPI(items.url, stac_io=stac_io)
+    for lock in (api._lock, api._writer._lock, api._router._lock):
+
+        def are_free() -> bool:
+            locks = (api._lock, api._writer._lock, api._router._lock)
+            return all(lock.acquire(timeout=1) for lock in locks)  # type: ignore[attr-defined]
+
+        assert held_by_another_thread(lock, lambda: in_child(are_free)) is True
+
+
+@pytest.mark.usefixtures("always_ahead")
+def test_a_page_that_is_read_ahead_at_the_fork_is_read_by_the_child_itself() -> None:
+    is_asked, may_come = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def read(request: PageRequest) -> Page:
+        features = [{"id": f"{request.href}-1"}, {"id": f"{request.href}-2"}]
+        if request.href == "https://hub.example/first":
+            link = {"rel": "next", "href": "https://hub.example/second"}
+            return Page(request.href, {"features": features, "links": [link]})
+        if os.getpid() == parent:
+            is_asked.set()
+            assert may_come.wait(30)
+        return Page(request.href, {"features": features})
+
+    listed = Pages(read, PageRequest("https://hub.example/first")).listed(lambda *_: True)
+    first = [next(listed)["id"], next(listed)["id"]]
+    assert is_asked.wait(5)
+    rest = in_child(lambda: [feature["id"] for feature in listed])
+    assert rest == ["https://hub.example/second-1", "https://hub.example/second-2"]
+    may_come.set()
+    assert [feature["id"] for feature in listed] == rest
+    assert first == ["https://hub.example/first-1", "https://hub.example/first-2"]
+
+
+def test_the_parent_keeps_its_connections(stac_io: GitLabStacIO, items: ItemServer) -> None:
+    url = f"{items.url}/first"
+    id_at(url)
+    [connection] = filter(None, pool_of(stac_io, url).queue)
+    before = connection.sock.getsockname()
+    assert in_child(lambda: id_at(url)) == "first"
+    id_at(url)
+    [connection] = filter(None, pool_of(stac_io, url).queue)
+    assert connection.sock.getsockname() == before
+
+
+def test_an_object_that_is_gone_is_not_renewed() -> None:
+    class Owner:
+        def renew_in_child(self) -> None:
+            os._exit(1)
+
+    renew_after_fork(Owner())
+    assert in_child(lambda: "goes on") == "goes on"
