@@ -48,7 +48,7 @@ def detail(status: int, text: str) -> Answer:
 class Search:
     """The parameters of a listing. Dates are those of the project, as in the real server.
 
-    `after` is the position in the sorted listing after which the page begins.
+    `after` is the position of the first project of the page in the sorted listing.
     """
 
     limit: int

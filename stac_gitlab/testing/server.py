@@ -114,7 +114,7 @@ class SharingHubServer(LoopbackServer):
             categories = dict.fromkeys(("ai-model", "dataset", *self.catalogue.categories))
         self.categories = {each.id: each for each in map(_category, categories)}
         stac, get = re.escape(self._stac_path), ("GET",)
-        self._served: list[tuple[str, tuple[str, ...], Callable[..., Answer]]] = [
+        self._endpoints: list[tuple[str, tuple[str, ...], Callable[..., Answer]]] = [
             (rf"{stac}/?", get, self._landing_page),
             (rf"{stac}/conformance", get, self._conformance),
             (rf"{stac}/collections", get, self._collections),
@@ -191,7 +191,7 @@ class SharingHubServer(LoopbackServer):
         return self._finished(request, answer)
 
     def _response(self, request: RecordedRequest) -> Answer:
-        for pattern, methods, serve in self._served:
+        for pattern, methods, serve in self._endpoints:
             if match := re.fullmatch(pattern, request.path):
                 if request.method in methods:
                     return serve(request, *match.groups())

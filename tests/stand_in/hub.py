@@ -68,7 +68,7 @@ class RecordedHub(SharingHubServer):
     def _response(self, request: RecordedRequest) -> Answer:
         path = request.path.rstrip("/")
         in_stac = request.path.startswith(f"{self._stac_path}/")
-        known = [pattern for pattern, _, _ in self._served]
+        known = [pattern for pattern, _, _ in self._endpoints]
         if (
             in_stac
             and request.path.endswith("/")
