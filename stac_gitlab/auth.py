@@ -1,13 +1,11 @@
-"""Whose token goes to which origin, and how secrets stay out of sight.
+"""Origins, and the secrets that are sent to them.
 
-An *origin* is scheme, host and port. :class:`Credentials` knows the token and the origins that may
-see it; it never decides under which header the token travels, that is the dialect's knowledge.
-:func:`scrub` is what every text passes before a person or a log can read it.
+An *origin* is a scheme, a host and a port. :class:`Credentials` holds the token, the headers that
+the user set, and the origins that get them. The dialect of a URL knows the header for the token.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
 import ipaddress
 import logging
@@ -17,13 +15,22 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import requests
+import urllib3
+from urllib3.util import parse_url
 
 from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning, STACGitLabError
 from stac_gitlab.forking import renew_after_fork
-from stac_gitlab.redaction import REDACTED, KnownSecrets, is_credential, redact, remember_secrets
+from stac_gitlab.redaction import (
+    REDACTED,
+    KnownSecrets,
+    Secret,
+    is_credential,
+    quoted,
+    redact,
+    remember_secrets,
+)
 from stac_gitlab.settings import expect, expect_text
 
 logger = logging.getLogger(__name__)
@@ -66,6 +73,9 @@ HARMLESS_HEADERS = frozenset(
     }
 )
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_QUERY = re.compile("[?#]")
+# Parsers of URLs disagree about an authority that contains one of these.
+_AMBIGUOUS = frozenset("\\@ ")
 
 
 class Origin(NamedTuple):
@@ -77,12 +87,14 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> Origin | None:
-        """Return the origin of an http(s) URL, or None for anything else.
+        """Return the origin to which requests will send a request for `url`.
 
-        User info is ignored, the host is lower case, in its ASCII form and without a trailing
-        dot, and the port is spelled out.
+        The host is lower case, in its ASCII form and without a trailing dot, and the port is
+        always a number. None stands for everything that is not sent: another scheme, and an
+        authority with user info, a backslash, a space or a control character, which parsers of
+        URLs understand differently.
         """
-        # Everything that makes an origin stands before the third slash, and repeats.
+        # The rest of the URL does not matter. What comes before it repeats, so it is cached.
         return _origin_of("/".join(url.split("/", 3)[:3]))
 
     @property
@@ -106,24 +118,41 @@ class Origin(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def _origin_of(url: str) -> Origin | None:
+    scheme, _, authority = _QUERY.split(url, maxsplit=1)[0].partition("://")
+    if not authority.isprintable() or not _AMBIGUOUS.isdisjoint(authority):
+        return None
+    prepared = requests.PreparedRequest()
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
+        prepared.prepare_url(f"{scheme}://{authority}", None)
+        parts = parse_url(prepared.url or "")
+    except (requests.RequestException, ValueError, urllib3.exceptions.LocationParseError):
         return None
-    scheme = parts.scheme.lower()
-    host = parts.hostname
-    if scheme not in DEFAULT_PORTS or not host or not host.isprintable() or " " in host:
+    if parts.scheme not in DEFAULT_PORTS or not parts.host:
         return None
-    if not host.isascii():
-        # There are several ways to write a name in ASCII. What counts is the one in which requests
-        # will ask for it.
-        try:
-            host = urlsplit(requests.Request("GET", url).prepare().url or "").hostname
-        except requests.RequestException:
-            return None
-    host = (host or "").lower().rstrip(".")
-    return Origin(scheme, host, DEFAULT_PORTS[scheme] if port is None else port)
+    host = parts.host.strip("[]").lower().removesuffix(".")
+    port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+    return Origin(parts.scheme, host, port)
+
+
+def request_url(url: str) -> str:
+    """Return `url` in the form in which requests sends it, which all decisions are made with.
+
+    Raises:
+        ConfigurationError: If it has no origin.
+        ValueError: If it cannot be encoded.
+    """
+    if Origin.of(url) is None:
+        user_info = "@" in _QUERY.split(url, maxsplit=1)[0].partition("://")[2].partition("/")[0]
+        advice = (
+            "A user name or password in the URL is not sent; pass headers={'Authorization': ...} "
+            "or use a .netrc file."
+            if user_info
+            else "Check the scheme, the host and the port."
+        )
+        raise ConfigurationError(f"{quoted(redact(url))} is not a URL to request. {advice}")
+    prepared = requests.PreparedRequest()
+    prepared.prepare_url(url, None)
+    return prepared.url or ""
 
 
 def parse_host(text: str) -> frozenset[Origin]:
@@ -161,17 +190,13 @@ def parse_hosts(name: str, hosts: Iterable[str] | None) -> frozenset[Origin]:
 
 
 class Token:
-    """A token. Its repr does not show it.
-
-    Attributes:
-        value: The secret itself.
-    """
+    """A token."""
 
     __slots__ = ("value",)
 
     def __init__(self, value: str) -> None:
         problem = _problem_of(value)
-        self.value = "" if problem else value.strip()
+        self.value = Secret("" if problem else value.strip())
         del value
         if problem:
             raise ConfigurationError(problem)
@@ -231,7 +256,7 @@ def hide_token(token: TokenSource | Token) -> Token | Callable[[], str | None] |
 
 
 TokenHeader = Callable[[Token], tuple[str, str]]
-"""How a dialect says under which header a token travels: name and value."""
+"""Returns the name of the header for a token, and the scheme before it, such as ``Bearer``."""
 
 
 class Credentials:
@@ -274,7 +299,7 @@ class Credentials:
             self._fixed = known
         else:
             self._ask = known
-        self._header_name, self._header_scheme = _parse_header(header)
+        self._header = _parse_header(header)
         self._named = _origins(base_url, hosts)
         renew_after_fork(self)
 
@@ -298,7 +323,7 @@ class Credentials:
     def bind(self, url: str) -> None:
         """Bind the token to the origin of `url`, if no origin was named and none is bound yet."""
         if self.headers:
-            self._note(self._scoped_headers().values())
+            self._remember(self._scoped_headers().values())
         if self._named or self._bound is not None:
             return
         origin = Origin.of(url)
@@ -330,7 +355,7 @@ class Credentials:
         """Return the token to use now, or None to stay anonymous."""
         token = self._token()
         if token is not None:
-            self._note([token.value])
+            self._remember([token.value])
         return token
 
     def renew(self, refused: Token | None) -> bool:
@@ -342,8 +367,8 @@ class Credentials:
                 self._asked = None
         return self.token() not in (None, refused)
 
-    def headers_for(self, url: str, token_header: TokenHeader) -> dict[str, str]:
-        """Return the secret headers that `url` may see: none for an origin that is not allowed."""
+    def headers_for(self, url: str, token_header: TokenHeader) -> dict[str, Secret]:
+        """Return the secret headers for `url`: none for an origin that is not allowed."""
         if not self.allows(url):
             return {}
         headers = self._scoped_headers()
@@ -351,40 +376,26 @@ class Credentials:
         if token is not None:
             if token == self._guide_token():
                 headers = {n: v for n, v in headers.items() if n.lower() != "x-gitlab-token"}
-            if self._header_name is None:
-                name, value = token_header(token)
-            else:
-                name = self._header_name
-                value = f"{self._header_scheme} {token.value}".lstrip()
+            name, scheme = self._header or token_header(token)
             if name.lower() not in {n.lower() for n in headers}:
-                headers[name] = value
+                headers[name] = Secret(f"{scheme} {token.value}") if scheme else token.value
         if headers:
-            self._note(headers.values())
+            self._remember(headers.values())
             self._warn_if_exposed(url)
         return headers
 
-    def secret_header_names(self) -> frozenset[str]:
-        """Return the names of the headers, besides the usual ones, that may hold a secret."""
-        chosen = set() if self._header_name is None else {self._header_name}
-        return frozenset(chosen | set(self._scoped_headers()))
-
     def harmless_headers(self) -> dict[str, str]:
-        """Return the headers set by the user that any server may see."""
+        """Return the headers set by the user that are sent to every server."""
         return {n: v for n, v in self.headers.items() if n.lower() in HARMLESS_HEADERS}
 
-    def hold(self, text: str) -> bool:
-        """Tell whether a secret that was in use so far is part of `text`."""
+    def holds(self, text: str) -> bool:
+        """Return whether `text` contains a secret that was used so far."""
         return any(secret in text for secret in self._seen)
 
-    def _note(self, values: Iterable[str]) -> None:
-        """Remember secrets, also in the forms in which a server may repeat them."""
-        for value in values:
-            if value in self._seen:
-                continue
-            forms = (value, value.rpartition(" ")[2], *_decoded_basic(value))
-            for form in forms:
-                self._seen.add(form)
-            remember_secrets(forms)
+    def _remember(self, secrets: Iterable[Secret]) -> None:
+        for secret in secrets:
+            self._seen.add(secret)
+        remember_secrets(secrets)
 
     def _token(self) -> Token | None:
         if self._fixed is not None:
@@ -440,11 +451,11 @@ class Credentials:
                 return Token(os.environ[name])
         return None
 
-    def _own_credentials(self) -> dict[str, str]:
+    def _own_credentials(self) -> dict[str, Secret]:
         """Return the user's headers that stand in for a token."""
         return {n: v for n, v in self._scoped_headers().items() if is_credential(n, v)}
 
-    def _scoped_headers(self) -> dict[str, str]:
+    def _scoped_headers(self) -> dict[str, Secret]:
         """Return the user's headers that go where the token goes, and nowhere else."""
         scoped = [name for name in self.headers if name.lower() not in HARMLESS_HEADERS]
         for name in scoped:
@@ -453,7 +464,7 @@ class Credentials:
                     f"The header {name!r} is no text, or holds line breaks or letters that no HTTP "
                     "header can carry. Was a whole file pasted in?"
                 )
-        return {name: self.headers[name].strip() for name in scoped}
+        return {name: Secret(self.headers[name].strip()) for name in scoped}
 
     def _warn_if_exposed(self, url: str) -> None:
         origin = Origin.of(url)
@@ -506,18 +517,6 @@ class Credentials:
         return credentials
 
 
-def _decoded_basic(value: str) -> tuple[str, ...]:
-    """Return ``user:password`` and the password of a Basic credential."""
-    scheme, _, encoded = value.partition(" ")
-    if scheme.lower() != "basic":
-        return ()
-    try:
-        pair = base64.b64decode(encoded.strip()).decode("utf-8")
-    except ValueError:
-        return ()
-    return pair, pair.partition(":")[2]
-
-
 def _is_sendable(value: object) -> bool:
     """Tell whether a header can carry a value."""
     return isinstance(value, str) and value.strip().isascii() and value.strip().isprintable()
@@ -531,10 +530,11 @@ def _origins(base_url: str | None, hosts: Iterable[str] | None) -> frozenset[Ori
     )
 
 
-def _parse_header(header: str) -> tuple[str | None, str]:
+def _parse_header(header: str) -> tuple[str, str] | None:
+    """Return the name and the scheme of ``header=``, or None for "auto"."""
     expect("header", header, str, wanted="'auto', or the name of a header")
     if header == "auto":
-        return None, ""
+        return None
     name, _, scheme = header.partition(":")
     name, scheme = name.strip(), scheme.strip()
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"\w*", scheme):

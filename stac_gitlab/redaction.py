@@ -6,6 +6,8 @@ removes it from every text, whichever reader it belongs to.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -85,8 +87,20 @@ _JOINERS = "\u200c\u200d"
 # -- which secrets are known -----------------------------------------------------------------------
 
 
+class Secret(str):
+    """A secret that its repr does not show, so that a traceback with locals does not either.
+
+    What is made of it (a slice, a formatted text) is a plain string.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(REDACTED)
+
+
 class KnownSecrets:
-    """The most recently used secrets. A repr does not show them, nor does a look into the set."""
+    """The most recently used secrets, with the parts of them that a server may repeat alone."""
 
     __slots__ = ("_values",)
 
@@ -95,25 +109,39 @@ class KnownSecrets:
     def __init__(self) -> None:
         # A dict keeps the order, and each of its operations is atomic: no lock, none to be held
         # while the process forks.
-        self._values: dict[str, None] = {}
+        self._values: dict[Secret, None] = {}
 
     def __repr__(self) -> str:
         return f"<{len(self._values)} secrets>"
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Secret]:
         """Yield the longest first: one secret may be the beginning of another."""
         return iter(sorted(self._values, key=len, reverse=True))
 
     def __contains__(self, secret: str) -> bool:
         return secret in self._values
 
-    def add(self, secret: str) -> None:
-        """Add a secret, unless it is shorter than `SHORTEST_SECRET`."""
-        if len(secret) < SHORTEST_SECRET:
+    def add(self, secret: Secret) -> None:
+        """Add a secret, unless it is shorter than `SHORTEST_SECRET`.
+
+        Of ``Bearer x``, the ``x`` is added, too. Of a Basic credential, also what it encodes.
+        """
+        if secret in self._values:
             return
-        self._values[secret] = None
+        for form in (secret, Secret(secret.rpartition(" ")[2]), *_decoded_basic(secret)):
+            if len(form) >= SHORTEST_SECRET:
+                self._values[form] = None
         while len(self._values) > self._MAX:
             self._values.pop(next(iter(self._values)), None)
+
+
+def _decoded_basic(credential: Secret) -> Iterator[Secret]:
+    """Yield ``user:password`` and the password of a Basic credential."""
+    if credential[:6].lower() == "basic ":
+        with contextlib.suppress(ValueError):
+            pair = Secret(base64.b64decode(credential[6:].strip()).decode("utf-8"))
+            yield pair
+            yield Secret(pair.partition(":")[2])
 
 
 _known = KnownSecrets()
@@ -122,7 +150,7 @@ _known = KnownSecrets()
 def remember_secrets(values: Iterable[str]) -> None:
     """Redact these values from now on. Values shorter than `SHORTEST_SECRET` are ignored."""
     for value in values:
-        _known.add(value)
+        _known.add(Secret(value))
 
 
 # -- texts ---------------------------------------------------------------------------------------
@@ -335,7 +363,7 @@ def redact_response(response: requests.Response) -> requests.Response:
 def _redacted_headers(headers: Mapping[str, Any]) -> CaseInsensitiveDict[str]:
     return CaseInsensitiveDict(
         {
-            name: redact(str(value))
+            name: REDACTED if isinstance(value, Secret) else redact(str(value))
             for name, value in headers.items()
             if name.lower() not in _HIDDEN_HEADERS
         }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import pystac
@@ -194,7 +195,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             return super().read_json(source)
         request = _page_request(str(source), **kwargs)
         self._open(request.href)
-        page = self.read_page(request)
+        page = self.read_page(replace(request, write_origin=self._home))
         with _api_errors():
             _check_extras(page)
         return _Listed(page.document, url=page.url)
@@ -230,6 +231,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
                 method=asked.method,
                 headers=asked.headers,
                 json=asked.body,
+                write_origin=self._home,
             )
         return redact_text(text)
 
@@ -250,6 +252,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         request = _page_request(url, method=method, parameters=parameters)
         with _api_errors():
             self._check_is_at_home(request)
+            request = replace(request, write_origin=self._home)
             first = self.read_page(request)
             name = "collections" if "collections" in first.document else "features"
             read_already = [first]
@@ -318,7 +321,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         if self._parameters and (Origin.of(href) == self._home or self.credentials.allows(href)):
             href = with_parameters(href, {n: str(v) for n, v in self._parameters.items()})
         if self._req_modifier is None:
-            return PageRequest(href, request.method, request.headers, request.body)
+            return replace(request, href=href)
         asked = requests.Request(
             request.method, href, headers=dict(request.headers), json=request.body
         )
@@ -330,7 +333,11 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             if name.lower() != "content-length"
         }
         return PageRequest(
-            prepared.url or href, prepared.method or request.method, headers, asked.json
+            prepared.url or href,
+            prepared.method or request.method,
+            headers,
+            asked.json,
+            request.write_origin,
         )
 
 

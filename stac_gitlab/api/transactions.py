@@ -187,6 +187,7 @@ class Writer:
             method=method,
             headers=headers,
             json=body,
+            write_origin=self._home,
         )
         # What is remembered is of the state before; a POST names what it made nowhere but in it.
         self.saw(url, etag if method in ("PUT", "PATCH") else None)

@@ -25,8 +25,8 @@ class Dialect:
         return True
 
     def token_header(self, token: Token) -> tuple[str, str]:
-        """Return the name and value of the header that carries a token."""
-        return "X-Gitlab-Token", token.value
+        """Return the name of the header for a token, and the scheme before it, if any."""
+        return "X-Gitlab-Token", ""
 
     def request_urls(self, url: str) -> Iterator[str]:
         """Yield the URLs to request for `url`; the next one is used where one is not found."""

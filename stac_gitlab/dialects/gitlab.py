@@ -43,13 +43,13 @@ class GitLab(Dialect):
 
     def token_header(self, token: Token) -> tuple[str, str]:
         if token.is_job_token:
-            return "JOB-TOKEN", token.value
+            return "JOB-TOKEN", ""
         if _JWT_OR_OAUTH.match(token.value):
-            return "Authorization", f"Bearer {token.value}"
+            return "Authorization", "Bearer"
         for prefix, header in _HEADER_BY_PREFIX:
             if token.value.startswith(prefix):
-                return header, token.value
-        return "PRIVATE-TOKEN", token.value
+                return header, ""
+        return "PRIVATE-TOKEN", ""
 
     def request_urls(self, url: str) -> Iterator[str]:
         """Yield the API URLs of a web file URL: one for each way to split ref and path.

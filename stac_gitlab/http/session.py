@@ -1,17 +1,14 @@
-"""The one requests.Session through which everything goes.
+"""The one requests.Session for all requests: secrets for each of them, and for each redirect.
 
-It decides, for every request and every redirect anew, which secrets the server may see; gives every
-request a timeout; keeps no cookies; and, in :meth:`GitLabSession.fetch` and
-:meth:`GitLabSession.open`, tries again and turns failures into our errors.
+It also sets timeouts and keeps no cookies. :meth:`GitLabSession.fetch` and
+:meth:`GitLabSession.open` retry, and raise the errors of this package.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextvars import ContextVar
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
@@ -24,7 +21,7 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab import __about__
-from stac_gitlab.auth import HARMLESS_HEADERS, Credentials, Origin
+from stac_gitlab.auth import HARMLESS_HEADERS, Credentials, Origin, request_url
 from stac_gitlab.dialects import Dialect, new_dialects
 from stac_gitlab.errors import (
     AuthenticationError,
@@ -37,75 +34,63 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
-from stac_gitlab.http.responses import Document, error_for_page, error_for_status, is_html
+from stac_gitlab.http.environment import Environment
+from stac_gitlab.http.responses import (
+    Document,
+    error_for_failure,
+    error_for_page,
+    error_for_status,
+    is_html,
+)
 from stac_gitlab.http.retry import RateLimiter, Retrying, retry_after
 from stac_gitlab.http.transport import DeadlineAdapter, drop_inherited_connections, length_in
 from stac_gitlab.redaction import (
     CREDENTIAL_HEADERS,
     MAX_ERROR_BODY,
+    Secret,
     redact,
     redact_known,
+    redact_text,
     strip_token_parameters,
 )
 from stac_gitlab.settings import Limits, RetryPolicy, expect, timeout_pair
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 POOL_SIZE = 64
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-# What is left of a redirect's or an error's body is read up to here, so that its connection can
-# serve again; beyond, closing the connection is cheaper.
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+IDEMPOTENT = SAFE_METHODS | {"OPTIONS", "PUT", "DELETE"}
+# The body of a redirect is read up to here so that its connection can be used again. For a longer
+# one it is cheaper to close the connection.
 _SMALL_BODY = 64 * 1024
 _CHUNK = 64 * 1024
 # brotli and zstd are left out: urllib3 cannot stop all versions of them at a size.
 _ACCEPT_ENCODING = "gzip, deflate"
-# What requests reads from the environment for every request.
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-_ENVIRONMENT = (
-    *_PROXIES,
-    *(name.upper() for name in _PROXIES),
-    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC", "HOME"),
-)
+# The origin that may get secrets with a request that can change something. A context variable,
+# because requests calls send() for each redirect with arguments of its own.
+_write_origin: ContextVar[Origin | None] = ContextVar("stac_gitlab_write_origin")
 
 
-@dataclass(frozen=True)
-class _OriginSettings:
-    """What has to be known about an origin besides its secrets.
-
-    Attributes:
-        settings: Proxies, certificates and streaming, as ``requests.Session.send`` takes them.
-        auth: User and password of a .netrc entry, if there is one.
-    """
-
-    settings: Mapping[str, Any]
-    auth: tuple[str, str] | None
-
-
-class _HiddenHeaders(CaseInsensitiveDict[str]):
-    """Headers that show their names only.
-
-    What interrupts a request (Ctrl-C, too little memory) leads through frames of urllib3, and
-    whatever prints a traceback with its locals would print them.
-    """
+class _UnprintedHeaders(CaseInsensitiveDict[str]):
+    """Headers whose repr has their names only: an interrupt leads through frames of urllib3."""
 
     def __repr__(self) -> str:
         return f"<headers {', '.join(self)}>"
 
-    def copy(self) -> _HiddenHeaders:
-        return _HiddenHeaders(self)
+    def copy(self) -> _UnprintedHeaders:
+        return _UnprintedHeaders(self)
 
 
 class GitLabSession(requests.Session):
-    """A requests.Session that shows secrets only to the origins that may see them. Thread-safe.
+    """A requests.Session that sends secrets only to their own origins. Thread-safe.
 
     Args:
-        credentials: The secrets and the origins that may see them.
-        timeout: Seconds to wait for a connection, and between two packets of an answer.
-        retry: When :meth:`fetch` and :meth:`open` try again.
-        limits: How much of what servers send is taken.
-        only: The origins that may be asked besides those that get the token; None for all.
-        transport: A session of the caller's own. Its adapters (so also what is mounted or mocked
-            on it later), proxies, certificates and harmless headers are used.
+        credentials: The secrets and their origins.
+        timeout: Seconds to wait for a connection, and between two packets of a response.
+        retry: When :meth:`fetch` and :meth:`open` retry.
+        limits: Upper limits on what is accepted from servers.
+        only: The origins that may be contacted besides those that get the token; None for all.
+        transport: A session whose adapters (also those mounted or mocked later), proxies,
+            certificates and public headers are used.
     """
 
     def __init__(
@@ -129,10 +114,10 @@ class GitLabSession(requests.Session):
         self.only = only
         self.max_redirects = self.limits.redirects
         self.cookies = _jar_without_cookies()
-        # HTTP/1.1 keeps connections without being told to.
+        # HTTP/1.1 keeps connections alive by default.
         del self.headers["Connection"]
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
-        self._known_origin_settings: dict[tuple[Any, ...], _OriginSettings] = {}
+        self._environment = Environment(self)
         self._limiters: dict[Origin | None, RateLimiter] = {}
         self._limiters_lock = threading.Lock()
         self._transport = transport
@@ -167,13 +152,20 @@ class GitLabSession(requests.Session):
     # -- what requests calls ----------------------------------------------------------------
 
     def get_adapter(self, url: str) -> BaseAdapter:
-        """Return what sends a request to `url`: the caller's adapter, if there is one."""
+        """Return the adapter for `url`: that of the caller's session, if there is one."""
         if self._transport is not None:
             return self._transport.get_adapter(url)
         return super().get_adapter(url)
 
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Prepare a request. The .netrc login is ours to choose; requests would go by the host."""
+        if request.auth is None and self.auth is None:
+            login = self._netrc_login(request.method or "", request.url)
+            request.auth = login or (lambda prepared: prepared)
+        return super().prepare_request(request)
+
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send one request, or one hop of it, with the secrets that its URL may see."""
+        """Send one request, which may be a redirect, with the secrets that belong to its URL."""
         self._check_origin(request)
         left = current_deadline().time_left()
         if kwargs.get("timeout") is None:
@@ -188,7 +180,7 @@ class GitLabSession(requests.Session):
     def resolve_redirects(
         self, resp: requests.Response, req: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> Iterator[requests.Response]:
-        """Follow redirects, as requests calls it, but without reading what comes with them."""
+        """Follow redirects, as requests calls it, without reading long bodies of theirs."""
         if resp.is_redirect:
             _drop_body(resp)
             req.prepare_cookies({})
@@ -197,33 +189,62 @@ class GitLabSession(requests.Session):
         except (requests.RequestException, STACGitLabError):
             raise
         except ValueError as error:
-            # requests takes the Location apart without a guard.
+            # requests does not expect that a Location cannot be parsed.
             raise requests.exceptions.InvalidURL(str(error)) from None
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return where a redirect leads, without the token that the server may have put there."""
+        """Return the target of a redirect, without a token that the server may have put there."""
         target = super().get_redirect_target(resp)
         if target is None:
             return None
         target = strip_token_parameters(target)
-        leads_away = not self.credentials.allows(urljoin(resp.url, target))
-        if leads_away and redact_known(target) != target:
-            raise requests.exceptions.InvalidURL("a redirect that holds a secret of ours")
+        url = urljoin(resp.url, target)
+        if url.lower().startswith("http") and Origin.of(url) is None:
+            raise requests.exceptions.InvalidURL("a redirect to a URL that is not valid")
+        if redact_known(target) != target and not self.credentials.allows(url):
+            raise requests.exceptions.InvalidURL("a redirect that contains one of your secrets")
         return target
 
     def rebuild_method(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
     ) -> None:
-        """Refuse the browsers' habit to make a GET of a POST that is redirected.
+        """Keep a method that can change something only within its origin, and with its body.
 
-        What was to be created would not be, and a search would be one for everything.
+        requests turns a redirected POST into a GET, as browsers do, and drops the body of a PUT.
+        Either would lose the change. With another origin, a server could make us change something
+        there.
         """
-        method = prepared_request.method
+        method, status = prepared_request.method, response.status_code
         super().rebuild_method(prepared_request, response)
-        if prepared_request.method != method and response.status_code != 303:
-            raise requests.exceptions.InvalidSchema(
-                f"a redirect ({response.status_code}) of a {method} would make a GET of it"
-            )
+        if method in SAFE_METHODS or status == 303:
+            return
+        if Origin.of(prepared_request.url or "") != Origin.of(response.url):
+            problem = "leads to another server"
+        elif status not in (307, 308) and (
+            prepared_request.method != method or response.request.body
+        ):
+            problem = "would make a GET of it or lose its body"
+        else:
+            return
+        raise requests.exceptions.InvalidSchema(
+            f"a redirect ({status}) of a {method} {problem}, so it is not followed"
+        )
+
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        """Drop all credentials on the way to another origin, where a .netrc login may apply."""
+        url, headers = prepared_request.url or "", prepared_request.headers
+        names = {"cookie"}
+        if Origin.of(url) != Origin.of(response.url):
+            names |= CREDENTIAL_HEADERS
+            login = self._netrc_login(prepared_request.method or "", url)
+        else:
+            login = None
+        for name in [name for name in headers if name.lower() in names]:
+            del headers[name]
+        if login is not None:
+            prepared_request.prepare_auth(login)
 
     def _check_origin(self, request: requests.PreparedRequest) -> None:
         origin = Origin.of(request.url or "")
@@ -231,49 +252,44 @@ class GitLabSession(requests.Session):
             return
         url = redact(request.url or "")
         raise ConfigurationError(
-            f"{request.method} {url}: not asked for, because only_hosts= does not name {origin}. "
-            "If a link, an asset or a redirect may lead there, name it."
+            f"{request.method} {url}: not requested, because only_hosts= does not name {origin}. "
+            "If links, assets or redirects may lead there, add it."
         )
 
     def _authorize(self, request: requests.PreparedRequest) -> None:
+        """Set the headers that belong to the URL; those of an earlier redirect are dropped."""
         url = request.url or ""
-        ours = self.credentials.headers_for(url, self.dialect_of(url).token_header)
-        for name in self._conflicting_headers(request, ours):
-            del request.headers[name]
-        request.headers = _HiddenHeaders(request.headers)
-        request.headers.update(ours)
-
-    def _conflicting_headers(
-        self, request: requests.PreparedRequest, ours: Mapping[str, str]
-    ) -> list[str]:
-        """Name the headers that must not travel with, or in place of, our secrets.
-
-        At an origin of ours that is every other credential (a .netrc entry, say), and a cookie in
-        any case. Anywhere else it is what an earlier hop may have carried, while the caller's own
-        credential for that place stays.
-        """
-        if ours:
-            return [name for name in request.headers if name.lower() in CREDENTIAL_HEADERS]
-        if self.credentials.allows(request.url or ""):
-            return [name for name in request.headers if name.lower() == "cookie"]
-        names = {name.lower() for name in self.credentials.secret_header_names()}
-        names = (names | CREDENTIAL_HEADERS) - {"authorization"}
-        return [
-            name
+        allowed = self.credentials.allows(url)
+        headers = _UnprintedHeaders(
+            (name, value)
             for name, value in request.headers.items()
-            if name.lower() in names or self.credentials.hold(str(value))
-        ]
+            if not isinstance(value, Secret) and (allowed or not self.credentials.holds(str(value)))
+        )
+        if self._may_carry_secrets(request.method or "", url):
+            secrets = self.credentials.headers_for(url, self.dialect_of(url).token_header)
+            # A header that the caller set for this one request comes before those for all.
+            headers.update({n: value for n, value in secrets.items() if n not in headers})
+        request.headers = headers
+
+    @staticmethod
+    def _may_carry_secrets(method: str, url: str) -> bool:
+        """Return whether a request is safe, or goes to the origin that the caller named.
+
+        Outside :meth:`fetch` and :meth:`open`, the caller named the URL.
+        """
+        origin = Origin.of(url)
+        return method in SAFE_METHODS or origin == _write_origin.get(origin)
 
     # -- documents and streams --------------------------------------------------------------
 
     def dialect_of(self, url: str) -> Dialect:
-        """Return the dialect that is in charge of `url`."""
+        """Return the dialect for `url`."""
         return next(dialect for dialect in self.dialects if dialect.speaks(url))
 
     def sha256_of(self, headers: Mapping[str, str], size: int | None) -> str | None:
-        """Return the hash of a file that a response states in a header that one dialect knows.
+        """Return the hash of a file that a response states in a header that any dialect knows.
 
-        Not the dialect of the URL: a redirect or a proxy may have led to another system.
+        The URL does not decide: a redirect or a proxy may have led to another system.
         """
         return next(filter(None, (d.sha256(headers, size) for d in self.dialects)), None)
 
@@ -286,43 +302,45 @@ class GitLabSession(requests.Session):
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         json: Any = None,
+        write_origin: Origin | None = None,
         idempotent: bool | None = None,
         retry: RetryPolicy | None = None,
     ) -> T:
-        """Return what `parse` makes of the document at `url`.
+        """Return the result of `parse` for the document at `url`.
 
         Args:
             url: An http(s) URL.
-            parse: Makes something of the whole answer; a cut one is asked for again.
-            max_bytes: Bytes that the answer may have, decoded.
+            parse: Takes the whole response; if it says that it is truncated, it is requested again.
+            max_bytes: Upper limit for the decoded body, in bytes.
             method: The HTTP method.
             headers: More headers. None of them is a secret.
-            json: What to send as a JSON body.
-            idempotent: Whether the request may be sent again; by default what its method says.
+            json: The JSON body to send.
+            write_origin: The origin that gets secrets with a method other than GET and HEAD: that
+                of the URL which the caller of the package named. Never one from a link.
+            idempotent: Whether the request may be retried; the default depends on the method.
             retry: Replaces the session's policy.
 
         Raises:
-            HTTPStatusError: If the server answers with an error, after all attempts.
-            NetworkError: If no answer comes, after all attempts.
-            InvalidResponseError: If the answer is too large, cut or not what `parse` expects.
+            HTTPStatusError: If the status is an error, after all attempts.
+            NetworkError: If there is no response, after all attempts.
+            InvalidResponseError: If the body is too large, truncated or not what `parse` expects.
         """
         url = strip_token_parameters(url)
         headers = {"Accept-Encoding": _ACCEPT_ENCODING, **(headers or {})}
 
-        def attempt(request_url: str) -> T:
-            response = self._answer(method, request_url, headers=headers, json=json)
+        def attempt(url: str) -> T:
+            context = _write_origin.set(write_origin)
+            try:
+                response = self._send_once(method, url, headers=headers, json=json)
+            finally:
+                _write_origin.reset(context)
             with response:
                 body = self._whole_body(response, max_bytes)
                 if is_html(response, body):
                     raise self._page_error(response, body)
-                return parse(
-                    Document(
-                        strip_token_parameters(response.url),
-                        body,
-                        response.headers,
-                        response.status_code,
-                    )
-                )
+                # Hrefs in the document are relative to this URL, so it must hold no secret.
+                there = redact_text(response.url)
+                return parse(Document(there, body, response.headers, response.status_code))
 
         return self._with_retries(
             attempt, method=method, url=url, idempotent=idempotent, retry=retry
@@ -336,27 +354,28 @@ class GitLabSession(requests.Session):
         statuses: frozenset[int] = frozenset(),
         retry: RetryPolicy | None = None,
     ) -> requests.Response:
-        """Return the response at `url` once its headers are there; the caller reads and closes it.
+        """Return the response at `url` with its headers; the caller reads and closes it.
 
         Args:
             url: An http(s) URL.
             headers: More headers. None of them is a secret.
-            statuses: Statuses of 400 and above that the caller deals with.
+            statuses: Statuses of 300 and above that the caller handles. 304 is an error all the
+                same, unless the request was conditional.
             retry: Replaces the session's policy.
 
         Raises:
-            HTTPStatusError: If the server answers with any other error, after all attempts.
-            NetworkError: If no answer comes, after all attempts.
+            HTTPStatusError: If the status is another error, after all attempts.
+            NetworkError: If there is no response, after all attempts.
         """
         url = strip_token_parameters(url)
         headers = {"Accept-Encoding": "identity", **(headers or {})}
 
-        def attempt(request_url: str) -> requests.Response:
-            return self._answer("GET", request_url, headers=headers, statuses=statuses)
+        def attempt(url: str) -> requests.Response:
+            return self._send_once("GET", url, headers=headers, statuses=statuses)
 
         return self._with_retries(attempt, method="GET", url=url, retry=retry)
 
-    def _answer(
+    def _send_once(
         self,
         method: str,
         url: str,
@@ -366,44 +385,46 @@ class GitLabSession(requests.Session):
         statuses: frozenset[int] = frozenset(),
     ) -> requests.Response:
         """Send once, and raise for a status that is an error and not among `statuses`."""
-        settings = self._origin_settings(url)
         headers = {**self.headers, **self.credentials.harmless_headers(), **headers}  # type: ignore[dict-item]  # none of ours is bytes
-        customized = self.auth or self.params or self.hooks["response"]
-        if customized or settings.auth or json is not None or "@" in url:
-            request = requests.Request(method, url, headers, json=json, auth=settings.auth)
-            prepared = self.prepare_request(request) if customized else request.prepare()
+        is_customized = self.auth or self.params or self.hooks["response"] or json is not None
+        if is_customized or self._netrc_login(method, url):
+            prepared = self.prepare_request(requests.Request(method, url, headers, json=json))
         else:
             prepared = _bare_request(method, url, headers)
-        response = self.send(prepared, **settings.settings)
-        if response.status_code < 300 or response.status_code in statuses:
+        response = self.send(prepared, **self._environment.settings(url).send)
+        is_expected = response.status_code in statuses
+        if response.status_code == 304:
+            sent = response.request.headers
+            is_expected &= "If-None-Match" in sent or "If-Modified-Since" in sent
+        if response.status_code < 300 or is_expected:
             return response
         with response:
             response._content = _beginning_of_body(response)
             raise self._status_error(response)
 
-    def _origin_settings(self, url: str) -> _OriginSettings:
-        """Return what environment and session say about the origin of `url`.
+    def _netrc_login(self, method: str, url: str) -> tuple[str, str] | None:
+        """Return the .netrc login for a request. The file names hosts, where tokens have origins.
 
-        requests looks all of it up for every request, which takes longer than a small answer.
+        It is not used where the token is sent, nor on other ports of such a host. A login that
+        holds the token belongs to the token's origins only.
         """
-        key = (
-            Origin.of(url),
-            *(self.verify, self.cert, self.trust_env),
-            *self.proxies.items(),
-            *map(os.environ.get, _ENVIRONMENT),
-        )
-        found = self._known_origin_settings.get(key)
-        if found is None:
-            settings = dict(self.merge_environment_settings(url, {}, True, None, None))
-            auth = _netrc_auth(url) if self.trust_env else None
-            found = self._known_origin_settings[key] = _OriginSettings(settings, auth)
-        return found
+        login, origin = self._environment.settings(url).login, Origin.of(url)
+        if login is None or origin is None or not self._may_carry_secrets(method, url):
+            return None
+        origins = self.credentials.origins
+        if origin in origins:
+            return None if self.credentials.available else login
+        holds_token = any(map(self.credentials.holds, login))
+        return None if holds_token or origin.host in {o.host for o in origins} else login
 
     def _status_error(self, response: requests.Response) -> HTTPStatusError:
         status = response.status_code
+        advice = self.dialect_of(response.url).advice(status)
+        if status == 304:
+            advice = "The request had no condition that this could answer. Try again later."
         error = error_for_status(
             response,
-            advice=self.dialect_of(response.url).advice(status),
+            advice=advice,
             retry_after=retry_after(response.headers, rate_limited=status == 429),
         )
         longest = self.retry.max_wait
@@ -421,16 +442,19 @@ class GitLabSession(requests.Session):
         return error
 
     def _explain_missing_token(self, error: HTTPStatusError, url: str) -> None:
+        method = error.response.request.method or "GET"
         if not self.credentials.available:
-            note = (
-                "No token was sent: there is none. Pass one to GitLabStacIO, or set "
-                "STAC_GITLAB_TOKEN."
-            )
+            note = "No token was sent. Pass one to GitLabStacIO, or set STAC_GITLAB_TOKEN."
         elif not self.credentials.allows(url):
             origins = ", ".join(sorted(map(str, self.credentials.origins))) or "no server yet"
             note = (
                 f"The token was not sent to {Origin.of(url)}: it belongs to {origins}. To send it "
-                f"there too, name that server in hosts=."
+                "there, too, name that server in hosts=."
+            )
+        elif not self._may_carry_secrets(method, url):
+            note = (
+                f"The token was not sent with this {method}, because a link named its URL. Open "
+                "that server itself with STACAPI or stac_gitlab.search.open_client."
             )
         else:
             return
@@ -441,7 +465,7 @@ class GitLabSession(requests.Session):
             raise self._too_large(response, max_bytes)
         chunks: list[bytes] = []
         size = 0
-        # Packet by packet: the adapter of another may know nothing of our deadline.
+        # Packet by packet: an adapter of the caller's does not check the deadline.
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
             size += len(chunk)
             if size > max_bytes:
@@ -469,9 +493,12 @@ class GitLabSession(requests.Session):
         idempotent: bool | None = None,
         retry: RetryPolicy | None = None,
     ) -> T:
-        if Origin.of(url) is None:
-            redacted = redact(url)
-            raise ConfigurationError(f"{method} {redacted}: not a URL that can be asked for.")
+        try:
+            url = request_url(url)
+        except (requests.RequestException, ValueError) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise error_for_failure(error, method=method, url=url) from None
         policy = retry or self.retry
         if idempotent is None:
             idempotent = method in IDEMPOTENT
@@ -479,13 +506,13 @@ class GitLabSession(requests.Session):
         with enforcing(Deadline(end, clock=policy.clock, stop=current_deadline().stop)):
             missing: NotFoundError | None = None
             dialect = self.dialect_of(url)
-            for request_url in dialect.request_urls(url):
+            for candidate in dialect.request_urls(url):
                 call = Retrying(
-                    partial(attempt, request_url),
+                    partial(attempt, candidate),
                     method=method,
-                    url=request_url,
+                    url=candidate,
                     credentials=self.credentials,
-                    gate=self.limiter_for(request_url),
+                    gate=self.limiter_for(candidate),
                     policy=policy,
                     end=end,
                     idempotent=idempotent,
@@ -502,7 +529,7 @@ class GitLabSession(requests.Session):
             raise missing
 
     def limiter_for(self, url: str) -> RateLimiter:
-        """Return what all threads know about how much the origin of `url` bears."""
+        """Return the rate limiter for the origin of `url`, which all threads share."""
         origin = Origin.of(url)
         gate = self._limiters.get(origin)
         if gate is None:
@@ -512,10 +539,16 @@ class GitLabSession(requests.Session):
 
 
 def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
-    """Prepare a request that has neither body nor cookies nor auth, in a third of the time."""
+    """Prepare a request without body, cookies and auth, in a third of the time.
+
+    Args:
+        method: The HTTP method.
+        url: As :func:`request_url` returns it.
+        headers: All headers.
+    """
     request = requests.PreparedRequest()
     request.prepare_method(method)
-    request.prepare_url(url, None)
+    request.url = url
     request.prepare_headers(headers)
     request.prepare_hooks(requests.hooks.default_hooks())
     return request
@@ -525,16 +558,8 @@ def _jar_without_cookies() -> RequestsCookieJar:
     return RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
-def _netrc_auth(url: str) -> tuple[str, str] | None:
-    try:
-        return requests.utils.get_netrc_auth(url)
-    except ValueError:
-        # requests passes over a broken file, but not over one in another encoding.
-        return None
-
-
 def _beginning_of_body(response: requests.Response) -> bytes:
-    """Read as much of an error's body as is worth showing; a broken one counts as empty."""
+    """Read as much of an error's body as is kept; a broken one counts as empty."""
     try:
         body: bytes = response.raw.read(MAX_ERROR_BODY, decode_content=True)
     except (urllib3.exceptions.HTTPError, OSError):
@@ -545,7 +570,7 @@ def _beginning_of_body(response: requests.Response) -> bytes:
 
 
 def _drop_body(response: requests.Response) -> None:
-    """Get rid of the body of a redirect without reading a long one."""
+    """Discard the body of a redirect without reading a long one."""
     length = length_in(response.headers)
     if length is not None and length <= _SMALL_BODY:
         _beginning_of_body(response)

@@ -25,7 +25,7 @@ from stac_gitlab.auth import Origin
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
 from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.deadline import Deadline, enforcing
-from stac_gitlab.redaction import CREDENTIAL_HEADERS, redact
+from stac_gitlab.redaction import CREDENTIAL_HEADERS, quoted, redact
 from stac_gitlab.settings import Limits
 
 _USUAL = Limits()
@@ -57,12 +57,21 @@ _HEADER_VALUE = re.compile(r"(?:[!-~\u00a0-\u00ff](?:[ -~\t\u00a0-\u00ff]*[!-~\u
 
 @dataclass(frozen=True)
 class PageRequest:
-    """How to ask for a page."""
+    """The request for a page.
+
+    Attributes:
+        href: The URL.
+        method: GET or POST.
+        headers: More headers. None of them is a secret.
+        body: What to send as JSON.
+        write_origin: The origin that gets secrets with a POST; see ``GitLabSession.fetch``.
+    """
 
     href: str
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
+    write_origin: Origin | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -101,6 +110,12 @@ class PageRequest:
             raise InvalidResponseError(
                 f"{redacted}: a next link that is no URL ({error}).", url=redacted
             ) from None
+        if Origin.of(href) is None:
+            raise InvalidResponseError(
+                f"{redacted}: a next link to {quoted(redact(href))}, which is not a URL to "
+                "request.",
+                url=redacted,
+            )
         sent = _sendable(headers, redacted)
         if method == "POST" and not self._may_lead_to_post(href, page_url):
             raise InvalidResponseError(
@@ -116,17 +131,20 @@ class PageRequest:
         elif body is None:
             # A next link with nothing but headers: they carry the position, the query stays.
             body = self.body
-        return PageRequest(href, method, sent, body)
+        # A redirect may have chosen this page: then its server was not the one that was asked.
+        is_own_page = Origin.of(page_url) == Origin.of(self.href)
+        return PageRequest(href, method, sent, body, Origin.of(href) if is_own_page else None)
 
     def _may_lead_to_post(self, href: str, page_url: str) -> bool:
-        """Tell whether a page may make us POST to `href`: where it came from, and nowhere else.
+        """Return whether a page may trigger a POST to `href`: only at its own origin.
 
-        What was asked for with GET may be a file that anyone has written. After a POST it is the
-        API that speaks, which may have several addresses.
+        The response to a GET may be a file that anyone wrote, so the path has to be the same, too.
+        The response to a POST comes from the API, unless a redirect led to another server.
         """
-        there, here = urlsplit(href), urlsplit(page_url)
-        is_same_server = Origin.of(href) is not None and Origin.of(href) == Origin.of(page_url)
-        return is_same_server and (self.method == "POST" or there.path == here.path)
+        origin = Origin.of(page_url)
+        is_from_api = self.method == "POST" and Origin.of(self.href) == origin
+        is_same_path = urlsplit(href).path == urlsplit(page_url).path
+        return Origin.of(href) == origin and (is_from_api or is_same_path)
 
 
 def _sendable(headers: Mapping[str, Any], redacted: str) -> dict[str, str]:

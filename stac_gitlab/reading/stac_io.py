@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 import pystac
@@ -18,6 +19,7 @@ import requests
 from stac_gitlab.auth import Credentials, TokenSource, hide_token, parse_hosts
 from stac_gitlab.errors import (
     ConfigurationError,
+    InvalidResponseError,
     RemoteWriteError,
 )
 from stac_gitlab.files.partial_file import write_atomically
@@ -204,7 +206,7 @@ class GitLabStacIO(pystac.StacIO):
             STACGitLabError: If a URL cannot be read.
             OSError: If a local file cannot be read.
         """
-        request = _request_for(source)
+        request = self._request_for(source)
         if is_local(request.href):
             text = read_local(request.href).decode("utf-8")
         else:
@@ -227,7 +229,7 @@ class GitLabStacIO(pystac.StacIO):
             InvalidResponseError: If a local file does not hold a JSON object.
             OSError: If a local file cannot be read.
         """
-        request = _request_for(source)
+        request = self._request_for(source)
         if is_local(request.href):
             body = read_local(request.href)
             document = parse_json(body, url=request.href, limits=self.session.limits)
@@ -271,6 +273,26 @@ class GitLabStacIO(pystac.StacIO):
             make_own_root(found, href)
         return found
 
+    def _request_for(self, source: HREF) -> PageRequest:
+        """Return the request for a source. A link may name a method, headers and a body.
+
+        Whoever wrote the link may be a stranger, so a POST gets no secrets, and one from a document
+        is not sent at all to a server where it could get them.
+        """
+        href = _href(source)
+        if not isinstance(source, pystac.Link) or is_local(href):
+            return PageRequest(href)
+        link = {**source.extra_fields, "href": href, "merge": False}
+        request = PageRequest(href).followed_by(link, page_url=href)
+        if request.method == "POST" and source.owner and self.credentials.allows(href):
+            redacted = redact(href)
+            raise InvalidResponseError(
+                f"{redacted}: a link in a document describes a POST to a server that gets your "
+                "token. It is not sent. Use STACAPI or stac_gitlab.search.open_client.",
+                url=redacted,
+            )
+        return replace(request, write_origin=None)
+
     def _fetch(
         self,
         request: PageRequest,
@@ -286,6 +308,7 @@ class GitLabStacIO(pystac.StacIO):
             method=request.method,
             headers=request.headers,
             json=request.body,
+            write_origin=request.write_origin,
             # A POST of the STAC API asks for a page: sending it twice changes nothing.
             idempotent=True,
             retry=retry,
@@ -325,11 +348,3 @@ def _href(source: object, *, name: str = "source", wanted: str = "a URL or a pat
     if not href:
         raise ConfigurationError(f"{name} is empty; it has to be {wanted}.")
     return strip_token_parameters(href)
-
-
-def _request_for(source: HREF) -> PageRequest:
-    href = _href(source)
-    if not isinstance(source, pystac.Link):
-        return PageRequest(href)
-    link = {**source.extra_fields, "href": href}
-    return PageRequest(href).followed_by({**link, "merge": False}, page_url=href)

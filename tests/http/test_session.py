@@ -24,7 +24,7 @@ from requests_mock import ANY, Adapter, Mocker
 
 import stac_gitlab
 from stac_gitlab import GitLabStacIO
-from stac_gitlab.auth import Credentials
+from stac_gitlab.auth import Credentials, Origin
 from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -41,6 +41,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.http.responses import Document, error_for_status
 from stac_gitlab.http.session import GitLabSession
+from stac_gitlab.redaction import redact
 from stac_gitlab.settings import RetryPolicy
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from tests.conftest import Clock
@@ -250,7 +251,6 @@ def test_no_spelling_of_a_redirect_lets_the_token_out(
         ("https://hub.example.org", "https://hub.example.org:443/x"),
         ("https://hub.example.org:443", "https://HUB.example.org/x"),
         ("https://hub.example.org", "https://hub.example.org./x"),
-        ("https://hub.example.org", "https://me:word@hub.example.org/x"),
         ("https://bücher.example", "https://xn--bcher-kva.example/x"),
         ("https://xn--fa-hia.example", "https://faß.example/x"),
     ],
@@ -265,12 +265,95 @@ def test_every_spelling_of_an_allowed_origin_gets_the_token(
     assert "Authorization" not in sent, "user info would stand in for the token"
 
 
-def test_user_info_in_the_url_is_the_callers_own_credential_elsewhere(
+@pytest.mark.parametrize("own", [True, False])
+def test_user_info_in_a_url_is_refused_and_not_shown(
+    own: bool, server: LoopbackServer, session_for: Sessions
+) -> None:
+    session = session_for(server.url if own else "hub.example.org")
+    with pytest.raises(ConfigurationError, match=r"pass headers=") as caught:
+        fetch(session, server.url.replace("//", "//me:pass-word@") + "/x")
+    assert "pass-word" not in str(caught.value)
+    assert server.requests == []
+
+
+# -- requests that change something ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_a_change_carries_the_token_only_to_the_origin_that_the_caller_named(
+    method: str, server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
+) -> None:
+    server.route("/x", b"{}")
+    session = session_for(server.url)
+    own, other = Origin.of(server.url), Origin.of(other_server.url)
+    for named_origin in (own, other, None):
+        fetch(session, f"{server.url}/x", method=method, json={}, write_origin=named_origin)
+    assert [bool(found) for found in tokens(server)] == [True, False, False]
+
+
+def test_a_refused_change_says_why_the_token_was_not_sent(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    server.route("/x", b"{}", status=401)
+    with pytest.raises(AuthenticationError, match="not sent with this POST, because a link"):
+        fetch(session_for(server.url), f"{server.url}/x", method="POST", json={})
+
+
+def test_a_change_by_the_session_itself_carries_the_token(
     server: LoopbackServer, session_for: Sessions
 ) -> None:
     server.route("/x", b"{}")
-    fetch(session_for("hub.example.org"), server.url.replace("//", "//me:word@") + "/x")
-    assert tokens(server) == [{"Authorization": "Basic bWU6d29yZA=="}]
+    session_for(server.url).post(f"{server.url}/x", json={})
+    assert tokens(server) == [{"X-Gitlab-Token": TOKEN}]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_no_change_is_redirected_to_another_server(
+    method: str,
+    status: int,
+    server: LoopbackServer,
+    other_server: LoopbackServer,
+    session_for: Sessions,
+) -> None:
+    redirect(other_server, "/x", f"{server.url}/api/v4/user/keys", status)
+    session = session_for(server.url)
+    with pytest.raises(
+        InvalidResponseError, match=rf"redirect \({status}\) of a {method} leads to"
+    ):
+        fetch(session, f"{other_server.url}/x", method=method, json={"key": "ssh-ed25519"})
+    assert server.requests == []
+
+
+def test_a_change_is_redirected_within_its_server_with_body_and_token(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    redirect(server, "/x", f"{server.url}/x/", 307)
+    server.route("/x/", b"{}")
+    session = session_for(server.url)
+    fetch(session, f"{server.url}/x", method="POST", json=[1], write_origin=Origin.of(server.url))
+    assert [(r.method, r.json()) for r in server.requests] == [("POST", [1])] * 2
+    assert tokens(server) == [{"X-Gitlab-Token": TOKEN}] * 2
+
+
+def test_a_redirect_that_would_drop_the_body_of_a_put_is_not_followed(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    redirect(server, "/x", f"{server.url}/x/", 301)
+    with pytest.raises(InvalidResponseError, match="lose its body"):
+        fetch(session_for(server.url), f"{server.url}/x", method="PUT", json=[1])
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_a_303_is_followed_with_get(
+    method: str, server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
+) -> None:
+    redirect(other_server, "/x", f"{server.url}/done", 303)
+    server.route("/done", b"done")
+    session = session_for(server.url)
+    assert fetch(session, f"{other_server.url}/x", method=method, json=[1]) == b"done"
+    assert [(r.method, r.body) for r in server.requests] == [("GET", b"")]
 
 
 # -- what would stand in for the token ----------------------------------------------------------
@@ -306,9 +389,53 @@ def test_a_netrc_entry_never_replaces_or_joins_the_token(
     redirect(other_server, "/away", f"{server.url}/x")
     session = session_for(server.url, header=header)
     fetch(session, f"{server.url}/x")
-    fetch(session, f"{other_server.url}/away")
+    fetch(session, f"{named(other_server, 'localhost')}/away")
     assert tokens(server) == [sent, sent]
-    assert set(tokens(other_server)[0]) == {"Authorization"}, "the user's own, for that machine"
+    assert set(tokens(other_server)[0]) == {"Authorization"}, "the user's own, for that host"
+
+
+@pytest.mark.usefixtures("netrc")
+def test_a_netrc_entry_is_not_used_on_another_port_of_the_tokens_host(
+    server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
+) -> None:
+    server.route("/x", b"{}")
+    other_server.route("/x", b"{}")
+    redirect(server, "/away", f"{other_server.url}/x")
+    session = session_for(server.url)
+    fetch(session, f"{other_server.url}/x")
+    fetch(session, f"{server.url}/away")
+    session.get(f"{other_server.url}/x")
+    assert tokens(other_server) == [{}, {}, {}]
+
+
+def test_a_netrc_login_that_holds_the_token_stays_at_the_tokens_origin(
+    server: LoopbackServer,
+    other_server: LoopbackServer,
+    session_for: Sessions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "netrc").write_text(f"machine localhost login oauth2 password {TOKEN}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server.route("/x", b"{}")
+    other_server.route("/x", b"{}")
+    session = session_for(server.url)
+    fetch(session, f"{server.url}/x")
+    fetch(session, f"{named(other_server, 'localhost')}/x")
+    assert tokens(other_server) == [{}]
+
+
+@pytest.mark.usefixtures("netrc")
+def test_passwords_of_netrc_and_proxies_are_redacted_and_not_in_vars(
+    session_for: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:proxy%2Dword@127.0.0.1:1")
+    session = session_for("hub.example.org")
+    with pytest.raises(NetworkError):
+        fetch(session, "http://localhost/x", retry=RetryPolicy(max_attempts=1))
+    inside = repr([vars(session), vars(session._environment)])
+    assert "word" not in inside
+    assert redact("netrc-word, proxy-word") == "***, ***"
 
 
 @pytest.mark.parametrize("name", ["n\u00e4me", "\ud800", "", "a\r\nb"])
@@ -736,6 +863,7 @@ def test_a_retried_request_is_the_same_request(
         headers={"X-Page": "2"},
         json=body,
         idempotent=True,
+        write_origin=Origin.of(server.url),
     )
     assert len(server.requests) == 4
     for request in server.requests:
@@ -978,6 +1106,9 @@ def test_redirects_in_circles_are_an_error_after_ten(
         "javascript:alert(1)",
         "http://.example/",
         "http://" + "a" * 300 + "/",
+        "http://me:word@127.0.0.1/",
+        "http://127.0.0.1\\@hub.example.org/",
+        "http://127.0.0.1\x1b/",
     ],
 )
 def test_a_redirect_to_nowhere_is_an_error_of_ours(
@@ -1469,10 +1600,23 @@ def test_a_redirect_that_would_carry_our_token_away_is_not_followed(
 ) -> None:
     away = f"{other_server.url}/x?private_token={spelled}"
     server.route("/x", b"", status=302, headers={"Location": away})
-    with pytest.raises(InvalidResponseError, match="a redirect that holds a secret of ours") as e:
+    with pytest.raises(InvalidResponseError, match="contains one of your secrets") as e:
         fetch(session_for(server.url), f"{server.url}/x")
     assert other_server.requests == []
     assert TOKEN not in str(e.value)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-1"}])
+def test_a_304_without_a_condition_is_an_error(
+    headers: dict[str, str], server: LoopbackServer, session_for: Sessions
+) -> None:
+    server.route("/x", b"", status=304)
+    session = session_for(server.url)
+    with pytest.raises(HTTPStatusError, match=r"304 Not Modified.*no condition"):
+        session.open(f"{server.url}/x", headers=headers, statuses=frozenset({304}))
+    headers = {**headers, "If-None-Match": '"a"'}
+    with session.open(f"{server.url}/x", headers=headers, statuses=frozenset({304})) as response:
+        assert response.status_code == 304
 
 
 def test_the_reason_of_a_status_reaches_no_terminal_as_an_escape(

@@ -26,6 +26,7 @@ from stac_gitlab import (
     ServerError,
     UnreadableItemWarning,
 )
+from stac_gitlab.auth import Origin
 from stac_gitlab.reading import paging
 from stac_gitlab.reading.listing import list_items
 from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit
@@ -173,6 +174,23 @@ def test_a_page_does_not_make_us_post_elsewhere(href: str) -> None:
     link = {"href": href, "method": "POST", "body": {"key": "ssh-ed25519"}}
     with pytest.raises(InvalidResponseError, match="a POST to another address"):
         followed(link)
+
+
+def test_only_a_page_from_the_server_that_was_asked_makes_us_post_with_the_token() -> None:
+    link = {"href": ITEMS, "method": "POST", "body": {}}
+    assert PageRequest(ITEMS).followed_by(link, page_url=ITEMS).write_origin == Origin.of(ITEMS)
+    redirected = PageRequest("https://evil.example/items").followed_by(link, page_url=ITEMS)
+    assert redirected.write_origin is None
+    elsewhere = {**link, "href": "https://api.example.org/api/v4/user/keys"}
+    with pytest.raises(InvalidResponseError, match="a POST to another address"):
+        PageRequest("https://evil.example/search", "POST").followed_by(elsewhere, page_url=ITEMS)
+
+
+@pytest.mark.parametrize("href", ["https://me:word@api.example.org/", "https://a\\@b.example/"])
+def test_a_next_link_with_user_info_or_a_backslash_is_refused(href: str) -> None:
+    with pytest.raises(InvalidResponseError, match="not a URL to request") as caught:
+        followed({"href": href})
+    assert "word" not in str(caught.value)
 
 
 def test_what_was_asked_with_post_may_lead_to_another_path_of_its_server_only() -> None:

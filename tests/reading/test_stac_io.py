@@ -23,6 +23,7 @@ import pytest
 import requests
 from pystac.item_collection import ItemCollection
 from pystac.stac_io import DefaultStacIO
+from stac_documents import a
 
 from stac_gitlab import (
     AuthenticationError,
@@ -152,6 +153,25 @@ def test_a_link_is_read_with_its_method_headers_and_body(
     for request in server.requests:
         assert (request.method, request.json()) == ("POST", {"limit": 2})
         assert request.headers["X-Page"] == "2"
+
+
+def test_a_link_of_a_document_does_not_make_us_post_where_the_token_goes(
+    server: LoopbackServer, other_server: LoopbackServer
+) -> None:
+    body = {"name": "key", "scopes": ["api"]}
+    target = f"{server.url}/api/v4/projects/1/access_tokens"
+    link = {"rel": "search", "href": target, "method": "POST", "body": body}
+    other_server.route("/catalog", a("catalog", links=[link]))
+    with GitLabStacIO(TOKEN, base_url=server.url, retry=NO_RETRIES) as reader:
+        catalog = reader.read_stac_object(f"{other_server.url}/catalog")
+        owned = catalog.get_single_link("search")
+        for read in (reader.read_json, reader.read_text, reader.read_stac_object):
+            with pytest.raises(InvalidResponseError, match="a POST to a server that gets your"):
+                read(owned)
+        assert server.requests == []
+        server.route("/api/v4/projects/1/access_tokens", {})
+        reader.read_json(pystac.Link.from_dict(link))
+    assert [TOKEN in str(request.headers) for request in server.requests] == [False]
 
 
 def test_a_document_larger_than_the_cap_is_an_error(server: LoopbackServer) -> None:
