@@ -88,6 +88,21 @@ class Dialect:
         """Return the URL of the file that a Git LFS pointer at `url` stands for, or None."""
         return None
 
+    def tree_url(
+        self, url: str, *, item_id: str, properties: Mapping[str, Any]
+    ) -> tuple[str, str] | None:
+        """Return where the git blob ids of the files beside `url` are listed, or None.
+
+        Args:
+            url: The download URL of an asset.
+            item_id: The id of its item.
+            properties: The properties of its item.
+
+        Returns:
+            The URL of the listing, and the path of the asset's file in it.
+        """
+        return None
+
     def sha256(self, headers: Mapping[str, str], size: int | None) -> str | None:
         """Return the SHA-256 digest that the headers of a response state for its file, in hex.
 

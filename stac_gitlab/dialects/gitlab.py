@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from stac_gitlab.auth import Token
 from stac_gitlab.dialects.base import Dialect
 
 _WEB_FILE = re.compile(r"^/(?P<project>.+?)/-/(?:raw|blob)/(?P<rest>.+)$")
+_API_FILE = re.compile(
+    r"(?P<project>.*/api/v4/projects/[^/]+)/repository/files/(?P<path>[^/]+)/raw"
+)
 _JWT_OR_OAUTH = re.compile(r"^(?:[0-9a-f]{64}|eyJ[\w-]+\.[\w-]+\.[\w-]*)$")
 # By how the token begins; the first that fits. An instance may configure prefixes of its own, so
 # this only chooses a header and never refuses a token.
@@ -111,6 +115,18 @@ class GitLab(Dialect):
             return None
         query = [(name, value) for name, value in query if name != "lfs"]
         return urlunsplit(parts._replace(query=urlencode([*query, ("lfs", "true")])))
+
+    def tree_url(
+        self, url: str, *, item_id: str, properties: Mapping[str, Any]
+    ) -> tuple[str, str] | None:
+        parts = urlsplit(url)
+        match = _API_FILE.fullmatch(parts.path)
+        ref = dict(parse_qsl(parts.query)).get("ref")
+        if match is None or ref is None:
+            return None
+        query = urlencode({"recursive": "true", "per_page": 100, "ref": ref})
+        listing = parts._replace(path=f"{match['project']}/repository/tree", query=query)
+        return urlunsplit(listing), unquote(match["path"])
 
     def sha256(self, headers: Mapping[str, str], size: int | None) -> str | None:
         """Return the hash in GitLab's headers, unless the response holds an LFS object.

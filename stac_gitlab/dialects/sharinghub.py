@@ -189,6 +189,25 @@ class SharingHub(Dialect):
             )
         return f"{base}{route}{quote(project)}/repository/{quote(path)}?{query}"
 
+    def tree_url(
+        self, url: str, *, item_id: str, properties: Mapping[str, Any]
+    ) -> tuple[str, str] | None:
+        """List the files of the item's own project, through the proxy to GitLab's API."""
+        base, _, rest = _split_download(url)
+        path, _, query = rest.partition("?")
+        folder = f"{quote(item_id)}/repository/"
+        number, ref = properties.get("sharinghub:id"), dict(parse_qsl(query)).get("ref")
+        if (
+            base is None
+            or not str(number).isdecimal()
+            or ref is None
+            or not path.lower().startswith(folder.lower())
+        ):
+            return None
+        query = urlencode({"recursive": "true", "per_page": 100, "ref": ref})
+        listing = f"{base}/api/proxy/projects/{number}/repository/tree?{query}"
+        return listing, unquote(path[len(folder) :])
+
     def lfs_url(self, url: str) -> str | None:
         """Ask once more, and say that the content is wanted, not the pointer."""
         parts = urlsplit(url)

@@ -1,4 +1,7 @@
-"""Items and options made tasks, without a request."""
+"""Items and options made tasks.
+
+The only requests list repositories, to find out which existing files are unchanged.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import logging
 import os
 import shutil
 import string
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypedDict
@@ -18,6 +21,7 @@ from typing import TypedDict
 import pystac
 
 from stac_gitlab.download.assets import HasAssets, Names, check_asset, filter_assets
+from stac_gitlab.download.blob_ids import list_blob_ids
 from stac_gitlab.download.progress import ProgressOption, check_progress
 from stac_gitlab.download.report import AssetResult, DownloadReport, human_size
 from stac_gitlab.download.source import Locator
@@ -171,8 +175,6 @@ class ItemPlan:
 class Planner:
     """Makes tasks of the assets of items that are downloaded into one folder.
 
-    Nothing is written, and no request is sent.
-
     Args:
         session: Knows the dialect of each server.
         folder: The output folder.
@@ -199,6 +201,7 @@ class Planner:
         # Tasks elsewhere may have another current folder.
         self._reported_folder = folder if options["executor"] is None else self.folder
         self._options = options
+        self._session = session
         self._portable = options["portable_names"] or os.name == "nt"
         self._locator = Locator(session, options["alternates"], options["verify"])
         self._records = read_records(self.folder)
@@ -225,6 +228,7 @@ class Planner:
                 href = self._locator.redacted_url(str(getattr(asset, "href", "")))
                 plan.results[key] = AssetResult(key, href, status="failed", error=error)
         try:
+            plan.tasks = self._with_blob_ids(item, plan.tasks)
             self._take({task.name: task.path for task in plan.tasks})
             if not self._options["dry_run"]:
                 check_space(plan.tasks)
@@ -264,6 +268,33 @@ class Planner:
             segments=self._options["segments"],
             item_name=name,
         )
+
+    def _with_blob_ids(self, item: HasAssets, tasks: list[DownloadTask]) -> list[DownloadTask]:
+        """Add blob ids to the tasks whose file may be unchanged, with one listing a repository."""
+        if self._options["dry_run"]:
+            return tasks
+        properties: object = getattr(item, "properties", None)
+        places: dict[str, tuple[str, str]] = {}
+        for task in tasks:
+            url = task.source.url
+            place = self._session.dialect_of(url).tree_url(
+                url,
+                item_id=str(getattr(item, "id", "")),
+                properties=properties if isinstance(properties, Mapping) else {},
+            )
+            if place is not None and task.could_be_current():
+                places[task.key] = place
+        listings = {
+            # A listing with more pages than files would cost more than to request the files.
+            url: list_blob_ids(self._session, url, max_pages=files)
+            for url, files in Counter(url for url, _ in places.values()).items()
+        }
+
+        def blob_id(task: DownloadTask) -> str | None:
+            url, path = places.get(task.key, ("", ""))
+            return listings.get(url, {}).get(path)
+
+        return [replace(task, blob_id=blob_id(task)) for task in tasks]
 
     def _path(self, item: HasAssets, key: str) -> str:
         date = _date_of(item)

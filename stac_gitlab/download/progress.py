@@ -59,7 +59,7 @@ def open_progress(option: ProgressOption) -> Iterator[Progress]:
         ConfigurationError: If bars are requested and tqdm is missing.
     """
     if option is True or option == "force":
-        tqdm = _import_tqdm()
+        tqdm = _tqdm()
         if option == "force" or _is_interactive():
             bars = _Bars(tqdm)
             try:
@@ -178,7 +178,7 @@ class _Bars:
         )
 
 
-def _import_tqdm() -> Any:
+def _tqdm() -> Any:
     try:
         from tqdm.auto import tqdm  # noqa: PLC0415  # optional, and slow to import
     except ImportError:

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from stac_gitlab.download.blob_ids import blob_ids_of
 from stac_gitlab.download.report import AssetResult, AssetStatus
 from stac_gitlab.download.source import Source, digest_of
 from stac_gitlab.download.transfer import NotModified, Received, copy_file, receive
@@ -76,6 +77,7 @@ class DownloadTask:
         origin: The path of a local asset of a local item.
         record: What was recorded when the file was downloaded before.
         leftovers: Partial files of earlier runs.
+        blob_id: The git blob id of the remote file, if it is known.
         overwrite: What to do if the file exists.
         verify: Whether to compare checksums.
         segments: How many connections to use for the file.
@@ -90,6 +92,7 @@ class DownloadTask:
     origin: Path | None = None
     record: Record | None = None
     leftovers: tuple[Leftover, ...] = ()
+    blob_id: str | None = None
     overwrite: Overwrite = "if-changed"
     verify: bool = True
     segments: int = 1
@@ -137,7 +140,21 @@ class DownloadTask:
             return (record is not None and record.checksum == str(checksum)) or (
                 _digest(target, checksum) == checksum.digest
             )
+        if self.blob_id is not None:
+            if record is not None and record.blob_id is not None:
+                return record.blob_id == self.blob_id
+            return self.blob_id in blob_ids_of(target)
         return None if record is not None and record.validator is not None else False
+
+    def could_be_current(self) -> bool:
+        """Return whether the blob id of the remote file would decide if the file is current."""
+        if self.overwrite != "if-changed" or (self.source.checksum is not None and self.verify):
+            return False
+        try:
+            size = self.target.stat().st_size if _is_file(self.target) else None
+        except OSError:
+            return False
+        return size is not None and self.source.size in (None, size)
 
     def _valid_record(self) -> Record | None:
         """Return the record if it is about this source and the file as it is now."""
@@ -201,11 +218,11 @@ def run_task(
 
 def _run(task: DownloadTask, session: GitLabSession, on_bytes: OnBytes | None) -> AssetResult:
     target = contained_path(task.folder, task.path)
+    status = target.stat() if _is_file(target) else None
     is_current = task.is_current()
-    if is_current:
-        return task.result(
-            "skipped", size=target.stat().st_size, verified=task.overwrite != "never"
-        )
+    if is_current and status is not None:
+        _record_blob_id(task, status)
+        return task.result("skipped", size=status.st_size, verified=task.overwrite != "never")
     try:
         received = _fetch(task, target, session, on_bytes, is_known=is_current is None)
     except NotModified:
@@ -216,6 +233,20 @@ def _run(task: DownloadTask, session: GitLabSession, on_bytes: OnBytes | None) -
         checksum=received.checksum,
         verified=received.verified,
     )
+
+
+def _record_blob_id(task: DownloadTask, status: os.stat_result) -> None:
+    """Record the blob id of an unchanged file, so that a later run need not read the file."""
+    if task.blob_id is None or (task.record is not None and task.record.blob_id == task.blob_id):
+        return
+    record = Record(
+        path=task.path,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        source=digest_of(task.source.url),
+        blob_id=task.blob_id,
+    )
+    _try_to_record(task.folder, record)
 
 
 def _fetch(
@@ -323,6 +354,7 @@ class Record:
         source: Digest of the URL that it came from.
         checksum: Its multihash, if one was computed.
         validator: The content version that the server sent: an ETag, or a Last-Modified date.
+        blob_id: Its git blob id, or that of the Git LFS pointer to it.
     """
 
     path: str
@@ -331,6 +363,7 @@ class Record:
     source: str
     checksum: str | None = None
     validator: str | None = None
+    blob_id: str | None = None
 
     def __post_init__(self) -> None:
         # It is sent as a header, and anybody may have written the file.
@@ -441,6 +474,9 @@ def _parse_record(line: bytes) -> Record | None:
         type(record.size) is type(record.mtime_ns) is int
         and isinstance(record.path, str)
         and isinstance(record.source, str)
-        and all(v is None or isinstance(v, str) for v in (record.checksum, record.validator))
+        and all(
+            value is None or isinstance(value, str)
+            for value in (record.checksum, record.validator, record.blob_id)
+        )
     )
     return record if is_valid else None

@@ -111,6 +111,7 @@ class GitLabAPI:
         self._routes: list[tuple[str, Callable[..., Answer]]] = [
             (rf"{project}/repository/files/([^/]+)/raw", self._raw_file),
             (rf"{project}/repository/archive\.zip", self._archive),
+            (rf"{project}/repository/tree", self._tree),
             (project, self._project),
         ]
 
@@ -164,6 +165,28 @@ class GitLabAPI:
             **_REVALIDATED,
         }
         return Answer(200, tuple(headers.items()), buffer.getvalue(), chunked=True)
+
+    def _tree(self, request: RecordedRequest, name: str) -> Answer:
+        project = self._readable(request, name).project
+        files = project.files_at(request.query.get("ref") or str(project.ref))
+        if files is None:
+            raise _RefusedError(_NO_FILE)
+        size, page = int(request.query.get("per_page", 20)), int(request.query.get("page", 1))
+        shown = sorted(files)[size * (page - 1) : size * page]
+        entries = [
+            {
+                "id": _digests(_lfs_pointer(files[path]) if project.in_lfs(path) else files[path])[
+                    1
+                ],
+                "name": posixpath.basename(path),
+                "type": "blob",
+                "path": path,
+                "mode": "100644",
+            }
+            for path in shown
+        ]
+        next_page = str(page + 1) if size * page < len(files) else ""
+        return response_of(entries, 200, {"x-total": str(len(files)), "x-next-page": next_page})
 
     def _project(self, request: RecordedRequest, name: str) -> Answer:
         found = self._visible(self._user(request), name)

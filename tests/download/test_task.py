@@ -32,7 +32,7 @@ from sample_items import (
 from stac_gitlab import RetryPolicy, STACDownloader
 from stac_gitlab.download.task import FILE_NAME
 from stac_gitlab.errors import ChecksumMismatchError, DownloadError
-from stac_gitlab.testing import Fault, LoopbackServer, Project, SharingHubServer
+from stac_gitlab.testing import Fault, GitLabServer, LoopbackServer, Project, SharingHubServer
 
 DAY_ONE = "Wed, 01 Jan 2020 00:00:00 GMT"
 DAY_TWO = "Thu, 02 Jan 2020 00:00:00 GMT"
@@ -78,14 +78,65 @@ def test_a_second_run_over_unchanged_files_transfers_no_body(
     assert files_in(tmp_path) == dict(sorted(contents.items()))
 
 
-def test_a_file_that_changed_under_the_same_date_is_downloaded_again(tmp_path: Path) -> None:
-    project = Project("group/lakes", {"a.csv": b"old"})
+def requests_of_second_run(
+    hub: SharingHubServer, folder: Path, item: pystac.Item, loader: STACDownloader
+) -> list[str]:
+    loader.download_assets(item, folder)
+    hub.clear_requests()
+    assert loader.download_assets(item, folder).downloaded == []
+    return [request.path for request in hub.requests]
+
+
+def test_one_listing_of_a_project_proves_that_its_files_are_unchanged(tmp_path: Path) -> None:
+    files = {f"data/{n}.csv": b"%d" % n for n in range(120)}
+    project = Project("group/lakes", {**files, "big.tif": BODY}, lfs=("*.tif",))
+    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
+        item = loader.load_item("dataset", "group", "lakes")
+        assert (
+            requests_of_second_run(hub, tmp_path, item, loader)
+            == [f"/api/proxy/projects/{item.properties['sharinghub:id']}/repository/tree"] * 2
+        )
+        hub.clear_requests()
+        (tmp_path / "data" / "7.csv").write_bytes(b"x")
+        report = loader.download_assets(item, tmp_path)
+        assert [result.key for result in report.downloaded] == ["data/7.csv"]
+        assert len(hub.requests) == 3
+
+
+def test_a_file_of_a_gitlab_is_compared_with_the_listing_of_its_project(tmp_path: Path) -> None:
+    with GitLabServer([Project("group/lakes", {"a b.csv": b"a"})], token=TOKEN) as gitlab:
+        item = item_of({"a": gitlab.raw_url("group/lakes", "a b.csv")})
+        with STACDownloader(TOKEN, gitlab.url) as loader:
+            loader.download_assets(item, tmp_path)
+            gitlab.clear_requests()
+            assert loader.download_assets(item, tmp_path)["a"].status == "skipped"
+        assert [r.path for r in gitlab.requests] == ["/api/v4/projects/group/lakes/repository/tree"]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_file_that_changed_under_the_same_date_is_downloaded_again(
+    tmp_path: Path, is_listed: bool
+) -> None:
+    project = Project("group/lakes", {"a.csv": b"old", "b.csv": b"b"})
+    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
+        if not is_listed:
+            hub.inject(Fault(path="/tree", status=403, times=None))
+        item = loader.load_item("dataset", "group", "lakes")
+        loader.download_assets(item, tmp_path)
+        project.files["a.csv"] = b"new"  # type: ignore[index]  # a dictionary
+        statuses = [r.status for r in loader.download_assets(item, tmp_path).values()]
+    assert statuses == ["downloaded", "skipped" if is_listed else "downloaded"]
+    assert files_in(tmp_path) == {"a.csv": b"new", "b.csv": b"b"}
+
+
+@pytest.mark.parametrize("page", [b"{}", b"[1]", b"[", b'[{"type": "blob"}]', b"null"])
+def test_a_listing_that_is_not_one_is_ignored(tmp_path: Path, page: bytes) -> None:
+    project = Project("group/lakes", {"a.csv": b"a"})
     with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
         item = loader.load_item("dataset", "group", "lakes")
         loader.download_assets(item, tmp_path)
-        hub.inject(Fault(path="download", body=b"new", headers={"X-Gitlab-Content-Sha256": None}))
+        hub.inject(Fault(path="/tree", body=page))
         assert loader.download_assets(item, tmp_path)["a.csv"].status == "downloaded"
-    assert files_in(tmp_path) == {"a.csv": b"new"}
 
 
 def test_a_changed_etag_downloads_again(
@@ -131,19 +182,6 @@ def test_another_size_than_promised_is_not_what_the_server_confirms(
     item.assets["a"].extra_fields["file:size"] = 7
     with pytest.raises(DownloadError, match="the metadata promise 7"):
         downloader.download_assets(item, tmp_path)
-
-
-def test_a_file_with_an_etag_is_requested_even_if_the_project_is_unchanged(
-    tmp_path: Path,
-) -> None:
-    project = Project("group/lakes", {"a.csv": b"a"})
-    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
-        hub.inject(Fault(path="download", headers={"etag": '"one"'}, times=None))
-        item = loader.load_item("dataset", "group", "lakes")
-        loader.download_assets(item, tmp_path)
-        hub.clear_requests()
-        assert loader.download_assets(item, tmp_path)["a.csv"].status == "downloaded"
-        assert hub.requests[0].headers["If-None-Match"] == '"one"'
 
 
 def test_another_href_downloads_again(
