@@ -15,7 +15,8 @@ import requests
 
 from stac_gitlab.download.source import Source, digest_of
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
-from stac_gitlab.http.transport import is_encoded, is_well_framed, length_in
+from stac_gitlab.http.decoding import is_encoded
+from stac_gitlab.http.transport import is_well_framed, length_in
 from stac_gitlab.redaction import redact
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)", re.IGNORECASE)

@@ -22,6 +22,7 @@ from stac_gitlab.download.source import POINTER_SIZE, Source
 from stac_gitlab.download.transfer import receive
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError
 from stac_gitlab.http.deadline import Deadline, enforcing
+from stac_gitlab.http.decoding import reader_of
 from stac_gitlab.http.retry import call_with_retries
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import quoted, redact
@@ -213,10 +214,10 @@ class _Ranges(io.RawIOBase):
     def _take(self, response: requests.Response, view: memoryview) -> int:
         """Read a body into `view`, as far as it comes; return how far."""
         policy = self._session.retry
-        room = view
+        room, read = view, reader_of(response)
         try:
             with enforcing(Deadline(policy.clock() + policy.deadline, clock=policy.clock)):
-                while room and (chunk := response.raw.read1(len(room), decode_content=False)):
+                while room and (chunk := read(len(room))):
                     room[: len(chunk)] = chunk
                     room = room[len(chunk) :]
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as failure:

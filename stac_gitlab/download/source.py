@@ -31,9 +31,10 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
 from stac_gitlab.files.paths import is_local_path, is_web
+from stac_gitlab.http.decoding import is_decodable
 from stac_gitlab.http.responses import error_for_page, is_html
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.http.transport import is_decodable, is_well_framed
+from stac_gitlab.http.transport import is_well_framed
 from stac_gitlab.redaction import quoted, redact, strip_token_parameters
 
 POINTER_SIZE = 1024

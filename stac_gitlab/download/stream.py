@@ -22,13 +22,13 @@ from stac_gitlab.http.deadline import (
     current_deadline,
     enforcing,
 )
+from stac_gitlab.http.decoding import is_encoded, reader_of
 from stac_gitlab.http.responses import error_for_failure, without_request
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import (
     READ_AHEAD,
     DeadlineResponse,
     is_chunked,
-    is_encoded,
     length_in,
 )
 from stac_gitlab.redaction import redact
@@ -44,7 +44,8 @@ class BodyReader:
 
     def __init__(self, response: requests.Response, *, url: str, session: GitLabSession) -> None:
         self._raw = response.raw
-        self._decode = is_encoded(response)
+        self._is_encoded = is_encoded(response)
+        self._read = reader_of(response)
         self._url = url
         self._session = session
         self._room = READ_AHEAD
@@ -82,7 +83,7 @@ class BodyReader:
         # Below urllib3's stream stands the response of our own adapter, which reads straight into
         # the buffer. Another adapter, or a mock, may have something else there.
         source = getattr(self._raw, "_fp", None)
-        if not self._decode and isinstance(source, DeadlineResponse):
+        if not self._is_encoded and isinstance(source, DeadlineResponse):
             # What came in one packet with the headers is taken alone: `readinto1` would wait for
             # more at once, and lose it if the body breaks off there.
             count = source.take(buffer[: self._room])
@@ -90,7 +91,7 @@ class BodyReader:
             if not count:
                 self._raw.release_conn()
             return count
-        chunk = self._raw.read1(len(buffer), decode_content=self._decode)
+        chunk = self._read(len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)
 

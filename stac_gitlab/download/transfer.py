@@ -34,9 +34,10 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.checksums import HashingBuffers
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.http.deadline import current_deadline
+from stac_gitlab.http.decoding import is_encoded, reader_of
 from stac_gitlab.http.retry import call_with_retries, error_of
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.http.transport import is_chunked, is_encoded, length_in
+from stac_gitlab.http.transport import is_chunked, length_in
 from stac_gitlab.redaction import quoted
 
 logger = logging.getLogger(__name__)
@@ -337,7 +338,7 @@ class _FileTransfer:
         )
         if response.status_code == 304:
             # There is no body, but only reading it gives the connection back.
-            response.raw.drain_conn()
+            reader_of(response)(1)
             response.close()
             raise NotModified
         if self._segments > 1 and response.status_code in (206, 416):

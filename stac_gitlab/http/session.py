@@ -34,6 +34,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
+from stac_gitlab.http.decoding import ACCEPT_ENCODING, reader_of
 from stac_gitlab.http.environment import Environment
 from stac_gitlab.http.responses import (
     Document,
@@ -63,8 +64,6 @@ IDEMPOTENT = SAFE_METHODS | {"OPTIONS", "PUT", "DELETE"}
 # one it is cheaper to close the connection.
 _SMALL_BODY = 64 * 1024
 _CHUNK = 64 * 1024
-# brotli and zstd are left out: urllib3 cannot stop all versions of them at a size.
-_ACCEPT_ENCODING = "gzip, deflate"
 # The origin that may get secrets with a request that can change something. A context variable,
 # because requests calls send() for each redirect with arguments of its own.
 _write_origin: ContextVar[Origin | None] = ContextVar("stac_gitlab_write_origin")
@@ -326,7 +325,7 @@ class GitLabSession(requests.Session):
             InvalidResponseError: If the body is too large, truncated or not what `parse` expects.
         """
         url = strip_token_parameters(url)
-        headers = {"Accept-Encoding": _ACCEPT_ENCODING, **(headers or {})}
+        headers = {"Accept-Encoding": ACCEPT_ENCODING, **(headers or {})}
 
         def attempt(url: str) -> T:
             context = _write_origin.set(write_origin)
@@ -466,7 +465,8 @@ class GitLabSession(requests.Session):
         chunks: list[bytes] = []
         size = 0
         # Packet by packet: an adapter of the caller's does not check the deadline.
-        while chunk := response.raw.read1(_CHUNK, decode_content=True):
+        read = reader_of(response)
+        while chunk := read(_CHUNK):
             size += len(chunk)
             if size > max_bytes:
                 raise self._too_large(response, max_bytes)
@@ -559,14 +559,18 @@ def _jar_without_cookies() -> RequestsCookieJar:
 
 
 def _beginning_of_body(response: requests.Response) -> bytes:
-    """Read as much of an error's body as is kept; a broken one counts as empty."""
+    """Read as much of an error's body as is kept, and as can be read of it."""
+    body = b""
     try:
-        body: bytes = response.raw.read(MAX_ERROR_BODY, decode_content=True)
-    except (urllib3.exceptions.HTTPError, OSError):
-        return b""
-    if len(body) >= MAX_ERROR_BODY:
+        read = reader_of(response)
+        while piece := read(MAX_ERROR_BODY - len(body)):
+            body += piece
+            if len(body) >= MAX_ERROR_BODY:
+                response.raw.close()
+                break
+    except (InvalidResponseError, urllib3.exceptions.HTTPError, OSError):
         response.raw.close()
-    return body or b""
+    return body
 
 
 def _drop_body(response: requests.Response) -> None:

@@ -427,11 +427,6 @@ def _headers_in(lines: list[str]) -> HTTPMessage:
     return headers
 
 
-def is_encoded(response: requests.Response) -> bool:
-    """Tell whether the body has to be decoded, although identity was asked for."""
-    return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
-
-
 def is_well_framed(response: requests.Response) -> bool:
     """Tell whether there is one way only to read where the body ends.
 
@@ -441,10 +436,3 @@ def is_well_framed(response: requests.Response) -> bool:
     headers = response.headers
     is_clear = length_in(headers) is not None or not headers.get("Content-Length", "").strip()
     return coding_in(headers) in ("", "chunked") and is_clear
-
-
-def is_decodable(response: requests.Response) -> bool:
-    """Tell whether every encoding of the body can be undone here."""
-    named = response.headers.get("Content-Encoding", "identity").split(",")
-    known = {"identity", "", *getattr(response.raw, "CONTENT_DECODERS", ())}
-    return all(encoding.strip().lower() in known for encoding in named)
