@@ -107,12 +107,11 @@ class GitLabAPI:
         self._users = users
         self._public = public
         # Matched against the raw path, because only %2F keeps a path within its segment.
-        project = rf"{API_PATH}projects/([^/]+)"
+        repository = rf"{API_PATH}projects/([^/]+)/repository"
         self._routes: list[tuple[str, Callable[..., Answer]]] = [
-            (rf"{project}/repository/files/([^/]+)/raw", self._raw_file),
-            (rf"{project}/repository/archive\.zip", self._archive),
-            (rf"{project}/repository/tree", self._tree),
-            (project, self._project),
+            (rf"{repository}/files/([^/]+)/raw", self._raw_file),
+            (rf"{repository}/archive\.zip", self._archive),
+            (rf"{repository}/tree", self._tree),
         ]
 
     def answer(self, request: RecordedRequest) -> Answer:
@@ -172,34 +171,20 @@ class GitLabAPI:
         if files is None:
             raise _RefusedError(_NO_FILE)
         size, page = int(request.query.get("per_page", 20)), int(request.query.get("page", 1))
-        shown = sorted(files)[size * (page - 1) : size * page]
-        entries = [
-            {
-                "id": _digests(_lfs_pointer(files[path]) if project.in_lfs(path) else files[path])[
-                    1
-                ],
-                "name": posixpath.basename(path),
-                "type": "blob",
-                "path": path,
-                "mode": "100644",
-            }
-            for path in shown
-        ]
+        entries = []
+        for path in sorted(files)[size * (page - 1) : size * page]:
+            blob = _lfs_pointer(files[path]) if project.in_lfs(path) else files[path]
+            entries.append(
+                {
+                    "id": _digests(blob)[1],
+                    "name": posixpath.basename(path),
+                    "type": "blob",
+                    "path": path,
+                    "mode": "100644",
+                }
+            )
         next_page = str(page + 1) if size * page < len(files) else ""
         return response_of(entries, 200, {"x-total": str(len(files)), "x-next-page": next_page})
-
-    def _project(self, request: RecordedRequest, name: str) -> Answer:
-        found = self._visible(self._user(request), name)
-        project = found.project
-        document = {
-            "id": found.number,
-            "name": project.name,
-            "name_with_namespace": found.full_name,
-            "path_with_namespace": project.path,
-            "default_branch": project.ref,
-            "web_url": f"http://{request.headers.get('Host', 'localhost')}/{project.path}",
-        }
-        return response_of(document)
 
     def _user(self, request: RecordedRequest) -> User:
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")

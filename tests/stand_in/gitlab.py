@@ -1,4 +1,4 @@
-"""GitLab with rate limit headers, and with job tokens that open some projects only."""
+"""GitLab with project documents, rate limit headers, and job tokens for some projects only."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class RecordedGitLab(GitLabServer):
         self.rate_limit = rate_limit
         self.job_token_projects = job_token_projects
         self._counted = 0
+        self.api._routes.append((rf"{API_PATH}projects/([^/]+)", self._project))
 
     def answer(self, request: RecordedRequest) -> Answer:
         if not request.raw_path.startswith(API_PATH):
@@ -42,6 +43,18 @@ class RecordedGitLab(GitLabServer):
         else:
             answer = super().answer(request)
         return answer.with_headers(self._limits())
+
+    def _project(self, request: RecordedRequest, name: str) -> Answer:
+        found = self.api._visible(self.api._user(request), name)
+        document = {
+            "id": found.number,
+            "name": found.project.name,
+            "name_with_namespace": found.full_name,
+            "path_with_namespace": found.project.path,
+            "default_branch": found.project.ref,
+            "web_url": f"{self.url}/{found.project.path}",
+        }
+        return response_of(document)
 
     def _is_closed_to_the_job(self, request: RecordedRequest) -> bool:
         allowed = self.job_token_projects
