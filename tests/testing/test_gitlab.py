@@ -216,3 +216,15 @@ def test_a_public_project_needs_no_token() -> None:
 def test_only_reading_is_allowed(gitlab: GitLabServer) -> None:
     response = requests.put(gitlab.raw_url(PROJECT.path, "README.md"), data=b"x", timeout=5)
     assert response.status_code == 405
+
+
+def test_a_listing_of_the_repository_has_blob_ids_and_pages(gitlab: GitLabServer) -> None:
+    url = f"{gitlab.url}/api/v4/projects/group%2Fsub%2Flakes/repository/tree?per_page=2"
+    first, second = get(url), get(f"{url}&page=2")
+    entries = [*first.json(), *second.json()]
+    assert [entry["path"] for entry in entries] == sorted(FILES)
+    assert (first.headers["x-next-page"], second.headers["x-next-page"]) == ("2", "")
+    for entry in entries:
+        content = get(gitlab.raw_url(PROJECT.path, entry["path"], lfs=False)).content
+        blob = b"blob %d\0" % len(content) + content
+        assert entry["id"] == hashlib.sha1(blob).hexdigest()
