@@ -99,7 +99,7 @@ FAULTS_TO_FAIL_OF = {
     "429 for an hour": (Fault(status=429, headers={"Retry-After": "3600"}), RateLimitError),
     "500": (Fault(status=500), ServerError),
     "cut": (cut(0), IncompleteDownloadError),
-    "cut without length": (cut(20_000, length=False), IncompleteDownloadError),
+    "cut without length": (cut(0, length=False), IncompleteDownloadError),
     "too long announced": (announcing(50_000), IncompleteDownloadError),
     "too short announced": (announcing(30_000), IncompleteDownloadError),
     "chunks garbled": (in_raw_chunks(b"zz\r\n"), IncompleteDownloadError),

@@ -14,7 +14,7 @@ from sample_items import BODY, TOKEN
 
 from stac_gitlab.auth import Credentials
 from stac_gitlab.download.source import Source
-from stac_gitlab.download.transfer import Received, receive
+from stac_gitlab.download.transfer import TransferResult, download_file
 from stac_gitlab.errors import STACGitLabError
 from stac_gitlab.files.checksums import Checksum
 from stac_gitlab.files.partial_file import leftovers_for, leftovers_in
@@ -57,7 +57,7 @@ class Home:
         segments: int | None = None,
         on_bytes: Callable[[int, int | None], None] | None = None,
         **policy: Any,
-    ) -> Received:
+    ) -> TransferResult:
         source = Source(
             url=path if "://" in path else f"{self.server.url}{path}",
             key=key,
@@ -66,7 +66,7 @@ class Home:
             media_type=media_type,
         )
         folder = self.target.parent
-        return receive(
+        return download_file(
             self.session(**policy),
             source,
             self.target,

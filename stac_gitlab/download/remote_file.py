@@ -1,12 +1,11 @@
-"""An asset opened like a file: read in ranges where its server can, from a temporary elsewhere.
+"""An asset opened like a file: read in ranges if its server supports them, else downloaded first.
 
-Ranges are read as long as they are of the content that was opened: another ETag, date or length
-is an error, because a mixture of two versions is neither.
+All ranges have to be of the version that was opened: another ETag, date or size is an error,
+because a mixture of two versions is neither.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import io
 import os
@@ -17,9 +16,10 @@ from typing import Any, BinaryIO, cast
 import requests
 import urllib3
 
-from stac_gitlab.download.ranges import span_of, total_of
+from stac_gitlab.download.ranges import ByteRange, ContentVersion
 from stac_gitlab.download.source import POINTER_SIZE, Source
-from stac_gitlab.download.transfer import receive
+from stac_gitlab.download.stream import BrokenBodyError, StallRule
+from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError
 from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.http.decoding import reader_of
@@ -27,86 +27,96 @@ from stac_gitlab.http.retry import call_with_retries
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import quoted, redact
 
-# What is asked for at a time: a round trip brings this much, and random access wastes at most this.
+# Bytes of one range request: random access wastes at most this much, and a reader that asks for
+# small pieces needs one request for each block.
 BLOCK_SIZE = 1024 * 1024
+# Bytes that are copied at a time out of a block.
+_BUFFER_SIZE = 8192
 
 
 def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
     """Open the file at a URL for reading.
 
     Raises:
-        DownloadError: If what came is not what was promised.
-        HTTPStatusError: If the server refuses.
-        NetworkError: If no connection comes about.
-        OSError: If the server does not serve ranges, and the temporary cannot be written.
+        DownloadError: If the file is not what the metadata describe.
+        HTTPStatusError: If the server responds with an error.
+        NetworkError: If there is no connection.
+        OSError: If the server does not support ranges, and the temporary file cannot be written.
     """
     response = session.open(
         source.url, headers={"Range": f"bytes=0-{BLOCK_SIZE - 1}"}, statuses=frozenset({416})
     )
     if response.status_code == 200:
-        # The body that is coming is the whole file: it is read to its end, since servers count on
-        # that, and the file stands ready.
-        return _spooled(session, source, response)
+        # The whole file is on its way already. It is read to its end at once: a server does not
+        # wait for a slow reader.
+        return _open_downloaded(session, source, response)
     with response:
-        span = span_of(response)
-        if span is None or span.start != 0 or len(span) > BLOCK_SIZE or total_of(response) is None:
-            return _spooled(session, source)
-        ranges = _Ranges(session, source, response)
-        ranges.keep(response, span)
-    if ranges.is_doubtful():
-        return _spooled(session, source)
-    return cast("BinaryIO", io.BufferedReader(ranges, BLOCK_SIZE))
+        part = ByteRange.of(response)
+        if part is None or part.start or part.stop > BLOCK_SIZE or part.size is None:
+            return _open_downloaded(session, source)
+        file = _RangeReader(session, source, response, part.size)
+        file.read_first_block(response, part)
+    if not file.may_be_the_file():
+        # A download finds out, and raises the error that says why.
+        return _open_downloaded(session, source)
+    return cast("BinaryIO", io.BufferedReader(file, _BUFFER_SIZE))
 
 
-def _spooled(
+def _open_downloaded(
     session: GitLabSession, source: Source, response: requests.Response | None = None
 ) -> BinaryIO:
     with tempfile.TemporaryDirectory(prefix="stac-gitlab-") as folder:
         path = Path(folder) / "asset"
-        receive(session, source, path, response=response)
+        download_file(session, source, path, response=response)
         if os.name != "nt":
-            # The name goes with the folder; the open file stays.
+            # The name is removed with the folder; the open file remains.
             return path.open("rb")
         return io.BytesIO(path.read_bytes())
 
 
-class _Ranges(io.RawIOBase):
-    """A file of known size on a server that serves ranges of it.
+class _RangeReader(io.RawIOBase):
+    """A file of known size on a server that supports range requests.
 
     Args:
-        session: What to ask with.
+        session: The session to use.
         source: Where the file is.
-        response: The first answer, which says how large the file is and which version.
+        response: The first response, which identifies the version.
+        size: Bytes of the whole file.
     """
 
-    def __init__(self, session: GitLabSession, source: Source, response: requests.Response) -> None:
+    def __init__(
+        self, session: GitLabSession, source: Source, response: requests.Response, size: int
+    ) -> None:
         self._session = session
         self._source = source
-        self._size = total_of(response) or 0
-        self._etag = response.headers.get("ETag")
-        self._modified = response.headers.get("Last-Modified")
-        self._first = b""
+        self._version = ContentVersion.of(response, size=size)
+        self._size = size
         self._position = 0
-        self._spent: float = 0
-        self._came = 0
+        # The first block is kept for readers that return to the header of a file.
+        self._first_block = self._block = b""
+        self._block_start = 0
+        self._stall = StallRule(session.retry)
+        self._last_fetch = session.retry.clock()
 
-    def keep(self, response: requests.Response, span: range) -> None:
-        """Keep the beginning of the file, as far as it comes."""
-        first = bytearray(len(span))
-        with contextlib.suppress(_BrokenRangeError):
-            count = self._take(response, memoryview(first))
-            self._first = bytes(first[:count])
+    def read_first_block(self, response: requests.Response, part: ByteRange) -> None:
+        """Keep the first block, as far as it arrives."""
+        block = bytearray(part.stop)
+        try:
+            count = self._read_body(response, memoryview(block))
+        except BrokenBodyError:
+            return
+        self._first_block = bytes(block[:count])
 
-    def is_doubtful(self) -> bool:
-        """Tell whether this may be anything else than the file that the metadata describe."""
-        promised, checksum = self._source.size, self._source.checksum
-        if self._size < POINTER_SIZE or (promised is not None and promised != self._size):
-            return True
-        if checksum is None or len(self._first) < self._size:
+    def may_be_the_file(self) -> bool:
+        """Return whether this may be the file that the metadata describe."""
+        expected, checksum = self._source.size, self._source.checksum
+        if self._size < POINTER_SIZE or expected not in (None, self._size):
             return False
+        if checksum is None or len(self._first_block) < self._size:
+            return True
         hasher = checksum.hasher()
-        hasher.update(self._first)
-        return checksum.digest_of(hasher) != checksum.digest
+        hasher.update(self._first_block)
+        return checksum.digest_of(hasher) == checksum.digest
 
     def readable(self) -> bool:
         return True
@@ -122,7 +132,7 @@ class _Ranges(io.RawIOBase):
         if whence not in bases:
             raise ValueError(f"whence={whence}: choose 0, 1 or 2")
         if bases[whence] + offset < 0:
-            raise ValueError(f"there is no position {bases[whence] + offset} in a file")
+            raise ValueError(f"a file has no position {bases[whence] + offset}")
         self._position = bases[whence] + offset
         return self._position
 
@@ -131,103 +141,98 @@ class _Ranges(io.RawIOBase):
         view = view[: max(0, min(len(view), self._size - self._position))]
         if not view:
             return 0
-        known = self._first[self._position : self._position + len(view)]
-        if known:
-            view[: len(known)] = known
-            count = len(known)
-        else:
+        piece = self._fetched(len(view))
+        if not piece and len(view) >= BLOCK_SIZE:
             count = self._fetch_into(view)
+        else:
+            piece = piece or self._fetch_block(len(view))
+            count = len(piece)
+            view[:count] = piece
         self._position += count
         return count
 
     def readall(self) -> bytes:
-        # The base class asks for some kilobytes at a time.
+        # The base class reads some kilobytes at a time.
         content = bytearray(max(0, self._size - self._position))
         view = memoryview(content)
         while view:
             view = view[self.readinto(view) :]
         return bytes(content)
 
-    def _fetch_into(self, view: memoryview) -> int:
-        """Fill `view` from the current position on, as far as one answer goes."""
-        policy = self._session.retry
-        began = policy.clock()
-        count = call_with_retries(
-            lambda: self._fetch_once(view),
-            _BrokenRangeError,
-            policy,
-            wait=lambda state: policy.backoff(state.attempt_number),
-            stop=lambda state: state.attempt_number >= policy.max_attempts,
-        )
-        self._check_pace(count, len(view), policy.clock() - began)
-        return count
+    def _fetched(self, count: int) -> bytes:
+        """Return up to `count` bytes from the current position on that were fetched already."""
+        start, first_block = self._position, self._first_block
+        if start < len(first_block):
+            return first_block[start : start + count]
+        start -= self._block_start
+        return self._block[start : start + count] if start >= 0 else b""
 
-    def _check_pace(self, count: int, wanted: int, took: float) -> None:
-        """Apply the stall rule to what comes in answers that are shorter than asked for."""
+    def _fetch_block(self, count: int) -> bytes:
+        """Fetch the block from the current position on; return its first `count` bytes."""
+        block = bytearray(min(BLOCK_SIZE, self._size - self._position))
+        fetched = self._fetch_into(memoryview(block))
+        self._block_start, self._block = self._position, bytes(block[:fetched])
+        return self._block[:count]
+
+    def _fetch_into(self, view: memoryview) -> int:
+        """Fill `view` from the current position on, as far as one response goes."""
         policy = self._session.retry
-        if count == wanted:
-            self._spent = self._came = 0
-            return
-        self._spent += took
-        self._came += count
-        if self._spent >= policy.stall_window and self._came < policy.min_rate * self._spent:
-            raise IncompleteDownloadError(
-                f"{quoted(self._source.key)}: only {self._came} bytes came in {self._spent:.0f} s. "
-                "Try again, or download it."
+        self._stall.skip(policy.clock() - self._last_fetch)
+        try:
+            count = call_with_retries(
+                lambda: self._fetch_once(view),
+                BrokenBodyError,
+                policy,
+                wait=lambda state: policy.backoff(state.attempt_number),
+                stop=lambda state: state.attempt_number >= policy.max_attempts,
             )
+        finally:
+            self._last_fetch = policy.clock()
+        self._stall.add(count)
+        if count == len(view):
+            self._stall.restart()
+        elif self._stall.is_stalled:
+            raise IncompleteDownloadError(f"{quoted(self._source.key)}: {self._stall}")
+        return count
 
     def _fetch_once(self, view: memoryview) -> int:
         start = self._position
-        headers = {"Range": f"bytes={start}-{start + len(view) - 1}"}
-        strong = self._etag is not None and self._etag.startswith('"')
-        validator = self._etag if strong else self._modified
-        if validator is not None:
-            headers["If-Range"] = validator
         response = self._session.open(
-            self._source.url, headers=headers, statuses=frozenset({412, 416})
+            self._source.url,
+            headers={
+                "Range": f"bytes={start}-{start + len(view) - 1}",
+                **self._version.range_conditions(),
+            },
+            statuses=frozenset({412, 416}),
         )
         with response:
-            span = span_of(response)
-            if span is None or span.start != start or not self._is_of_same_version(response):
+            part = ByteRange.of(response)
+            if part is None or part.start != start or not self._version.matches(response):
                 raise DownloadError(
                     f"{quoted(self._source.key)}: the file has changed while it was read. Open it "
                     "again."
                 )
-            count = self._take(response, view[: len(span)])
+            count = self._read_body(response, view[: part.stop - start])
         if not count:
-            raise _BrokenRangeError(
-                f"{quoted(self._source.key)}: nothing came of the {len(view)} bytes from {start} "
-                "on. Try again."
+            raise BrokenBodyError(
+                f"{quoted(self._source.key)}: none of the {len(view)} bytes from byte {start} on "
+                "arrived. Try again."
             )
         return count
 
-    def _is_of_same_version(self, response: requests.Response) -> bool:
-        """Compare what the server says now: it may have passed over If-Range."""
-        etag = response.headers.get("ETag", self._etag)
-        modified = response.headers.get("Last-Modified", self._modified)
-        return (
-            etag == self._etag
-            and (etag is not None or modified == self._modified)
-            and total_of(response) in (None, self._size)
-        )
-
-    def _take(self, response: requests.Response, view: memoryview) -> int:
-        """Read a body into `view`, as far as it comes; return how far."""
+    def _read_body(self, response: requests.Response, view: memoryview) -> int:
+        """Read a body into `view`, as far as it arrives; return the number of bytes."""
         policy = self._session.retry
-        room, read = view, reader_of(response)
+        rest, read = view, reader_of(response)
         try:
             with enforcing(Deadline(policy.clock() + policy.deadline, clock=policy.clock)):
-                while room and (chunk := read(len(room))):
-                    room[: len(chunk)] = chunk
-                    room = room[len(chunk) :]
+                while rest and (chunk := read(len(rest))):
+                    rest[: len(chunk)] = chunk
+                    rest = rest[len(chunk) :]
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as failure:
-            if len(room) == len(view):
-                raise _BrokenRangeError(
+            if len(rest) == len(view):
+                raise BrokenBodyError(
                     f"{quoted(self._source.key)}: the connection broke "
                     f"({redact(str(failure))}). Try again."
                 ) from None
-        return len(view) - len(room)
-
-
-class _BrokenRangeError(IncompleteDownloadError):
-    """A range broke off before its first byte: worth another attempt."""
+        return len(view) - len(rest)

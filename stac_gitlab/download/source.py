@@ -1,6 +1,7 @@
-"""A file to bring: where it comes from, what is promised of it, and whether what came is it.
+"""A file to download: its URL, what the metadata say about it, and the checks of what arrives.
 
-What comes in its place may be cut, damaged, endless, a pointer to the file, or a page about it.
+A server may send something else in place of the file: a part of it, a damaged copy, an endless
+body, a pointer to the file, or a page.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 import pystac
@@ -34,33 +35,39 @@ from stac_gitlab.files.paths import is_local_path, is_web
 from stac_gitlab.http.decoding import is_decodable
 from stac_gitlab.http.responses import error_for_page, is_html
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.http.transport import is_well_framed
+from stac_gitlab.http.transport import is_well_framed, length_in
 from stac_gitlab.redaction import quoted, redact, strip_token_parameters
 
 POINTER_SIZE = 1024
-"""Bytes that no pointer has: what is smaller may be one, and not the file."""
+"""Bytes of the largest body that may be a pointer in place of the file."""
 
 
 PAGE_START = 8192
-"""Bytes that show whether something is a page."""
+"""Bytes from the start of a body that show whether it is a page."""
 
 
 _LFS_POINTER = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
 )
 _DVC_POINTER = re.compile(rb"(?:^|\n)outs:\s*\n(?:\s*-)?\s+(?:md5|etag|size|path|hash):")
+# By content encoding: the names and media types of files that are stored in it.
+_STORED_ENCODINGS = {
+    "gzip": re.compile(r".*\.(?:t?gz|gzip|svgz)|application/(?:x-)?(?:gzip|tgz|gtar-compressed)"),
+    "zstd": re.compile(r".*\.zst|application/zstd"),
+    "br": re.compile(r".*\.br"),
+}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a file comes from, and what is known about it.
+    """The URL of a file, and what the metadata say about it.
 
     Attributes:
-        url: Where to ask for it.
-        key: How to call it in messages.
-        size: Bytes that it has to have, from the metadata.
-        checksum: What it has to hash to, from the metadata.
-        media_type: Its media type, from the metadata.
+        url: The URL to download it from.
+        key: Its asset key, for messages.
+        size: Its size in bytes (``file:size``).
+        checksum: Its checksum (``file:checksum``).
+        media_type: Its media type.
     """
 
     url: str
@@ -69,45 +76,58 @@ class Source:
     checksum: Checksum | None = None
     media_type: str | None = None
 
-    # -- before its bytes are taken -----------------------------------------------------------
+    # -- before the body is read --------------------------------------------------------------
 
-    def check_body(self, response: requests.Response) -> None:
-        """Check that the body of an answer can be decoded, and that its end can be found."""
-        if not is_decodable(response):
-            encoding = redact(response.headers["Content-Encoding"])
+    def is_stored_encoded(self, response: requests.Response) -> bool:
+        """Return whether the encoded bytes of a response are the file itself.
+
+        Many servers label a file such as `a.csv.gz` with ``Content-Encoding: gzip``.
+        """
+        length = length_in(response.headers)
+        if None not in (self.size, length):
+            return self.size == length
+        encoding = response.headers.get("Content-Encoding", "").strip().lower().removeprefix("x-")
+        stored = _STORED_ENCODINGS.get(encoding)
+        media_type = (self.media_type or "").partition(";")[0].strip()
+        names = (self.key, urlsplit(self.url).path, media_type)
+        return stored is not None and any(stored.fullmatch(name.lower()) for name in names)
+
+    def check_body(self, response: requests.Response, *, decode: bool = True) -> None:
+        """Check that the body of a response can be decoded, and that its end can be found."""
+        if decode and not is_decodable(response):
+            encoding = redact(response.headers["Content-Encoding"])[:80]
             raise DownloadError(
-                f"{quoted(self.key)}: the server sends it in an encoding that cannot be "
-                "undone here "
-                f"({encoding[:80]!r}), although none was asked for."
+                f"{quoted(self.key)}: the server sends the file in an encoding that cannot be "
+                f"decoded ({encoding!r}), although the request did not accept any."
             )
         if not is_well_framed(response):
             raise DownloadError(
-                f"{quoted(self.key)}: the server does not say clearly where the file ends (its "
-                "headers Content-Length and Transfer-Encoding)."
+                f"{quoted(self.key)}: the headers Content-Length and Transfer-Encoding do not say "
+                "clearly where the file ends."
             )
 
-    def check_announced(self, total: int | None) -> None:
-        """Check that the server announces as many bytes as the metadata promise."""
-        if self.size not in (None, total) and total:
+    def check_announced(self, size: int | None) -> None:
+        """Check the size that the server announces against the metadata."""
+        if self.size not in (None, size) and size:
             raise IncompleteDownloadError(
-                f"{quoted(self.key)}: the server announces {total} bytes, the metadata promise "
-                f"{self.size}. The file has changed since the metadata were written, or something "
-                "else is served in its place."
+                f"{quoted(self.key)}: the server announces {size} bytes, but file:size is "
+                f"{self.size}. The file has changed since the metadata were written, or the server "
+                "sends something else."
             )
 
     def check_limit(self, size: int, allowed: int | None) -> None:
-        """Check that there are not more bytes than the caller allows."""
+        """Check that the file is not larger than the caller allows."""
         if allowed is not None and size > allowed:
             raise DownloadError(
-                f"{quoted(self.key)}: the file is larger than {allowed} bytes. If you expect that, "
-                "raise Limits(file_bytes=)."
+                f"{quoted(self.key)}: the file is larger than {allowed} bytes. If you expect "
+                "that, raise Limits(file_bytes=)."
             )
 
     def error_for_page(self, response: requests.Response, start: bytes) -> STACGitLabError | None:
-        """Return what to raise of a body that begins like a page, unless a page was asked for.
+        """Return an error if a body starts like a page, unless the file is one.
 
-        Raising it is left to the caller: the page may repeat the token, and whatever prints a
-        traceback may show the locals here.
+        The caller raises it: the page may contain the token, and this frame, which a traceback may
+        show, has the page among its locals.
         """
         may_be_html = "html" in (self.media_type or "") or self.key.lower().endswith(
             (".html", ".htm")
@@ -117,41 +137,40 @@ class Source:
         wanted = f"the file {quoted(self.key)}"
         return error_for_page(response, start, wanted=wanted)
 
-    # -- when all of them are there -----------------------------------------------------------
+    # -- when the body is complete ------------------------------------------------------------
 
     def check_no_pointer(self, content: bytes) -> None:
-        """Check that the file is not one that only points to it."""
+        """Check that the body is not a pointer of Git LFS or DVC to the file."""
         if _LFS_POINTER.match(content):
             raise LFSPointerError(
-                f"{quoted(self.key)}: a Git LFS pointer came in place of the file. Its URL, "
-                f"{redact(self.url)}, serves the repository without LFS; ask for it through "
-                "GitLab's files API with lfs=true, or run 'git lfs pull' in a clone."
+                f"{quoted(self.key)}: the server sent a Git LFS pointer in place of the file. "
+                f"{redact(self.url)} serves the repository without LFS. Use the URL of GitLab's "
+                "files API with lfs=true, or run 'git lfs pull' in a clone."
             )
         is_dvc_file = self.key.lower().endswith((".dvc", "dvc.lock"))
         if _DVC_POINTER.match(content) and not is_dvc_file:
             raise LFSPointerError(
-                f"{quoted(self.key)}: a DVC pointer came in place of the file. Run 'dvc pull' in a "
-                "clone of the project to get the data that it points to."
+                f"{quoted(self.key)}: the server sent a DVC pointer in place of the file. Run "
+                "'dvc pull' in a clone of the project."
             )
 
     def check_size(self, size: int) -> None:
-        """Check that as many bytes came as the metadata promise."""
+        """Check the size of the file against the metadata."""
         if self.size not in (None, size):
             raise IncompleteDownloadError(
-                f"{quoted(self.key)}: {size} bytes came, the metadata promise {self.size}. "
-                "The file "
-                "has changed since the metadata were written, or it was cut."
+                f"{quoted(self.key)}: {size} bytes arrived, but file:size is {self.size}. The file "
+                "has changed since the metadata were written, or it is incomplete."
             )
 
     def check_digest(self, checksum: Checksum | None, digest: bytes | None) -> None:
-        """Check that what came hashes to a checksum, be it promised here or by the server."""
+        """Check the file against a checksum of the metadata or of the server."""
         if checksum is not None and digest != checksum.digest:
-            came = "nothing" if digest is None else digest.hex()
+            found = "missing" if digest is None else digest.hex()
             raise ChecksumMismatchError(
-                f"{quoted(self.key)}: the {checksum.algorithm} of what came is {came}, "
-                "expected was "
-                f"{checksum.digest.hex()}. The bytes are damaged, or the file has changed since "
-                "the metadata were written. Nothing was kept; verify=False skips this check."
+                f"{quoted(self.key)}: the {checksum.algorithm} of the file is {found}, but the "
+                f"expected one is {checksum.digest.hex()}. The bytes are damaged, or the file has "
+                "changed since the metadata were written. Nothing was kept; verify=False skips "
+                "this check."
             )
 
 
@@ -168,12 +187,12 @@ _TOOL_FOR_SCHEME = {
 
 @dataclass(frozen=True)
 class Locator:
-    """Finds out where assets come from, without a request.
+    """Determines where assets come from, without a request.
 
     Attributes:
-        session: Knows the dialect of each server.
+        session: The session, which knows the dialect of each server.
         alternates: Names of alternate assets to prefer to the main href, best first.
-        verify: Whether checksums matter.
+        verify: Whether to use checksums.
     """
 
     session: GitLabSession
@@ -181,10 +200,10 @@ class Locator:
     verify: bool = True
 
     def locate(self, item: HasAssets, key: str, asset: pystac.Asset) -> tuple[Source, Path | None]:
-        """Return where an asset comes from, and its path if that is on this machine.
+        """Return the source of an asset, and its path if it is a local file.
 
         Raises:
-            DownloadError: If it is where this package cannot, or must not, fetch it.
+            DownloadError: If this package cannot, or must not, read it there.
         """
         item_url = self_href(item)
         try:
@@ -193,46 +212,45 @@ class Locator:
             if path is None:
                 url.encode()
             elif path.exists() and not path.is_file():
-                # To open a pipe is to wait for somebody to write to it.
-                raise DownloadError(f"{quoted(key)}: {str(path)!r} is no plain file.")
+                # Opening a pipe would wait for a writer.
+                raise DownloadError(f"{quoted(key)}: {str(path)!r} is not a regular file.")
         except ValueError as error:
-            # What urllib says of an address that it cannot take apart.
+            # urllib cannot parse the URL.
             href = quoted(self.redacted_url(asset.href))
             raise DownloadError(f"{quoted(key)}: {href} is not a URL: {error}.") from None
         source = Source(
             url=url,
             key=key,
-            size=_promised_size(asset),
-            checksum=_promised_checksum(key, asset) if self.verify else None,
+            size=_size_of(asset),
+            checksum=_checksum_of(key, asset) if self.verify else None,
             media_type=asset.media_type,
         )
         return source, path
 
     def redacted_url(self, href: str) -> str:
-        """Return an href as it may be shown, without secrets."""
+        """Return an href without secrets."""
         return redact(strip_token_parameters(href))
 
     def _url(self, item: HasAssets, item_url: str, key: str, asset: pystac.Asset) -> str:
         url = self._absolute(item_url, self._preferred(asset))
         if _is_on_disk(url):
-            # Whatever an item calls itself (s3://, urn:), only a path or file: is on this machine.
+            # The URL of the item may have any scheme (s3:, urn:); only a path or file: is local.
             if not item_url or not _is_on_disk(item_url):
-                where = Origin.of(item_url) or "nowhere in particular"
+                where = Origin.of(item_url) or "an unknown place"
                 raise DownloadError(
-                    f"{quoted(key)}: an item from {where} points at a file on this machine. Only "
-                    "an item that was read from a local file, or was told to stand at one with "
-                    "set_self_href, gets to choose local files."
+                    f"{quoted(key)}: an item from {where} refers to a local file. Only an item "
+                    "that was read from a local file, or has a local self href, may do that."
                 )
             return url
         scheme = "" if is_web(url) else safe_urlparse(url).scheme
         if scheme not in ("", "http", "https"):
             tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
             raise DownloadError(
-                f"{quoted(key)}: {scheme}:// is not downloaded by stac_gitlab. Use {tool} for "
-                f"{self.redacted_url(url)}."
+                f"{quoted(key)}: stac_gitlab does not download {scheme}:// URLs. Use {tool} "
+                f"for {self.redacted_url(url)}."
             )
         if Origin.of(url) is None:
-            raise ValueError("it names no server")
+            raise ValueError("it has no host")
         return self.session.dialect_of(url).asset_url(
             strip_token_parameters(url),
             key=key,
@@ -250,18 +268,17 @@ class Locator:
         return asset.href
 
     def _absolute(self, item_url: str, href: str) -> str:
-        # An absolute href is taken as written: parsing it would lose what a "#" or "?" in the name
-        # of a file has done to it.
+        # An absolute href is used unchanged: joining it would lose a "#" or "?" of a file name.
         if is_web(href) or safe_urlparse(href).scheme or not item_url:
             return href
         if Origin.of(item_url) is None:
-            # pystac would take a "#" or "?" in the name of a local file for the end of the name.
+            # pystac would end the name of a local file at a "#" or "?".
             return str(_path_of_href(item_url).parent / href)
         return make_absolute_href(href, item_url)
 
 
 def self_href(item: HasAssets) -> str:
-    """Return where an item stands, or an empty string where nobody knows."""
+    """Return the self href of an item, or an empty string if it has none."""
     return (item.get_self_href() or "") if isinstance(item, pystac.STACObject) else ""
 
 
@@ -270,10 +287,10 @@ def _is_on_disk(href: str) -> bool:
 
 
 def _path_of_href(href: str) -> Path:
-    """Return the path that a local href means.
+    """Return the path of a local href.
 
     Raises:
-        ValueError: If there can be no such path.
+        ValueError: If no file can have this path.
     """
     path = url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href
     if b"\0" in os.fsencode(path):
@@ -286,13 +303,13 @@ def _href_of(alternate: object) -> str | None:
     return href if isinstance(href, str) else None
 
 
-def _promised_size(asset: pystac.Asset) -> int | None:
+def _size_of(asset: pystac.Asset) -> int | None:
     size = asset.extra_fields.get("file:size")
-    # No file system goes beyond; arithmetic with what JSON can hold does not always work.
+    # No file system has larger files, and not all arithmetic works with any number of JSON.
     return size if type(size) is int and 0 <= size < 2**63 else None
 
 
-def _promised_checksum(key: str, asset: pystac.Asset) -> Checksum | None:
+def _checksum_of(key: str, asset: pystac.Asset) -> Checksum | None:
     text = asset.extra_fields.get("file:checksum")
     if text is None:
         return None
@@ -300,13 +317,39 @@ def _promised_checksum(key: str, asset: pystac.Asset) -> Checksum | None:
         return Checksum.parse(text)
     except UnknownChecksumError as error:
         warnings.warn(
-            f"{quoted(key)}: not verified against file:checksum: {error}.",
+            f"{quoted(key)}: file:checksum is not verified: {error}.",
             UnverifiedDownloadWarning,
             stacklevel=2,
         )
         return None
 
 
-def digest_of(url: str) -> str:
-    """Return what a record keeps of a URL."""
+def url_digest(url: str) -> str:
+    """Return a digest of a URL, under which records and partial files are found again.
+
+    What a server changes with every signature of a URL is no part of it.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.query:
+        names = {parameter.partition("=")[0].lower() for parameter in parts.query.split("&")}
+        changing = _SIGNATURE if names & _SIGNED_BY else _TOKENS
+        query = "&".join(
+            parameter
+            for parameter in parts.query.split("&")
+            if not changing.fullmatch(parameter.partition("=")[0])
+        )
+        url = urlunsplit(parts._replace(query=query))
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+_TOKENS = re.compile(r"(?:access_|private_|gitlab_|job_|x-amz-security-)?token", re.IGNORECASE)
+_SIGNED_BY = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
+# Signatures of Azure (shared access), S3, CloudFront and Google Cloud Storage.
+_SIGNATURE = re.compile(
+    rf"{_TOKENS.pattern}|x-(?:amz|goog)-.*|sig|s[ekprtv]|sip|spr|srt|ss|sk(?:oid|tid|[esvt])"
+    "|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid",
+    re.IGNORECASE,
+)

@@ -1,4 +1,4 @@
-"""The body of a download, read with as few copies as possible and watched for stalls."""
+"""The body of a download, over one connection or several, and the rule for when it stalls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import requests
 import urllib3
 
-from stac_gitlab.download.ranges import Version, span_of
+from stac_gitlab.download.ranges import ByteRange, ContentVersion
 from stac_gitlab.errors import IncompleteDownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE
 from stac_gitlab.http.deadline import (
@@ -34,58 +34,129 @@ from stac_gitlab.http.transport import (
 from stac_gitlab.redaction import redact
 from stac_gitlab.settings import RetryPolicy
 
+FIRST_SEGMENT = 4 * 1024 * 1024
+"""Bytes of the first range request of a segmented download: a smaller file needs no other."""
+
+
+# With this many segments for each connection, all connections end at about the same time.
+_SEGMENTS_PER_CONNECTION = 8
+_MIN_SEGMENT, _MAX_SEGMENT = 1024 * 1024, 64 * 1024 * 1024
+logger = logging.getLogger(__name__)
+
 
 class BrokenBodyError(IncompleteDownloadError):
-    """The body ended early or stalled: worth another attempt."""
+    """The body ended early or stalled; another attempt may help."""
+
+
+class StallRule:
+    """Tells whether bytes arrive at the minimum rate of a :class:`RetryPolicy`.
+
+    Attributes:
+        received: Bytes that arrived in the current window.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new window."""
+        self._since = self._policy.clock()
+        self.received = 0
+
+    def skip(self, seconds: float) -> None:
+        """Leave out a time in which nobody waited for bytes."""
+        self._since += seconds
+
+    def add(self, count: int) -> None:
+        """Count bytes that arrived; a new window begins when there are enough of them."""
+        self.received += count
+        if self.received >= self._policy.min_rate * self._policy.stall_window:
+            self.restart()
+
+    @property
+    def deadline(self) -> float:
+        """The end of the window, on the policy's clock."""
+        return self._since + self._policy.stall_window
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the window has ended before enough bytes arrived."""
+        return self._policy.clock() >= self.deadline
+
+    def __str__(self) -> str:
+        """Return what to say of a stalled download."""
+        return (
+            f"only {self.received} bytes arrived in {self._policy.stall_window:g} s, fewer than "
+            f"{self._policy.min_rate:g} a second. Try again, or change min_rate and stall_window "
+            "of the RetryPolicy."
+        )
 
 
 class BodyReader:
-    """The body of one response."""
+    """Reads the body of one response with as few copies as possible.
 
-    def __init__(self, response: requests.Response, *, url: str, session: GitLabSession) -> None:
+    Args:
+        response: The response.
+        url: What to call it in messages.
+        session: The session that it came from.
+        decode: Whether to undo its content encoding.
+
+    Attributes:
+        is_framed: Whether the response marks the end of its body.
+    """
+
+    def __init__(
+        self,
+        response: requests.Response,
+        *,
+        url: str,
+        session: GitLabSession,
+        decode: bool = True,
+    ) -> None:
         self._raw = response.raw
-        self._is_encoded = is_encoded(response)
-        self._read = reader_of(response)
+        self._is_decoded = decode and is_encoded(response)
+        self._read = reader_of(response, decode=decode)
         self._url = url
-        self._session = session
+        self._policy = session.retry
         self._room = READ_AHEAD
         self.is_framed = is_chunked(response.headers) or length_in(response.headers) is not None
 
-    def into(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
-        """Fill one buffer after the other; yield how many bytes each holds.
+    def read_into(self, buffer: Callable[[], memoryview]) -> Iterator[int]:
+        """Fill one buffer after the other; yield the number of bytes in each.
 
         Raises:
             BrokenBodyError: If the body breaks off or stalls.
         """
-        policy = self._session.retry
-        pace = _StallRule(policy)
+        policy = self._policy
+        rule = StallRule(policy)
         while True:
             try:
                 with enforcing(
-                    Deadline(pace.limit(), clock=policy.clock, stop=current_deadline().stop)
+                    Deadline(rule.deadline, clock=policy.clock, stop=current_deadline().stop)
                 ):
-                    count = self._read_into(buffer())
+                    count = self._read_once(buffer())
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
-                stall = pace.stall() if isinstance(failure, TimeoutError) else ""
-                error, cause = self._explained(failure, stall)
+                is_stalled = isinstance(failure, TimeoutError) and rule.is_stalled
+                error, cause = self._explain(failure, rule if is_stalled else None)
             except http.client.HTTPException as failure:
-                error, cause = self._explained(urllib3.exceptions.ProtocolError(str(failure)))
+                error, cause = self._explain(urllib3.exceptions.ProtocolError(str(failure)))
             else:
                 if not count:
                     return
-                pace.note(count)
+                rule.add(count)
                 yield count
                 continue
-            # Not above: what was caught there may repeat the token, and would be kept as context.
+            # Raised here, where the failure is no longer its context: it may repeat the token.
             raise error from cause
 
-    def _read_into(self, buffer: memoryview) -> int:
-        # Below urllib3's stream stands the response of our own adapter, which reads straight into
-        # the buffer. Another adapter, or a mock, may have something else there.
+    def _read_once(self, buffer: memoryview) -> int:
+        # Below urllib3's stream is the response of our own adapter, which reads straight into the
+        # buffer. Another adapter, or a mock, may have something else there.
         source = getattr(self._raw, "_fp", None)
-        if not self._is_encoded and isinstance(source, DeadlineResponse):
-            # What came in one packet with the headers is taken alone: `readinto1` would wait for
-            # more at once, and lose it if the body breaks off there.
+        if not self._is_decoded and isinstance(source, DeadlineResponse):
+            # The bytes that came in one packet with the headers are read alone: `readinto1` would
+            # wait for more at once, and lose them if the body breaks off there.
             count = source.take(buffer[: self._room])
             self._room = len(buffer)
             if not count:
@@ -95,109 +166,70 @@ class BodyReader:
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
-    def _explained(self, failure: Exception, stall: str = "") -> tuple[BrokenBodyError, Exception]:
-        """Return what to raise of a failure, and a cause of it that can be shown."""
+    def _explain(
+        self, failure: Exception, stalled: StallRule | None = None
+    ) -> tuple[BrokenBodyError, Exception]:
+        """Return the error to raise for a failure, and its cause without secrets."""
         cause = without_request(failure)
-        if stall:
-            return BrokenBodyError(f"GET {redact(self._url)}: {stall}"), cause
+        if stalled is not None:
+            return BrokenBodyError(f"GET {redact(self._url)}: {stalled}"), cause
         error = error_for_failure(failure, method="GET", url=self._url)
         return BrokenBodyError(str(error)), cause
 
 
-class _StallRule:
-    """Whether bytes keep coming fast enough: the stall rule of a :class:`RetryPolicy`."""
-
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
-        self._since = policy.clock()
-        self._bytes = 0
-
-    def limit(self) -> float:
-        """Return when, on the policy's clock, the body counts as stalled."""
-        return self._since + self._policy.stall_window
-
-    def stall(self) -> str:
-        """Return what to say of a body that is too slow; nothing of one that is not."""
-        policy = self._policy
-        if policy.clock() < self.limit():
-            return ""
-        return (
-            f"no whole body in time: {self._bytes} bytes came in {policy.stall_window:g} s, fewer "
-            f"than {policy.min_rate:g} a second. Try again, or change min_rate and stall_window of "
-            "the RetryPolicy."
-        )
-
-    def note(self, count: int) -> None:
-        """Note bytes that came; enough of them begin a new window."""
-        self._bytes += count
-        if self._bytes >= self._policy.min_rate * self._policy.stall_window:
-            self._since = self._policy.clock()
-            self._bytes = 0
-
-
-logger = logging.getLogger(__name__)
-FIRST_STRETCH = 4 * 1024 * 1024
-"""Bytes that are asked for first; a smaller file is there with them."""
-
-
-# So many stretches for each connection: enough for all to end at about the same time.
-_ROUNDS = 8
-_SMALLEST, _LARGEST = 1024 * 1024, 64 * 1024 * 1024
-
-
 @dataclass
 class _Segment:
-    """The bytes from `at` to `stop`, of which those before `at` are there already."""
+    """A part of the file: the bytes before `position` are written, those up to `stop` missing."""
 
-    at: int
+    position: int
     stop: int
 
 
 @dataclass
 class SegmentedDownload:
-    """The rest of a file, brought over several connections. Works once.
+    """The rest of a file, downloaded over several connections. Works once.
 
     Attributes:
-        session: What to ask with.
+        session: The session to use.
         url: Where the file is.
         path: The file to write into.
-        total: Bytes that it will have.
-        version: What the server calls this content; other content ends everything.
-        on_bytes: Called with the bytes that are there and those of the whole file.
+        version: The version of the content, with its size; another one ends the download.
+        on_bytes: Called with the bytes received so far and those of the whole file.
     """
 
     session: GitLabSession
     url: str
     path: str
-    total: int
-    version: Version
+    version: ContentVersion
     on_bytes: Callable[[int, int | None], None]
-    _segments_list: list[_Segment] = field(default_factory=list)
+    _size: int = 0
+    _segments: list[_Segment] = field(default_factory=list)
+    _segment_size: int = 0
+    _received: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _come: int = 0
-    _size: int = 0
 
-    def run(self, first: requests.Response, span: range, connections: int) -> None:
-        """Get everything from `first` on, or as much of it as can be had.
+    def run(self, first: requests.Response, part: ByteRange, connections: int) -> None:
+        """Download everything from `part` on, or as much of it as possible.
 
         Args:
-            first: An answer with a part of the file.
-            span: Which part that is.
-            connections: How many to use at a time.
+            first: A response that holds the first part.
+            part: The range of that part.
+            connections: The number of connections to use at a time.
 
         Raises:
             OSError: If the file cannot be written.
-            Stopped: If the work was called off.
+            Cancelled: If the download was cancelled.
         """
-        self._come = span.start
-        self._segments_list = [_Segment(span.start, span.stop)]
-        size = (self.total - span.stop) // (connections * _ROUNDS)
-        self._size = min(max(size, _SMALLEST), _LARGEST)
+        self._size = self.version.size or part.stop
+        self._received = part.start
+        self._segments = [_Segment(part.start, part.stop)]
+        size = (self._size - part.stop) // (connections * _SEGMENTS_PER_CONNECTION)
+        self._segment_size = min(max(size, _MIN_SEGMENT), _MAX_SEGMENT)
         with ThreadPoolExecutor(connections, "stac-gitlab-segment") as threads:
             try:
-                futures = [threads.submit(self._receive, first, self._segments_list[0])]
-                futures += [threads.submit(self._work) for _ in range(connections - 1)]
+                futures = [threads.submit(self._download_segments, first)]
+                futures += [threads.submit(self._download_segments) for _ in range(connections - 1)]
                 while wait(futures, STOP_LATENCY, FIRST_EXCEPTION).not_done:
                     if any(future.done() and future.exception() for future in futures):
                         break
@@ -209,59 +241,63 @@ class SegmentedDownload:
                 raise failure
             logger.info("Going on over one connection: %s", failure)
 
-    def without_gap(self) -> int:
-        """Return how much of the file is there, counted from its start."""
-        gaps = (stretch.at for stretch in self._segments_list if stretch.at < stretch.stop)
-        return next(gaps, self._segments_list[-1].stop)
+    def size_without_gaps(self) -> int:
+        """Return the number of bytes from the start of the file that are all there."""
+        missing = (
+            segment.position for segment in self._segments if segment.position < segment.stop
+        )
+        return next(missing, self._segments[-1].stop)
 
-    def _work(self) -> None:
-        while (stretch := self._next()) is not None:
-            self._ask(stretch)
+    def _download_segments(self, first: requests.Response | None = None) -> None:
+        if first is not None:
+            self._write(first, self._segments[0])
+        while (segment := self._next_segment()) is not None:
+            self._download(segment)
 
-    def _receive(self, response: requests.Response, stretch: _Segment) -> None:
-        self._take(response, stretch)
-        self._work()
-
-    def _next(self) -> _Segment | None:
+    def _next_segment(self) -> _Segment | None:
         with self._lock:
-            start = self._segments_list[-1].stop
-            if start >= self.total or self._stop.is_set():
+            start = self._segments[-1].stop
+            if start >= self._size or self._stop.is_set():
                 return None
-            stretch = _Segment(start, min(start + self._size, self.total))
-            self._segments_list.append(stretch)
-        return stretch
+            segment = _Segment(start, min(start + self._segment_size, self._size))
+            self._segments.append(segment)
+        return segment
 
-    def _ask(self, stretch: _Segment) -> None:
+    def _download(self, segment: _Segment) -> None:
         headers = {
-            "Range": f"bytes={stretch.at}-{stretch.stop - 1}",
-            **self.version.if_unchanged(),
+            "Range": f"bytes={segment.position}-{segment.stop - 1}",
+            **self.version.range_conditions(),
         }
         with enforcing(Deadline(stop=self._stop)):
-            response = self.session.open(self.url, headers=headers, statuses=frozenset({416}))
+            response = self.session.open(self.url, headers=headers, statuses=frozenset({412, 416}))
         with response:
-            fits = span_of(response) == range(stretch.at, stretch.stop)
-            if not (fits and self.version.is_that_of(response)):
+            part = ByteRange.of(response)
+            is_wanted = part is not None and (part.start, part.stop) == (
+                segment.position,
+                segment.stop,
+            )
+            if not (is_wanted and self.version.matches(response)):
                 raise IncompleteDownloadError(
-                    f"the server answers {response.status_code}, which is not the part of the file "
-                    "that was asked for"
+                    f"the response ({response.status_code}) is not the part of the file that was "
+                    "requested"
                 )
-            self._take(response, stretch)
+            self._write(response, segment)
 
-    def _take(self, response: requests.Response, stretch: _Segment) -> None:
+    def _write(self, response: requests.Response, segment: _Segment) -> None:
         buffer = memoryview(bytearray(BUFFER_SIZE))
         body = BodyReader(response, url=self.url, session=self.session)
-        # A handle of its own has a position of its own.
+        # Each thread needs a file position of its own.
         with open(self.path, "r+b", buffering=0) as file, enforcing(Deadline(stop=self._stop)):
-            file.seek(stretch.at)
-            for count in body.into(lambda: buffer):
-                if stretch.at + count > stretch.stop:
-                    raise IncompleteDownloadError("more came than was asked for")
+            file.seek(segment.position)
+            for count in body.read_into(lambda: buffer):
+                if segment.position + count > segment.stop:
+                    raise IncompleteDownloadError("the response is longer than it said")
                 content = buffer[:count]
                 while content:
                     content = content[file.write(content) :]
-                stretch.at += count
+                segment.position += count
                 with self._lock:
-                    self._come += count
-                    self.on_bytes(self._come, self.total)
-        if stretch.at < stretch.stop:
+                    self._received += count
+                    self.on_bytes(self._received, self._size)
+        if segment.position < segment.stop:
             raise IncompleteDownloadError("the connection ended before its part did")

@@ -22,8 +22,8 @@ from typing import Literal
 
 from stac_gitlab.download.blob_ids import blob_ids_of
 from stac_gitlab.download.report import AssetResult, AssetStatus
-from stac_gitlab.download.source import Source, digest_of
-from stac_gitlab.download.transfer import NotModified, Received, copy_file, receive
+from stac_gitlab.download.source import Source, url_digest
+from stac_gitlab.download.transfer import NotModified, TransferResult, copy_file, download_file
 from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum
 from stac_gitlab.files.partial_file import (
@@ -159,7 +159,7 @@ class DownloadTask:
     def _valid_record(self) -> Record | None:
         """Return the record if it is about this source and the file as it is now."""
         record = self.record
-        if record is None or record.source != digest_of(self.source.url):
+        if record is None or record.source != url_digest(self.source.url):
             return None
         return record if record.describes(self.target) else None
 
@@ -243,7 +243,7 @@ def _record_blob_id(task: DownloadTask, status: os.stat_result) -> None:
         path=task.path,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        source=digest_of(task.source.url),
+        source=url_digest(task.source.url),
         blob_id=task.blob_id,
     )
     _try_to_record(task.folder, record)
@@ -256,8 +256,8 @@ def _fetch(
     on_bytes: OnBytes | None,
     *,
     is_known: bool,
-) -> Received:
-    def record(received: Received, partial_file: PartialFile) -> None:
+) -> TransferResult:
+    def record(received: TransferResult, partial_file: PartialFile) -> None:
         size, mtime_ns = partial_file.size_and_mtime_ns()
         _try_to_record(
             task.folder,
@@ -265,7 +265,7 @@ def _fetch(
                 path=task.path,
                 size=size,
                 mtime_ns=mtime_ns,
-                source=digest_of(task.source.url),
+                source=url_digest(task.source.url),
                 checksum=received.checksum,
                 validator=received.validator,
             ),
@@ -277,7 +277,7 @@ def _fetch(
 
     if task.origin is not None:
         return copy_file(task.source, task.origin, target, verify=task.verify, on_finish=record)
-    return receive(
+    return download_file(
         session,
         task.source,
         target,

@@ -1,28 +1,33 @@
-"""One file: brought from a URL to its place, whole and right, or not at all.
+"""One file: downloaded from its URL or copied, complete and verified, or not at all.
 
-The bytes are hashed on their way into a file beside the target, which is moved onto the target only
-after every check has passed. A body that breaks off is asked for from where it broke off, if the
-server can prove that it is still the same content, and from the start otherwise.
+The bytes are hashed while they are written to a partial file beside the target, which is moved
+onto the target after all checks have passed. A body that breaks off is resumed where the server can
+prove that the rest belongs to the same content, and downloaded from the start otherwise.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import requests
 
-from stac_gitlab.download.ranges import Content, Version, span_of, total_of
+from stac_gitlab.download.ranges import KEEP_FROM, ByteRange, ContentVersion, if_changed
+from stac_gitlab.download.report import human_size
 from stac_gitlab.download.source import PAGE_START, POINTER_SIZE, Source
 from stac_gitlab.download.stream import (
-    FIRST_STRETCH,
+    FIRST_SEGMENT,
     BodyReader,
     BrokenBodyError,
     SegmentedDownload,
+    StallRule,
 )
 from stac_gitlab.errors import (
     ChecksumMismatchError,
@@ -31,7 +36,7 @@ from stac_gitlab.errors import (
     LFSPointerError,
     UnverifiedDownloadWarning,
 )
-from stac_gitlab.files.checksums import HashingBuffers
+from stac_gitlab.files.checksums import Checksum, HashingBuffers, UnknownChecksumError
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.http.decoding import is_encoded, reader_of
@@ -41,18 +46,21 @@ from stac_gitlab.http.transport import is_chunked, length_in
 from stac_gitlab.redaction import quoted
 
 logger = logging.getLogger(__name__)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+OnBytes = Callable[[int, int | None], None]
+"""Called with the bytes received so far and those of the whole file, if they are known."""
 
 
 @dataclass(frozen=True)
-class Received:
-    """What came.
+class TransferResult:
+    """What is known about a file that was downloaded or copied.
 
     Attributes:
         size: Bytes in the file.
-        checksum: The multihash of the bytes, where one was computed.
-        verified: Whether the length or a checksum proves that the file is whole.
-        resumed: Whether the body broke off, in this run or an earlier one, and was continued.
-        validator: What the server calls this content: its ETag, or the date of its last change.
+        checksum: The multihash of the bytes, where one was compared.
+        verified: Whether the length or a checksum proves that the file is complete.
+        resumed: Whether the body broke off, in this run or an earlier one, and was resumed.
+        validator: The entity tag of the content, or the date of its last change.
     """
 
     size: int
@@ -62,15 +70,15 @@ class Received:
     validator: str | None = None
 
 
-class NotModified(Exception):  # noqa: N818  # no error: good news
-    """The server says that the content is the one that is known already."""
+OnFinish = Callable[[TransferResult, PartialFile], None]
+"""Called with a complete and verified file, just before it is moved onto its target."""
 
 
-Finishing = Callable[[Received, PartialFile], None]
-"""Called with a complete and checked part, just before it is moved into place."""
+class NotModified(Exception):  # noqa: N818  # not an error
+    """The content on the server still has the known validator."""
 
 
-def receive(
+def download_file(
     session: GitLabSession,
     source: Source,
     target: Path,
@@ -79,59 +87,50 @@ def receive(
     known: str | None = None,
     leftovers: Sequence[Leftover] = (),
     segments: int = 1,
-    on_bytes: Callable[[int, int | None], None] | None = None,
-    on_finish: Finishing | None = None,
+    on_bytes: OnBytes | None = None,
+    on_finish: OnFinish | None = None,
     response: requests.Response | None = None,
-) -> Received:
-    """Bring one file from its URL to `target`.
+) -> TransferResult:
+    """Download one file to `target`.
 
     Args:
-        session: What to ask with.
-        source: Where the file comes from.
-        target: Where it goes. Its folder exists; what stands there is replaced.
+        session: The session to use.
+        source: Where the file comes from, and what its metadata say.
+        target: The path of the file. Its folder exists; a file that is there is replaced.
         verify: Whether to compute and compare checksums.
-        known: The validator of what stands at `target`; the same content is not sent again.
-        leftovers: What earlier runs left of this file; it is continued if it is the same content.
-        segments: How many connections to use, where the server can serve parts of the file.
-        on_bytes: Called with the bytes that are there and those announced, as they come.
-        on_finish: Called before the finished file is moved into place.
-        response: A response that holds the whole body, where it was asked for already.
+        known: The validator of the file at `target`; the same content is not downloaded again.
+        leftovers: Partial files of earlier runs; one of the same content is continued.
+        segments: The number of connections to use, if the server supports range requests.
+        on_bytes: Called as bytes arrive.
+        on_finish: Called before the finished file is moved onto its target.
+        response: A response that holds the whole body, if there is one already.
 
     Raises:
-        NotModified: If the server still has the content named by `known`.
-        DownloadError: If what came is not what was promised; nothing has changed then.
-        HTTPStatusError: If the server refuses.
-        NetworkError: If no connection comes about, after all attempts.
+        NotModified: If the content on the server still has the validator `known`.
+        DownloadError: If the body is not what the metadata describe; nothing has changed then.
+        HTTPStatusError: If the server responds with an error.
+        NetworkError: If there is no connection, after all attempts.
         OSError: If the file cannot be written; nothing has changed then.
     """
     with PartialFile(target) as part:
-        reception = partial(
-            _FileTransfer,
+        transfer = _FileTransfer(
             session,
+            source,
+            target,
             part,
             verify=verify,
             known=known,
             segments=segments,
-            on_bytes=on_bytes,
+            on_bytes=on_bytes or (lambda _received, _size: None),
         )
-        first = reception(source)
         try:
-            received = first.run(leftovers, response)
-        except LFSPointerError:
-            url = session.dialect_of(source.url).lfs_url(source.url)
-            if url is None:
+            result = transfer.run(leftovers, response)
+        except (LFSPointerError, ChecksumMismatchError, IncompleteDownloadError) as error:
+            if not transfer.can_start_over_after(error):
                 raise
-            received = reception(replace(source, url=url)).run()
-        except ChecksumMismatchError:
-            if not first.is_continued:
-                raise
-            # What an earlier run left may have been damaged since, or what broke off may have been
-            # something else: once more, from the start, and without trust in what has no name.
-            received = reception(source, trusts_checksum=False).run()
-        if on_finish is not None:
-            on_finish(received, part)
-        part.finish()
-    return received
+            result = transfer.run()
+        _finish(part, result, on_finish)
+    return result
 
 
 def copy_file(
@@ -140,87 +139,89 @@ def copy_file(
     target: Path,
     *,
     verify: bool = True,
-    on_finish: Finishing | None = None,
-) -> Received:
-    """Copy one local file to `target`, with the checks that the metadata ask for.
+    on_finish: OnFinish | None = None,
+) -> TransferResult:
+    """Copy one local file to `target`, and compare it with its metadata.
 
     Raises:
-        DownloadError: If the file is not what was promised; nothing has changed then.
+        DownloadError: If the file is not what the metadata describe; nothing has changed then.
         OSError: If it cannot be read or written.
     """
     checksum = source.checksum if verify else None
-    with PartialFile(target) as part, origin.open("rb", buffering=0) as file:
-        hashing = HashingBuffers(checksum)
+    with (
+        origin.open("rb", buffering=0) as file,
+        HashingBuffers(checksum, expected=os.fstat(file.fileno()).st_size) as hashing,
+        PartialFile(target) as part,
+    ):
         while count := file.readinto(hashing.buffer):
             current_deadline().time_left()
             part.write(hashing.buffer[:count])
             hashing.feed(count)
         source.check_size(part.size)
         source.check_digest(checksum, hashing.digest())
-        known = None if checksum is None else str(checksum)
-        received = Received(part.size, known, verified=True, resumed=False)
-        if on_finish is not None:
-            on_finish(received, part)
-        part.finish()
-    return received
+        result = TransferResult(part.size, _text_of(checksum), verified=True, resumed=False)
+        _finish(part, result, on_finish)
+    return result
 
 
-# -- one reception ------------------------------------------------------------------------------
+def _finish(part: PartialFile, result: TransferResult, on_finish: OnFinish | None) -> None:
+    if on_finish is not None:
+        on_finish(result, part)
+    part.finish()
+
+
+def _text_of(checksum: Checksum | None) -> str | None:
+    return None if checksum is None else str(checksum)
 
 
 class _FileTransfer:
-    """The attempts to get one body whole into a part."""
+    """Downloads one file into a partial file, in as many attempts as that takes."""
 
     def __init__(
         self,
         session: GitLabSession,
-        part: PartialFile,
         source: Source,
+        target: Path,
+        part: PartialFile,
         *,
         verify: bool,
         known: str | None,
         segments: int,
-        on_bytes: Callable[[int, int | None], None] | None,
-        trusts_checksum: bool = True,
+        on_bytes: OnBytes,
     ) -> None:
-        self._trusts_checksum = trusts_checksum
         self._session = session
         self._source = source
+        self._folder = target.parent
         self._part = part
         self._verify = verify
         self._known = known
         self._segments = segments
-        self._on_bytes = on_bytes or (lambda _received, _total: None)
-        self._content = Content()
-        self._hashing: HashingBuffers | None = None
-        self._furthest = 0
-        self._fruitless_attempts = 0
-        self._since = session.retry.clock()
-        self._measured = 0
-        self._resumed = False
-        self._in_segments = False
-        self._response: requests.Response | None = None
-
-    @property
-    def is_continued(self) -> bool:
-        """Whether the body is stitched together from answers that may not belong together."""
-        return self._resumed or (self._in_segments and self._content.version.validator is None)
+        self._on_bytes = on_bytes
+        # After a mismatch, a checksum no longer proves that parts of the body fit together.
+        self._trusts_checksum = True
+        self._decode: bool | None = None
+        self._has_started_over = False
 
     def run(
         self, leftovers: Sequence[Leftover] = (), response: requests.Response | None = None
-    ) -> Received:
-        """Get the body, try again where that helps, and check what came.
+    ) -> TransferResult:
+        """Download and verify the file, and try again where that helps.
 
         Args:
-            leftovers: What may be continued.
-            response: The first answer, where it is there already.
+            leftovers: Partial files that may be continued.
+            response: The first response, if there is one already.
         """
         policy = self._session.retry
-        self._part.truncate()
         self._response = response
-        self._continue_one_of(leftovers)
+        self._version = ContentVersion()
+        self._hashing = HashingBuffers(None, expected=0)
+        self._is_encoded = self._is_complete = self._resumed = False
+        self._most_received = self._fruitless_attempts = 0
+        self._stall = StallRule(policy)
+        self._part.truncate()
+        self._continue_leftover(leftovers)
         try:
-            framed = call_with_retries(
+            return call_with_retries(
                 self._attempt,
                 BrokenBodyError,
                 policy,
@@ -230,275 +231,304 @@ class _FileTransfer:
                     "Continuing in %.1f s: %s", state.upcoming_sleep, error_of(state)
                 ),
             )
-            digest = None if self._hashing is None else self._hashing.digest()
-            return self._checked(digest, framed=framed)
         except BrokenBodyError as broken:
+            if isinstance(broken.__cause__, DownloadError):
+                self._part.save_resume_info(None)
+                raise broken.__cause__ from None
             raise IncompleteDownloadError(str(broken)) from broken.__cause__
         except DownloadError:
-            # These bytes are wrong: a later run has nothing to continue.
+            # These bytes are wrong: a later run must not continue them.
             self._part.save_resume_info(None)
             raise
+        except OSError as error:
+            if error.errno in _DISK_FULL:
+                # Others need the space more than a later run does.
+                self._part.save_resume_info(None)
+            raise
         finally:
-            if self._hashing is not None:
-                self._hashing.close()
+            self._hashing.close()
 
-    def _attempt(self) -> bool:
-        """Ask for what is missing; tell whether the body's end was marked by the server."""
-        offset = self._part.size
+    def can_start_over_after(self, error: DownloadError) -> bool:
+        """Return whether :meth:`run` may succeed, once more and from the start, after an error."""
+        if isinstance(error, LFSPointerError):
+            url = self._session.dialect_of(self._source.url).lfs_url(self._source.url)
+            self._source = replace(self._source, url=url or self._source.url)
+            return url is not None
+        if self._is_encoded and self._is_complete:
+            # The metadata may describe the bytes before or after the decoding.
+            self._decode = not self._decode
+            return True
+        # The bytes may have been damaged on their way, or come from more than one version.
+        self._trusts_checksum = False
+        return self._is_complete and isinstance(error, ChecksumMismatchError)
+
+    # -- one attempt --------------------------------------------------------------------------
+
+    def _attempt(self) -> TransferResult:
+        """Download what is missing, and verify the file."""
         try:
-            response = self._ask(offset)
-            with response:
-                return self._take(response)
+            with self._request() as response:
+                is_framed = self._read(response)
+            return self._verified(is_framed=is_framed)
         except BrokenBodyError:
-            # Attempts renew whenever bytes came that never came before. What a restart brings once
-            # more is no progress, or a body cut at the same place would be asked for for ever.
-            is_progress = self._part.size > self._furthest and self._is_fast_enough()
-            self._fruitless_attempts = 0 if is_progress else self._fruitless_attempts + 1
-            self._furthest = max(self._furthest, self._part.size)
+            # Attempts are renewed whenever new bytes arrive. Bytes that arrive once more are not
+            # new, or a body that is always cut at the same place would be requested for ever.
+            progress = max(0, self._part.size - self._most_received)
+            self._stall.add(progress)
+            is_fruitless = not progress or self._stall.is_stalled
+            self._fruitless_attempts = self._fruitless_attempts + 1 if is_fruitless else 0
+            self._most_received += progress
             raise
 
-    def _is_fast_enough(self) -> bool:
-        """Apply the stall rule across attempts: a few bytes in each are no end in sight."""
-        policy, now = self._session.retry, self._session.retry.clock()
-        took = now - self._since
-        if took < policy.stall_window:
-            return True
-        if self._part.size - self._measured < policy.min_rate * took:
-            return False
-        self._since, self._measured = now, self._part.size
-        return True
-
-    def _continue_one_of(self, leftovers: Sequence[Leftover]) -> None:
-        """Take over the longest of what earlier runs left, if it can be proven to fit."""
-        for leftover in sorted(leftovers, key=lambda leftover: -leftover.size):
-            notes = leftover.resume_info() or {}
-            content = Content.noted(notes, self._source, verify=self._verify)
-            if content is not None and self._part.take_over(leftover):
-                self._take_up(content)
-                self._part.save_resume_info(notes)
-                return
-
-    def _take_up(self, content: Content) -> None:
-        """Bring everything into the state in which an earlier run left it."""
-        self._content = content
-        # The last byte is asked for in any case: the answer proves that the rest is right.
-        self._part.truncate(max(0, min(self._part.size, (content.total or 0) - 1)))
-        self._hashing = self._new_hashing()
-        self._hash_what_is_there(0)
-
-    def _ask(self, offset: int) -> requests.Response:
-        """Ask for the body from `offset` on, or from the start where that cannot be trusted."""
-        if offset == 0 or not self._has_proof():
-            return self._ask_for_all()
-        headers = {"Range": self._range_from(offset), **self._content.version.if_unchanged()}
-        response = self._session.open(self._source.url, headers=headers, statuses=frozenset({416}))
-        if self._continues(response, offset):
+    def _request(self) -> requests.Response:
+        """Request the rest of the body, or all of it where the rest cannot be had."""
+        offset = self._part.size
+        if not offset or not self._can_resume:
+            return self._request_all()
+        response = self._session.open(
+            self._source.url,
+            headers={"Range": self._range_from(offset), **self._version.range_conditions()},
+            statuses=frozenset({412, 416}),
+        )
+        part = ByteRange.of(response)
+        if part is not None and part.start == offset and self._version.matches(response):
+            self._version = replace(self._version, size=self._version.size or part.size)
             self._resumed = True
             return response
         if response.status_code == 200:
-            self._begin(response)
-            return response
+            return self._start(response)
+        # The content has changed, or the server does not support range requests.
         response.close()
-        # 416, or another part than the one asked for: this server cannot continue.
-        return self._ask_for_all()
+        return self._request_all()
 
-    def _has_proof(self) -> bool:
-        """Tell whether something can prove that the parts of the body belong together."""
-        content = self._content
-        return content.version.validator is not None or (
-            self._trusts_checksum and content.checksum is not None
-        )
-
-    def _continues(self, response: requests.Response, offset: int) -> bool:
-        """Tell whether a part is what follows on the first `offset` bytes of the same content."""
-        span, total = span_of(response), total_of(response)
-        content = self._content
-        if span is None or span.start != offset or not content.version.is_that_of(response):
-            return False
-        if content.total is None:
-            self._content = replace(content, total=total)
-        return total in (None, self._content.total)
-
-    def _range_from(self, offset: int) -> str:
-        end = offset + FIRST_STRETCH - 1 if self._segments > 1 else ""
-        return f"bytes={offset}-{end}"
-
-    def _ask_for_all(self) -> requests.Response:
+    def _request_all(self) -> requests.Response:
+        """Request the whole body, or the first of several segments."""
         response, self._response = self._response, None
         if response is not None:
-            self._begin(response)
-            return response
-        headers = Version(self._known).if_changed()
-        if self._segments > 1:
+            return self._start(response)
+        is_segmented = self._segments > 1
+        headers = if_changed(self._known)
+        statuses = {304} if headers else set()
+        if is_segmented:
             headers["Range"] = self._range_from(0)
+            statuses.add(416)
         response = self._session.open(
-            self._source.url,
-            headers=headers,
-            statuses=frozenset({304, 416} if self._segments > 1 else {304}),
+            self._source.url, headers=headers, statuses=frozenset(statuses)
         )
         if response.status_code == 304:
-            # There is no body, but only reading it gives the connection back.
+            # There is no body, but only reading it releases the connection.
             reader_of(response)(1)
             response.close()
             raise NotModified
-        if self._segments > 1 and response.status_code in (206, 416):
-            return self._begin_with_part(response)
-        self._begin(response)
-        return response
-
-    def _begin_with_part(self, response: requests.Response) -> requests.Response:
-        """Start anew with the first part of the body, or with all of it where that will not do."""
-        span, total = span_of(response), total_of(response)
-        if span is not None and span.start == 0 and total is not None:
-            self._set_up(response, total)
-            if span.stop == total or self._has_proof():
+        if not is_segmented or response.status_code not in (206, 416):
+            return self._start(response)
+        part = ByteRange.of(response)
+        if part is not None and part.start == 0 and part.size is not None:
+            self._start_version(response, part.size)
+            if part.stop == part.size or self._can_resume:
                 return response
         response.close()
         self._segments = 1
-        return self._ask_for_all()
+        return self._request_all()
 
-    def _begin(self, response: requests.Response) -> None:
-        """Start anew with a response that holds the whole body."""
+    def _start(self, response: requests.Response) -> requests.Response:
+        """Start from the beginning with a response that holds the whole body."""
         if response.status_code not in (200, 203):
             response.close()
             raise IncompleteDownloadError(
-                f"{quoted(self._source.key)}: the server answers {response.status_code}, which is "
-                "not the whole file. It may be in the making; try again later."
+                f"{quoted(self._source.key)}: the server responded with {response.status_code}, "
+                "which is not the whole file. The server may still be preparing it; try again "
+                "later."
             )
-        has_no_total = is_encoded(response) or is_chunked(response.headers)
-        self._set_up(response, None if has_no_total else length_in(response.headers))
+        self._is_encoded = is_encoded(response)
+        if not self._is_encoded:
+            self._decode = None
+        elif self._decode is None:
+            self._decode = not self._source.is_stored_encoded(response)
+        has_size = not (self._decode or is_chunked(response.headers))
+        self._start_version(response, length_in(response.headers) if has_size else None)
+        return response
 
-    def _set_up(self, response: requests.Response, total: int | None) -> None:
+    def _start_version(self, response: requests.Response, size: int | None) -> None:
         self._part.truncate()
         self._resumed = False
-        self._content = Content.of(
-            response,
-            total,
-            self._source,
-            sha256=self._session.sha256_of(response.headers, total),
-            verify=self._verify,
+        checksum = self._source.checksum or self._checksum_of(response, size)
+        self._version = ContentVersion.of(
+            response, size=size, checksum=checksum if self._verify else None
         )
-        self._hashing = self._new_hashing()
-        self._part.save_resume_info(self._content.notes(self._source))
+        self._start_hashing()
+        self._part.save_resume_info(self._version.resume_info(self._source))
 
-    def _new_hashing(self) -> HashingBuffers:
-        if self._hashing is not None:
-            self._hashing.close()
-        total = self._content.total
-        expected = total if total is not None else self._source.size
-        return HashingBuffers(self._content.checksum, expected=expected)
+    def _checksum_of(self, response: requests.Response, size: int | None) -> Checksum | None:
+        with suppress(UnknownChecksumError):
+            return Checksum.of_sha256(self._session.sha256_of(response.headers, size) or "")
+        return None
 
-    def _hash_what_is_there(self, start: int) -> None:
-        """Hash what the part holds from byte `start` on, where a checksum wants it."""
-        hashing = self._hashing
-        if hashing is not None and self._content.checksum is not None:
-            for count in self._part.read_into(lambda: hashing.buffer, start):
+    def _continue_leftover(self, leftovers: Sequence[Leftover]) -> None:
+        """Take over the longest partial file that provably has the same content."""
+        for leftover in sorted(leftovers, key=lambda leftover: -leftover.size):
+            version = ContentVersion.from_resume_info(
+                leftover.resume_info() or {}, self._source, verify=self._verify
+            )
+            if version is not None and self._part.take_over(leftover):
+                self._version = version
+                # At least one byte is requested: the response proves that the rest is right.
+                self._part.truncate(max(0, min(leftover.size, (version.size or 0) - 1)))
+                self._part.save_resume_info(version.resume_info(self._source))
+                self._start_hashing()
+                self._hash_from(0)
+                return
+
+    @property
+    def _can_resume(self) -> bool:
+        """Whether something can prove that parts of the body belong together."""
+        return self._version.has_strong_validator or (
+            self._trusts_checksum and self._version.checksum is not None
+        )
+
+    def _range_from(self, offset: int) -> str:
+        end = offset + FIRST_SEGMENT - 1 if self._segments > 1 else ""
+        return f"bytes={offset}-{end}"
+
+    def _check_free_space(self, size: int) -> None:
+        # A small file is not worth the system call.
+        if size < KEEP_FROM:
+            return
+        free = shutil.disk_usage(self._folder).free
+        if size > free:
+            raise DownloadError(
+                f"{quoted(self._source.key)}: the download needs {human_size(size)}, but "
+                f"{str(self._folder)!r} has only {human_size(free)} free. Free some space, or "
+                "choose another folder."
+            )
+
+    # -- the body -----------------------------------------------------------------------------
+
+    def _start_hashing(self) -> None:
+        self._hashing.close()
+        size = self._version.size
+        expected = self._source.size if size is None else size
+        self._hashing = HashingBuffers(self._version.checksum, expected=expected)
+
+    def _hash_from(self, start: int) -> None:
+        """Hash the partial file from byte `start` on, if there is a checksum to compare."""
+        if self._version.checksum is not None:
+            for count in self._part.read_into(lambda: self._hashing.buffer, start):
                 current_deadline().time_left()
-                hashing.feed(count)
+                self._hashing.feed(count)
 
-    def _take(self, response: requests.Response) -> bool:
-        """Write a body to the part; tell whether its end was marked by the server."""
-        self._source.check_body(response)
-        hashing = self._hashing
-        if hashing is None:
-            raise AssertionError("a body is taken only after its beginning")
-        total = self._content.total
-        self._source.check_limit(total or 0, self._session.limits.file_bytes)
-        span = span_of(response)
-        if self._segments > 1 and total is not None and span is not None and span.stop < total:
-            self._take_in_segments(response, span, total)
+    def _read(self, response: requests.Response) -> bool:
+        """Write a body to the partial file; return whether the server marked its end."""
+        self._source.check_body(response, decode=self._decode is not False)
+        size, part = self._version.size, ByteRange.of(response)
+        self._source.check_limit(size or 0, self._session.limits.file_bytes)
+        self._check_free_space((size or 0) - self._part.size)
+        if self._segments > 1 and size is not None and part is not None and part.stop < size:
+            self._read_segments(response, part, size)
             return True
-        body = BodyReader(response, url=self._source.url, session=self._session)
-        self._write(body, response, hashing)
-        if total is not None and self._part.size < total:
+        body = BodyReader(
+            response,
+            url=self._source.url,
+            session=self._session,
+            decode=self._decode is not False,
+        )
+        self._write(body, response)
+        if size is not None and self._part.size < size:
             raise BrokenBodyError(
                 f"{quoted(self._source.key)}: the connection ended after {self._part.size} of "
-                f"{total} bytes. Try again."
+                f"{size} bytes. Try again."
             )
         return body.is_framed
 
-    def _write(
-        self, body: BodyReader, response: requests.Response, hashing: HashingBuffers
-    ) -> None:
-        total, allowed = self._content.total, self._session.limits.file_bytes
-        most = self._source.size if total is None else total
-        for count in body.into(lambda: hashing.buffer):
+    def _write(self, body: BodyReader, response: requests.Response) -> None:
+        size, allowed = self._version.size, self._session.limits.file_bytes
+        expected = self._source.size if size is None else size
+        hashing = self._hashing
+        for count in body.read_into(lambda: hashing.buffer):
             before = self._part.size
             self._source.check_limit(before + count, allowed)
             self._part.write(hashing.buffer[:count])
             if not before:
-                first = hashing.buffer[: min(count, PAGE_START)]
-                self._check_beginning(response, first.tobytes)
+                self._check_start(response, hashing.buffer[: min(count, PAGE_START)].tobytes)
             elif before < POINTER_SIZE:
-                self._check_beginning(response, self._beginning)
-            if most is not None and self._part.size > most:
+                self._check_start(response, self._read_start)
+            if expected is not None and self._part.size > expected:
+                self._is_complete = True
                 raise IncompleteDownloadError(
-                    f"{quoted(self._source.key)}: more than the {most} bytes came that were "
-                    "announced."
+                    f"{quoted(self._source.key)}: the body has more than the {expected} bytes that "
+                    "were announced."
                 )
             hashing.feed(count)
-            self._on_bytes(self._part.size, total)
+            self._on_bytes(self._part.size, size)
 
-    def _take_in_segments(self, response: requests.Response, span: range, total: int) -> None:
-        """Write the rest of the body to the part, over several connections."""
-        self._source.check_announced(total)
-        self._in_segments = True
-        # A kill would leave a part with gaps, which nobody must continue.
+    def _read_segments(self, response: requests.Response, part: ByteRange, size: int) -> None:
+        """Write the rest of the body to the partial file, over several connections."""
+        self._source.check_announced(size)
+        # If the process is killed, the partial file has gaps, and must not be continued.
         self._part.save_resume_info(None)
         segments = SegmentedDownload(
             self._session,
             self._source.url,
             path=self._part.open_path(),
-            total=total,
-            version=self._content.version,
+            version=self._version,
             on_bytes=self._on_bytes,
         )
         try:
-            segments.run(response, span, self._segments)
+            segments.run(response, part, self._segments)
         finally:
-            self._part.truncate(segments.without_gap())
-            self._part.save_resume_info(self._content.notes(self._source))
-        self._hash_what_is_there(span.start)
-        self._check_beginning(response, self._beginning)
-        if self._part.size < total:
-            # One connection for the rest: what went wrong may have been the others.
+            self._part.truncate(segments.size_without_gaps())
+            self._part.save_resume_info(self._version.resume_info(self._source))
+        self._hash_from(part.start)
+        self._check_start(response, self._read_start)
+        if self._part.size < size:
+            # The rest over one connection: the server may not support several.
             self._segments = 1
             raise BrokenBodyError(
-                f"{quoted(self._source.key)}: of {total} bytes, {self._part.size} came over "
-                "several "
-                "connections before one of them failed. Try again."
+                f"{quoted(self._source.key)}: {self._part.size} of {size} bytes arrived over "
+                "several connections before one of them failed. Try again."
             )
 
-    def _beginning(self) -> bytes:
+    # -- the checks ---------------------------------------------------------------------------
+
+    def _read_start(self) -> bytes:
         return self._part.read_start(PAGE_START)
 
-    def _check_beginning(self, response: requests.Response, beginning: Callable[[], bytes]) -> None:
-        """Refuse as early as possible what is not the file; the first packet may hold a byte."""
-        error = self._source.error_for_page(response, beginning())
+    def _check_start(self, response: requests.Response, read_start: Callable[[], bytes]) -> None:
+        """Stop as early as possible if the body is not the file; its first packet may be short."""
+        # The start is no local variable: it may contain the token, and a traceback may show it.
+        error = self._source.error_for_page(response, read_start())
         if error is not None:
             raise error
-        # What is small may be a pointer, which is known only when all of it is there.
+        # A small body may be a pointer, which is known only when it is complete.
         if self._part.size >= POINTER_SIZE:
-            self._source.check_announced(self._content.total)
+            self._source.check_announced(self._version.size)
 
-    def _checked(self, digest: bytes | None, *, framed: bool) -> Received:
-        source, content, size = self._source, self._content, self._part.size
+    def _verified(self, *, is_framed: bool) -> TransferResult:
+        """Check the file, which has come to its end, and return what is known about it."""
+        source, version, size = self._source, self._version, self._part.size
         if size < POINTER_SIZE:
             source.check_no_pointer(self._part.read_start(POINTER_SIZE))
-        source.check_size(size)
-        source.check_digest(content.checksum, digest)
-        verified = framed or source.size is not None or content.checksum is not None
+        self._is_complete = is_framed or size == source.size
+        try:
+            source.check_size(size)
+            source.check_digest(version.checksum, self._hashing.digest())
+        except (IncompleteDownloadError, ChecksumMismatchError) as error:
+            if self._is_complete:
+                raise
+            # Nothing marks the end of such a body: it may have broken off.
+            raise BrokenBodyError(str(error)) from error
+        verified = self._is_complete or version.checksum is not None
         if not verified:
             warnings.warn(
-                f"{quoted(source.key)}: the server did not say how long the file is, and the "
-                "metadata hold neither size nor checksum: nobody can tell whether it is whole.",
+                f"{quoted(source.key)}: the server did not state the length of the file, and the "
+                "metadata have neither file:size nor file:checksum. The file may be incomplete.",
                 UnverifiedDownloadWarning,
                 stacklevel=2,
             )
-        return Received(
+        return TransferResult(
             size,
-            None if content.checksum is None else str(content.checksum),
+            _text_of(version.checksum),
             verified=verified,
             resumed=self._resumed,
-            validator=content.validator,
+            validator=version.validator,
         )

@@ -1,7 +1,7 @@
 """Checksums as the STAC file extension writes them: multihashes in hexadecimal.
 
-A multihash is a code for the function, the length of the digest, and the digest, which may be a
-truncated one.
+A multihash is the code of a hash function, the length of the digest, and the digest, which may be
+truncated.
 
 Source: STAC file extension 2.1.0 (``file:checksum``) and the multicodec table.
 """
@@ -13,7 +13,7 @@ import queue
 import re
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 # Code: (name in hashlib, full digest length in bytes).
@@ -40,17 +40,17 @@ _FUNCTIONS: dict[int, tuple[str, int]] = {
 
 
 class UnknownChecksumError(ValueError):
-    """A text is no multihash, or one of a function that this Python does not have."""
+    """A text is not a multihash, or its hash function is not available."""
 
 
 @dataclass(frozen=True)
 class Checksum:
-    """What the bytes of a file have to hash to.
+    """The expected digest of a file.
 
     Attributes:
-        algorithm: The name of the function in hashlib.
+        algorithm: The name of the hash function in hashlib.
         digest: The digest, possibly truncated.
-        full_length: Bytes that the function gives without truncation.
+        full_length: The bytes of a digest that is not truncated.
     """
 
     algorithm: str
@@ -76,14 +76,14 @@ class Checksum:
         length, digest = _varint(data)
         if length != len(digest) or not digest:
             raise UnknownChecksumError(
-                "it is not a multihash: the length it names is not its own. A bare digest does not "
-                "say which function made it"
+                "it is not a multihash: its length is not the one that it states. A bare digest "
+                "does not name its hash function"
             )
         if code not in _FUNCTIONS:
-            raise UnknownChecksumError(f"the hash function {code:#x} is not one Python has")
+            raise UnknownChecksumError(f"Python does not have the hash function {code:#x}")
         name, full_length = _FUNCTIONS[code]
         if length > full_length:
-            raise UnknownChecksumError(f"its digest is longer than one of {name}")
+            raise UnknownChecksumError(f"its digest is longer than those of {name}")
         checksum = cls(name, digest, full_length)
         try:
             checksum.hasher()
@@ -103,13 +103,13 @@ class Checksum:
         return cls("sha256", bytes.fromhex(digest), 32)
 
     def hasher(self) -> Any:
-        """Return a new hash object of the function, as hashlib makes it."""
+        """Return a new hashlib object of the function."""
         if self.algorithm in ("blake2b", "blake2s"):
             return getattr(hashlib, self.algorithm)(digest_size=self.full_length)
         return hashlib.new(self.algorithm, usedforsecurity=False)
 
     def digest_of(self, hasher: Any) -> bytes:
-        """Return the digest of what went into a :meth:`hasher`, as long as the one expected."""
+        """Return the digest of a :meth:`hasher`, truncated as the expected one is."""
         if self.algorithm.startswith("shake"):
             digest: bytes = hasher.digest(self.full_length)
         else:
@@ -132,7 +132,7 @@ def _varint(data: bytes) -> tuple[int, bytes]:
         value |= (byte & 0x7F) << (7 * index)
         if not byte & 0x80:
             return value, data[index + 1 :]
-    raise UnknownChecksumError("it is not a multihash: its first number does not end")
+    raise UnknownChecksumError("it is not a multihash: its first number is incomplete")
 
 
 def _as_varint(value: int) -> bytes:
@@ -144,21 +144,20 @@ def _as_varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-# Fewer bytes at a time cost more calls to the system, more of them more of the processor's cache.
+# Smaller buffers take more system calls, larger ones more of the processor's cache.
 BUFFER_SIZE = 512 * 1024
-# At the most; enough for the socket and the hash to be busy at the same time, although the system
-# lets one of them wait for some milliseconds now and then.
-BUFFERS = 8
-# Below this, starting a thread costs more than hashing.
+# With this many, reading and hashing overlap although each pauses for milliseconds now and then.
+_MAX_BUFFERS = 8
+# Starting a thread for a smaller file takes longer than hashing it.
 HASH_IN_BACKGROUND_FROM = 4 * 1024 * 1024
 
 
 class HashingBuffers:
-    """Hands out buffers to read into and hashes what was read, in another thread where it pays.
+    """Buffers to read into, and the hash of what was read, in another thread for large files.
 
     Args:
-        checksum: What the bytes will be compared with; None to hash nothing.
-        expected: How many bytes there will be; None where nobody knows.
+        checksum: The expected checksum; None to hash nothing.
+        expected: The expected number of bytes, None if it is unknown.
 
     Attributes:
         buffer: The buffer to read into next.
@@ -172,11 +171,19 @@ class HashingBuffers:
         self._thread: threading.Thread | None = None
         size = BUFFER_SIZE if expected is None else max(1, min(expected, BUFFER_SIZE))
         self.buffer = memoryview(bytearray(size))
-        self._made = 1
+        self._buffers = 1
         in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
         if in_background and self._hasher is not None:
-            self._thread = threading.Thread(target=self._work, name="stac-gitlab-hash", daemon=True)
+            self._thread = threading.Thread(
+                target=self._hash_full_buffers, name="stac-gitlab-hash", daemon=True
+            )
             self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def feed(self, count: int) -> None:
         """Hash the first `count` bytes of the buffer."""
@@ -187,25 +194,25 @@ class HashingBuffers:
             self._hasher.update(self.buffer[:count])
 
     def _next_buffer(self) -> memoryview:
-        if self._free.empty() and self._made < BUFFERS:
-            # Where the network is slower than the hash, which is the rule, two are enough.
-            self._made += 1
+        if self._free.empty() and self._buffers < _MAX_BUFFERS:
+            # Two are enough where the network is slower than the hash, which is the usual case.
+            self._buffers += 1
             return memoryview(bytearray(BUFFER_SIZE))
         return self._free.get()
 
     def digest(self) -> bytes | None:
-        """Return the digest of everything that was fed, or None if nothing is hashed."""
+        """Return the digest of all bytes so far, or None if there is no checksum."""
         self.close()
         return None if self._checksum is None else self._checksum.digest_of(self._hasher)
 
     def close(self) -> None:
-        """End the thread, if there is one."""
+        """End the thread, if there is one. Later bytes are hashed without it."""
         if self._thread is not None:
             self._full.put(None)
             self._thread.join()
             self._thread = None
 
-    def _work(self) -> None:
+    def _hash_full_buffers(self) -> None:
         while (work := self._full.get()) is not None:
             buffer, count = work
             self._hasher.update(buffer[:count])  # type: ignore[union-attr]  # runs with one only

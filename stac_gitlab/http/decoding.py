@@ -43,11 +43,15 @@ def is_decodable(response: requests.Response) -> bool:
     return len(codings) <= _MAX_CODINGS and _CODINGS.issuperset(codings)
 
 
-def reader_of(response: requests.Response) -> Read:
+def reader_of(response: requests.Response, *, decode: bool = True) -> Read:
     """Return a function that reads the decoded body of a response piece by piece.
 
     It raises ``urllib3.exceptions.DecodeError`` if a coding is garbled, or has not come to its end
     where the body ends.
+
+    Args:
+        response: The response.
+        decode: Whether to undo its codings; False for a file that is stored in them.
 
     Raises:
         InvalidResponseError: If a coding cannot be undone here.
@@ -56,6 +60,8 @@ def reader_of(response: requests.Response) -> Read:
     # Some mocks and recorders (VCR.py) replace the response of urllib3 by one that only has `read`.
     is_usual = isinstance(raw, BaseHTTPResponse)
     read: Read = partial(raw.read1, decode_content=False) if is_usual else raw.read
+    if not decode:
+        return read
     if not is_decodable(response):
         url = redact(response.url)
         coding = quoted(response.headers["Content-Encoding"][:80])

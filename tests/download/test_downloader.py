@@ -282,7 +282,7 @@ def test_a_body_without_length_is_kept_with_a_warning(
     ("checksum", "why"),
     [
         (hashlib.md5(BODY).hexdigest(), "bare digest"),
-        ("1e20" + "00" * 32, "0x1e is not one Python has"),
+        ("1e20" + "00" * 32, "does not have the hash function 0x1e"),
         ({"sha256": "00"}, "not a hexadecimal multihash"),
     ],
 )
@@ -291,7 +291,9 @@ def test_a_checksum_that_cannot_be_read_is_a_warning(
 ) -> None:
     item = served(server, big=BODY)
     item.assets["big"].extra_fields["file:checksum"] = checksum
-    with pytest.warns(UnverifiedDownloadWarning, match=f"'big': not verified .*{why}"):
+    with pytest.warns(
+        UnverifiedDownloadWarning, match=f"'big': file:checksum is not verified: .*{why}"
+    ):
         report = downloader.download_assets(item, tmp_path)
     assert report["big"].checksum is None
     assert files_in(tmp_path) == {"big": BODY}
@@ -364,9 +366,9 @@ def test_what_is_no_plain_file_is_not_opened(
     (tmp_path / "folder").mkdir()
     item = item_of({"a": name}, at=str(tmp_path / "item.json"))
     item.assets["a"].href = name
-    with pytest.raises(DownloadError, match=r"no plain file|not a URL"):
+    with pytest.raises(DownloadError, match=r"not a regular file|not a URL"):
         downloader.open(item.assets["a"])
-    with pytest.raises(DownloadError, match=r"no plain file|not a URL"):
+    with pytest.raises(DownloadError, match=r"not a regular file|not a URL"):
         downloader.download_assets(item, tmp_path / "out")
 
 
@@ -488,7 +490,7 @@ def test_a_remote_item_does_not_get_to_choose_local_files(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, href: str
 ) -> None:
     item = item_of({"a": href}, at=f"{server.url}/items/lakes")
-    with pytest.raises(DownloadError, match="points at a file on this machine"):
+    with pytest.raises(DownloadError, match="refers to a local file"):
         downloader.download_assets(item, tmp_path)
     assert files_in(tmp_path) == {}
 
@@ -1114,7 +1116,7 @@ def test_the_hash_of_gitlab_checks_blobs_but_not_lfs_files(
 def test_a_damaged_blob_is_found_by_the_hash_of_gitlab(
     hub: SharingHubServer, tmp_path: Path
 ) -> None:
-    hub.inject(Fault(path="train", body=b"CONTENT of data/train.csv"))
+    hub.inject(Fault(path="train", body=b"CONTENT of data/train.csv", times=None))
     with STACDownloader(TOKEN, hub.url) as downloader:
         item = downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
         with pytest.raises(DownloadError) as caught:

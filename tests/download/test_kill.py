@@ -24,7 +24,7 @@ from stac_gitlab import STACDownloader
 from stac_gitlab.download import stream, transfer
 
 url, folder, files, connections = *sys.argv[1:3], *map(int, sys.argv[3:])
-transfer.FIRST_STRETCH, stream._SMALLEST = 100_000, 50_000
+transfer.FIRST_SEGMENT, stream._MIN_SEGMENT = 100_000, 50_000
 item = pystac.Item("killed", None, None, datetime.datetime(2024, 1, 1), {})
 for number in range(files):
     key = f"part-{number % 7}/{number:03}.bin"

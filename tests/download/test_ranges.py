@@ -1,4 +1,4 @@
-"""What a part of a file says about itself, whatever a server writes there."""
+"""The range and the version of partial responses, whatever a server writes there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stac_gitlab.download.ranges import Version, span_of, total_of
+from stac_gitlab.download.ranges import ByteRange, ContentVersion
 
 
 def part(content_range: str, **headers: str) -> requests.Response:
@@ -19,8 +19,11 @@ def part(content_range: str, **headers: str) -> requests.Response:
 
 
 def starts_at(content_range: str, offset: int, total: int | None) -> bool:
-    span, whole = span_of(part(content_range)), total_of(part(content_range))
-    return span is not None and span.start == offset and (None in (total, whole) or total == whole)
+    response = part(content_range)
+    found = ByteRange.of(response)
+    return (
+        found is not None and found.start == offset and ContentVersion(size=total).matches(response)
+    )
 
 
 @given(
@@ -62,31 +65,63 @@ def test_a_part_fits_where_start_and_length_do(first: int, more: int, wrong: int
     ids=["backwards", "of another length", "encoded", "unsatisfied", "unsaid"],
 )
 def test_what_is_no_plain_part_is_none(response: requests.Response) -> None:
-    assert span_of(response) is None
+    assert ByteRange.of(response) is None
 
 
 def test_a_whole_answer_is_no_part() -> None:
     response = part("bytes 0-9/10")
     response.status_code = 200
-    assert span_of(response) is None
+    assert ByteRange.of(response) is None
+
+
+FRIDAY, SATURDAY = "Fri, 20 Nov 2026 11:51:58 GMT", "Sat, 21 Nov 2026 11:51:58 GMT"
+ONE = {"ETag": '"one"'}
+WEAK = {"ETag": 'W/"one"'}
 
 
 @pytest.mark.parametrize(
-    ("validator", "headers", "same"),
+    ("whole", "partial", "matches"),
     [
-        ('"one"', {"ETag": '"one"'}, True),
-        ('"one"', {"ETag": '"two"'}, False),
-        ('"one"', {}, True),
-        (
-            "Fri, 20 Nov 2026 11:51:58 GMT",
-            {"Last_Modified": "Sat, 21 Nov 2026 11:51:58 GMT"},
-            False,
-        ),
-        ("Fri, 20 Nov 2026 11:51:58 GMT", {"ETag": '"two"'}, True),
-        (None, {"ETag": '"two"'}, True),
+        (ONE, ONE, True),
+        (ONE, {"ETag": '"two"'}, False),
+        (ONE, {}, False),
+        (ONE, {"Last-Modified": FRIDAY}, False),
+        ({**ONE, "Last-Modified": FRIDAY}, ONE, True),
+        ({**ONE, "Last-Modified": FRIDAY}, {**ONE, "Last-Modified": SATURDAY}, True),
+        ({"Last-Modified": FRIDAY}, {"Last-Modified": FRIDAY}, True),
+        ({"Last-Modified": FRIDAY}, {"Last-Modified": SATURDAY}, False),
+        ({"Last-Modified": FRIDAY}, {}, False),
+        ({**WEAK, "Last-Modified": FRIDAY}, {**WEAK, "Last-Modified": FRIDAY}, True),
+        ({**WEAK, "Last-Modified": FRIDAY}, WEAK, False),
+        ({**WEAK, "Last-Modified": FRIDAY}, {"Last-Modified": FRIDAY}, False),
+        (WEAK, WEAK, True),
+        ({}, {"ETag": '"two"'}, True),
     ],
 )
-def test_another_name_is_another_version(
-    validator: str | None, headers: dict[str, str], same: bool
+def test_a_part_has_to_repeat_the_validators_of_the_whole(
+    whole: dict[str, str], partial: dict[str, str], matches: bool
 ) -> None:
-    assert Version(validator).is_that_of(part("bytes 0-9/10", **headers)) is same
+    version = ContentVersion.of(part("", **whole), size=10)
+    assert version.matches(part("bytes 0-9/10", **partial)) is matches
+
+
+@pytest.mark.parametrize(
+    ("headers", "conditions"),
+    [
+        (ONE, {"If-Range": '"one"'}),
+        ({**ONE, "Last-Modified": FRIDAY}, {"If-Range": '"one"'}),
+        ({"Last-Modified": FRIDAY}, {"If-Range": FRIDAY}),
+        ({**WEAK, "Last-Modified": FRIDAY}, {"If-Unmodified-Since": FRIDAY}),
+        ({**ONE, "Content-Encoding": "gzip"}, None),
+        (WEAK, None),
+        ({"Last-Modified": FRIDAY, "Date": FRIDAY}, None),
+        ({}, None),
+    ],
+)
+def test_a_part_is_requested_on_the_condition_that_its_validators_allow(
+    headers: dict[str, str], conditions: dict[str, str] | None
+) -> None:
+    version = ContentVersion.of(part("", **headers), size=10)
+    assert version.has_strong_validator is (conditions is not None)
+    if conditions is not None:
+        assert version.range_conditions() == conditions

@@ -105,6 +105,17 @@ def test_reads_of_any_size_come_in_blocks(
     assert len(server.requests) <= 6
 
 
+@pytest.mark.parametrize("size", [1, 8192, 262_144])
+def test_small_pieces_read_through_a_text_wrapper_come_in_blocks(
+    server: LoopbackServer, downloader: STACDownloader, size: int
+) -> None:
+    text = b"day,level\n" * (len(BIG) // 10)
+    with downloader.open(asset_of(server, text)) as file:
+        pieces = iter(lambda: file.read1(size), b"") if size > 1 else iter([file.read()])  # type: ignore[attr-defined]  # a BufferedReader
+        assert b"".join(pieces) == text
+    assert len(server.requests) <= 4
+
+
 def test_only_what_is_needed_is_asked_for(
     server: LoopbackServer, downloader: STACDownloader
 ) -> None:
@@ -265,7 +276,7 @@ def test_an_empty_file_is_empty(
 def test_a_file_that_should_not_be_empty_is_an_error(
     server: LoopbackServer, downloader: STACDownloader
 ) -> None:
-    with pytest.raises(IncompleteDownloadError, match="promise 7"):
+    with pytest.raises(IncompleteDownloadError, match="file:size is 7"):
         downloader.open(asset_of(server, b"", **{"file:size": 7}))
 
 
@@ -275,7 +286,7 @@ def test_a_file_that_should_not_be_empty_is_an_error(
 def test_another_size_than_promised_is_an_error(
     server: LoopbackServer, downloader: STACDownloader
 ) -> None:
-    with pytest.raises(IncompleteDownloadError, match="metadata promise 4"):
+    with pytest.raises(IncompleteDownloadError, match="file:size is 4"):
         downloader.open(asset_of(server, BIG, **{"file:size": 4}))
 
 
@@ -383,7 +394,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
         Fault(chunked=True, cut_after=300),
     ],
 )
-@pytest.mark.parametrize("after", [0, 1, 5])
+@pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_range_that_breaks_is_asked_for_again(
     server: LoopbackServer,
     downloader: STACDownloader,
@@ -455,7 +466,7 @@ def test_answers_of_a_few_bytes_do_not_hold_a_reader_for_ever(
             return file(request)
 
         server.route("/a", slowly)
-        with pytest.raises(IncompleteDownloadError, match="only 600 bytes came in 60 s"):
+        with pytest.raises(IncompleteDownloadError, match="only 600 bytes arrived in 60 s"):
             f.read()
 
 
@@ -489,7 +500,7 @@ def test_a_remote_item_does_not_get_to_open_local_files(
 ) -> None:
     (tmp_path / "a.csv").write_bytes(SOME)
     item = item_of({"a": (tmp_path / "a.csv").as_uri()}, at="https://hub.example.org/item")
-    with pytest.raises(DownloadError, match="on this machine"):
+    with pytest.raises(DownloadError, match="refers to a local file"):
         downloader.open(item.assets["a"])
 
 

@@ -14,7 +14,7 @@ import fault_server as faulty
 import pytest
 from fault_server import FAULTS_TO_FAIL_OF, FAULTS_TO_SURVIVE, Gate, ServedFile
 from home import Home
-from sample_items import BODY, CHANGED, files_in, item_of, leftovers_in, multihash_of
+from sample_items import BODY, CHANGED, SHA256, files_in, item_of, leftovers_in, multihash_of
 
 from stac_gitlab import GitLabStacIO, STACDownloader
 from stac_gitlab.download.transfer import NotModified
@@ -23,6 +23,7 @@ from stac_gitlab.errors import (
     ConfigurationError,
     DownloadError,
     IncompleteDownloadError,
+    NotFoundError,
     STACGitLabError,
 )
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
@@ -31,10 +32,10 @@ FIRST = 4_000
 
 
 @pytest.fixture(autouse=True)
-def small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is megabytes elsewhere is kilobytes here."""
-    monkeypatch.setattr("stac_gitlab.download.transfer.FIRST_STRETCH", FIRST)
-    monkeypatch.setattr("stac_gitlab.download.stream._SMALLEST", 1_000)
+    monkeypatch.setattr("stac_gitlab.download.transfer.FIRST_SEGMENT", FIRST)
+    monkeypatch.setattr("stac_gitlab.download.stream._MIN_SEGMENT", 1_000)
 
 
 @pytest.fixture
@@ -209,7 +210,7 @@ def test_a_wrong_checksum_leaves_what_stood_there(home: Home) -> None:
 
 
 def test_another_size_than_promised_is_noticed_before_the_rest_comes(home: Home) -> None:
-    with pytest.raises(IncompleteDownloadError, match="the metadata promise 39999"):
+    with pytest.raises(IncompleteDownloadError, match="file:size is 39999"):
         home.bring(size=39_999)
     assert len(home.ranges) == 1
     assert os.listdir(home.target.parent) == []
@@ -240,10 +241,13 @@ def test_what_always_goes_wrong_leaves_what_stood_there(home: Home, name: str) -
     home.assert_there(b"good and old")
 
 
-def test_what_stands_without_a_gap_is_continued_and_not_asked_for_again(home: Home) -> None:
+@pytest.mark.parametrize("checksum", [None, SHA256])
+def test_the_bytes_before_the_first_gap_are_kept_and_hashed_once(
+    home: Home, checksum: str | None
+) -> None:
     home.server.inject(Fault(trickle=(40_000, 0)))
     home.server.inject(faulty.cut(500))
-    home.bring()
+    assert home.bring(checksum=checksum).checksum == checksum
     home.assert_there()
     assert home.ranges.count(f"bytes=0-{FIRST - 1}") == 1
 
@@ -279,6 +283,21 @@ def test_a_server_that_bears_one_connection_only_is_asked_over_one(
     server.route("/lakes.bin", one_at_a_time)
     home.bring(sleep=lambda _seconds: time.sleep(0.1))
     home.assert_there()
+
+
+def test_the_segments_after_a_leftover_continue_its_hash(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stac_gitlab.download.ranges.KEEP_FROM", 1)
+    home.server.inject(faulty.cut(10_000))
+    home.server.inject(Fault(status=404))
+    with pytest.raises(NotFoundError):
+        home.bring(segments=1)
+    received = home.bring(checksum=SHA256, continuing=True)
+    home.assert_there()
+    assert received.resumed
+    assert f"bytes=10000-{10_000 + FIRST - 1}" in home.ranges
+    assert len(home.ranges) > 4
 
 
 # -- in a run -------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from home import Home
 from sample_items import BODY, SHA256, TOKEN
 
 from stac_gitlab.auth import Credentials
-from stac_gitlab.download.source import Source
-from stac_gitlab.download.transfer import receive
+from stac_gitlab.download.source import Source, url_digest
+from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import (
     AuthenticationError,
     ChecksumMismatchError,
@@ -59,9 +59,9 @@ def test_a_body_that_nobody_can_decode_is_not_saved(
     server.route("/x", b"coded", headers={"Content-Encoding": encoding})
     with (
         GitLabSession(Credentials()) as session,
-        pytest.raises(DownloadError, match="in an encoding that cannot be undone here"),
+        pytest.raises(DownloadError, match="in an encoding that cannot be decoded"),
     ):
-        receive(session, Source(f"{server.url}/x", "x"), tmp_path / "x")
+        download_file(session, Source(f"{server.url}/x", "x"), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -71,9 +71,9 @@ def test_an_encoding_that_repeats_the_token_is_not_shown(
     server.route("/x", b"coded", headers={"Content-Encoding": f"x-{TOKEN}"})
     with (
         GitLabSession(Credentials(TOKEN, base_url=server.url)) as session,
-        pytest.raises(DownloadError, match="in an encoding that cannot be undone here") as caught,
+        pytest.raises(DownloadError, match="in an encoding that cannot be decoded") as caught,
     ):
-        receive(session, Source(f"{server.url}/x", "x"), tmp_path / "x")
+        download_file(session, Source(f"{server.url}/x", "x"), tmp_path / "x")
     assert TOKEN not in str(caught.value)
 
 
@@ -82,7 +82,7 @@ def test_an_encoding_that_repeats_the_token_is_not_shown(
 
 @pytest.mark.parametrize("size", [0, 1, 39_999, 40_001, 10**15])
 def test_another_size_than_the_metadata_promise_is_refused(home: Home, size: int) -> None:
-    home.fails(IncompleteDownloadError, f"40000 bytes.*promise {size}", size=size)
+    home.fails(IncompleteDownloadError, f"40000 bytes.*file:size is {size}", size=size)
     assert len(home.server.requests) == 1, "asking again would not help"
 
 
@@ -105,7 +105,7 @@ def test_the_checksum_of_the_metadata_is_compared(
     received = home.bring(checksum=prefix + digest)
     assert (received.verified, received.checksum) == (True, prefix + digest)
     wrong = prefix + digest[:-1] + ("0" if digest[-1] != "0" else "1")
-    error = home.fails(ChecksumMismatchError, f"the {function} of what came", checksum=wrong)
+    error = home.fails(ChecksumMismatchError, f"the {function} of the file is", checksum=wrong)
     assert digest in str(error)
     assert "verify=False skips this check" in str(error)
 
@@ -114,6 +114,31 @@ def test_without_verification_a_wrong_checksum_is_no_error(home: Home) -> None:
     received = home.bring(checksum="1220" + "00" * 32, verify=False)
     assert received.checksum is None
     home.assert_there()
+
+
+# -- the identity of a URL -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "signed_again"),
+    [
+        ("st=1&se=2&sp=r&sv=2024&sr=b&sig=a%3D", "st=3&se=4&sp=r&sv=2024&sr=b&sig=b%3D"),
+        ("X-Amz-Date=1&X-Amz-Signature=a&v=2", "X-Amz-Date=2&X-Amz-Signature=b&v=2"),
+        ("X-Goog-Expires=1&X-Goog-Signature=a", "X-Goog-Expires=9&X-Goog-Signature=b"),
+        ("Expires=1&Signature=a&Key-Pair-Id=K", "Expires=2&Signature=b&Key-Pair-Id=K"),
+        ("token=a&ref=main", "token=b&ref=main"),
+        ("ref=main&access_token=a", "ref=main&access_token=b"),
+    ],
+)
+def test_another_signature_of_a_url_names_the_same_file(query: str, signed_again: str) -> None:
+    url = "https://h/a.tif?"
+    assert url_digest(url + query) == url_digest(url + signed_again)
+    assert url_digest(url + query + "&version=1") != url_digest(url + query + "&version=2")
+
+
+@pytest.mark.parametrize("name", ["se", "sp", "Expires", "policy", "v", "ref", "tokens"])
+def test_parameters_that_sign_nothing_name_the_file(name: str) -> None:
+    assert url_digest(f"https://h/a?{name}=1") != url_digest(f"https://h/a?{name}=2")
 
 
 # -- something else in place of the file -----------------------------------------------------------
@@ -166,7 +191,9 @@ def test_an_lfs_pointer_is_not_taken_for_the_file(
     home: Home, pointer: bytes, size: int | None
 ) -> None:
     home.file.content = pointer
-    error = home.fails(LFSPointerError, "a Git LFS pointer came in place of the file", size=size)
+    error = home.fails(
+        LFSPointerError, "the server sent a Git LFS pointer in place of the file", size=size
+    )
     assert "git lfs pull" in str(error)
 
 
@@ -211,7 +238,7 @@ def test_a_file_that_only_begins_like_a_pointer_is_content(home: Home) -> None:
 
 def test_a_dvc_pointer_is_not_taken_for_the_file(home: Home) -> None:
     home.file.content = faulty.DVC_POINTER
-    home.fails(LFSPointerError, r"a DVC pointer came in place of the file. Run 'dvc pull'")
+    home.fails(LFSPointerError, "a DVC pointer in place of the file. Run 'dvc pull'")
 
 
 @pytest.mark.parametrize("key", ["data/lakes.csv.dvc", "data.dvc", "dvc.lock"])

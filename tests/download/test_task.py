@@ -180,7 +180,7 @@ def test_another_size_than_promised_is_not_what_the_server_confirms(
     item = one_file(server, Conditional(BODY, etag='"one"'))
     downloader.download_assets(item, tmp_path)
     item.assets["a"].extra_fields["file:size"] = 7
-    with pytest.raises(DownloadError, match="the metadata promise 7"):
+    with pytest.raises(DownloadError, match="file:size is 7"):
         downloader.download_assets(item, tmp_path)
 
 
@@ -494,7 +494,7 @@ def test_a_leftover_with_a_validator_that_no_server_sent_is_not_continued(
     item = one_file(server, ServedFile(BIG))
     cut_run(server, item, tmp_path)
     [notes] = tmp_path.glob("*.json")
-    notes.write_text(json.dumps({**json.loads(notes.read_text()), "validator": validator}))
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), "etag": validator}))
     assert downloader.download_assets(item, tmp_path)["a"].status == "downloaded"
     assert files_in(tmp_path) == {"a": BIG}
     assert leftovers_in(tmp_path) == []
@@ -507,7 +507,7 @@ def test_a_validator_that_no_server_sent_is_not_sent_back_where_a_checksum_is_th
     item = one_file(server, ServedFile(BIG), **{"file:checksum": multihash_of(BIG)})
     cut_run(server, item, tmp_path)
     [notes] = tmp_path.glob("*.json")
-    notes.write_text(json.dumps({**json.loads(notes.read_text()), "validator": validator}))
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), "etag": validator}))
     assert downloader.download_assets(item, tmp_path)["a"].status == "resumed"
     assert "If-Range" not in server.requests[0].headers
     assert files_in(tmp_path) == {"a": BIG}

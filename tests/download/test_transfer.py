@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -20,15 +22,16 @@ import fault_server as faulty
 import pytest
 import requests
 from home import Home
-from sample_items import BODY, CHANGED, SHA256, TOKEN
+from sample_items import BODY, CHANGED, SHA256, TOKEN, multihash_of
 
 from stac_gitlab.auth import Credentials
 from stac_gitlab.download.source import Source
-from stac_gitlab.download.transfer import Received, copy_file, receive
+from stac_gitlab.download.transfer import TransferResult, copy_file, download_file
 from stac_gitlab.errors import (
     AuthenticationError,
     ChecksumMismatchError,
     DownloadError,
+    HTTPStatusError,
     IncompleteDownloadError,
     InvalidResponseError,
     NetworkError,
@@ -52,7 +55,9 @@ from tests.raw_server import RawServer
 def test_a_file_comes_whole_with_one_request(home: Home) -> None:
     received = home.bring()
     home.assert_there()
-    assert received == Received(len(BODY), None, verified=True, resumed=False, validator='"one"')
+    assert received == TransferResult(
+        len(BODY), None, verified=True, resumed=False, validator='"one"'
+    )
     assert home.ranges == [None]
 
 
@@ -296,11 +301,59 @@ def test_changed_content_is_not_stitched_on_by_a_server_that_ignores_the_conditi
     home.assert_there(CHANGED)
 
 
-def test_a_continued_part_may_come_without_repeating_the_etag(home: Home) -> None:
+def test_a_part_without_the_etag_of_the_whole_is_not_appended(home: Home) -> None:
     home.server.inject(faulty.cut(100))
     home.server.inject(Fault(headers={"etag": None}))
+    assert not home.bring().resumed
+    home.assert_there()
+    assert home.ranges == [None, "bytes=100-", None]
+
+
+def test_a_part_without_the_date_of_the_whole_is_not_appended(home: Home) -> None:
+    home.file.etag, home.file.modified = None, "Fri, 20 Nov 2020 10:00:00 GMT"
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(headers={"last-modified": None}))
+    assert not home.bring().resumed
+    home.assert_there()
+
+
+def test_a_date_proves_a_continued_body_where_the_etag_is_weak(home: Home) -> None:
+    home.file.etag, home.file.modified = 'W/"one"', "Fri, 20 Nov 2020 10:00:00 GMT"
+    home.server.inject(faulty.cut(100))
     assert home.bring().resumed
     home.assert_there()
+    headers = home.server.requests[1].headers
+    assert headers["If-Unmodified-Since"] == home.file.modified
+    assert "If-Range" not in headers
+
+
+def test_content_that_fails_the_condition_of_its_date_is_downloaded_from_the_start(
+    home: Home,
+) -> None:
+    def change(request: RecordedRequest) -> Answer:
+        home.file.content, home.file.etag = CHANGED, 'W/"two"'
+        return Answer(412)
+
+    home.file.etag, home.file.modified = 'W/"one"', "Fri, 20 Nov 2020 10:00:00 GMT"
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(answer=change))
+    assert not home.bring().resumed
+    home.assert_there(CHANGED)
+
+
+def test_a_third_run_continues_a_body_that_broke_in_two_runs(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stac_gitlab.download.ranges.KEEP_FROM", 1)
+    for _ in range(2):
+        home.server.inject(faulty.cut(10_000))
+        home.server.inject(Fault(status=404))
+        with pytest.raises(NotFoundError):
+            home.bring(continuing=True, checksum=SHA256)
+    received = home.bring(continuing=True, checksum=SHA256)
+    home.assert_there()
+    assert received.resumed
+    assert home.ranges == [None, "bytes=10000-", "bytes=10000-", "bytes=20000-", "bytes=20000-"]
 
 
 # -- how often to try again -----------------------------------------------------------------------
@@ -378,7 +431,7 @@ def test_a_stalled_body_is_continued(home: Home) -> None:
 def test_a_body_that_stalls_for_ever_ends(home: Home) -> None:
     home.file.keeps_ranges = False
     home.server.inject(faulty.stalled(7_000, times=None))
-    progress = r"in time: 0 bytes came in 0.15 s, .*1024 a second.*min_rate and stall_window"
+    progress = r"only 0 bytes arrived in 0.15 s, .*1024 a second.*min_rate and stall_window"
     home.fails(IncompleteDownloadError, progress, stall_window=0.15, max_attempts=1)
 
 
@@ -421,7 +474,7 @@ def test_a_slow_body_above_the_least_rate_may_take_hours(home: Home) -> None:
 
 def test_a_body_without_length_that_ends_is_kept_but_not_called_verified(home: Home) -> None:
     home.server.inject(faulty.cut(20_000, length=False))
-    with pytest.warns(UnverifiedDownloadWarning, match="nobody can tell whether it is whole"):
+    with pytest.warns(UnverifiedDownloadWarning, match="may be incomplete"):
         received = home.bring()
     assert not received.verified
     home.assert_there(BODY[:20_000])
@@ -440,9 +493,38 @@ def test_a_body_without_length_is_verified_by_the_checksum_of_the_metadata(home:
 
 
 def test_a_cut_that_nobody_announced_is_found_by_size_or_checksum(home: Home) -> None:
+    home.file.keeps_ranges = False
     home.server.inject(faulty.cut(20_000, length=False, times=None))
-    home.fails(IncompleteDownloadError, r"20000 bytes came, .* promise 40000", size=len(BODY))
-    home.fails(ChecksumMismatchError, "the sha256 of what came is", checksum=SHA256)
+    home.fails(IncompleteDownloadError, "20000 bytes arrived, but file:size is 40000", size=40_000)
+    home.fails(ChecksumMismatchError, "the sha256 of the file is", checksum=SHA256)
+    assert len(home.server.requests) == 2 * 4, "the first attempt brought bytes, three did not"
+
+
+@pytest.mark.parametrize("expected", [{"size": 40_000}, {"checksum": SHA256}])
+@pytest.mark.parametrize("keeps_ranges", [True, False])
+def test_a_body_without_length_that_is_too_short_is_continued_or_downloaded_again(
+    home: Home, expected: dict[str, Any], keeps_ranges: bool
+) -> None:
+    home.file.keeps_ranges = keeps_ranges
+    home.server.inject(faulty.cut(15_000, length=False, times=2))
+    received = home.bring(**expected)
+    home.assert_there()
+    assert received.verified
+    assert received.resumed is keeps_ranges
+
+
+def test_a_complete_body_with_the_wrong_checksum_is_downloaded_once_more(home: Home) -> None:
+    home.server.inject(Fault(body=CHANGED))
+    received = home.bring(checksum=SHA256)
+    home.assert_there()
+    assert received.verified
+    assert home.ranges == [None, None]
+
+
+def test_a_body_that_always_has_the_wrong_checksum_is_downloaded_twice(home: Home) -> None:
+    home.server.inject(Fault(body=CHANGED, times=None))
+    home.fails(ChecksumMismatchError, "the sha256 of the file is", checksum=SHA256)
+    assert home.ranges == [None, None]
 
 
 def test_a_length_that_is_too_large_ends_in_an_error(home: Home) -> None:
@@ -452,7 +534,9 @@ def test_a_length_that_is_too_large_ends_in_an_error(home: Home) -> None:
 
 def test_a_length_that_is_too_small_is_found_by_size_or_checksum(home: Home) -> None:
     home.server.inject(faulty.announcing(39_999, times=None))
-    home.fails(IncompleteDownloadError, r"announces 39999 bytes, .* promise 40000", size=40_000)
+    home.fails(
+        IncompleteDownloadError, r"announces 39999 bytes, but file:size is 40000", size=40_000
+    )
     home.fails(ChecksumMismatchError, "sha256", checksum=SHA256)
 
 
@@ -536,6 +620,53 @@ def test_a_compressed_body_is_decoded_and_checks_apply_to_what_is_decoded(
     assert received.size == 4000
 
 
+CSV_GZ = gzip.compress(b"day,level\n" * 500)
+GZIPPED = {"content-encoding": "gzip"}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"key": "levels.csv.gz"},
+        {"key": "levels", "media_type": "application/gzip"},
+        {"key": "levels", "media_type": "application/x-gzip; charset=binary"},
+        {"key": "levels", "path": "/levels.tgz"},
+        {"key": "levels", "size": len(CSV_GZ)},
+        {"key": "levels", "checksum": multihash_of(CSV_GZ)},
+        {"key": "levels.csv.gz", "size": len(CSV_GZ), "checksum": multihash_of(CSV_GZ)},
+    ],
+)
+def test_a_file_that_is_stored_compressed_stays_compressed(home: Home, how: dict[str, Any]) -> None:
+    home.file.content, home.file.headers = CSV_GZ, GZIPPED
+    home.server.route("/levels.tgz", home.file)
+    assert home.bring(**how).verified
+    home.assert_there(CSV_GZ)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"key": "levels.csv"},
+        {"key": "levels.csv.gz", "size": 5000},
+        {"key": "levels.csv.gz", "checksum": multihash_of(b"day,level\n" * 500)},
+        {"key": "levels.csv.zst"},
+    ],
+)
+def test_a_file_that_is_only_sent_compressed_is_decoded(home: Home, how: dict[str, Any]) -> None:
+    home.file.content, home.file.headers = CSV_GZ, GZIPPED
+    assert home.bring(**how).verified
+    home.assert_there(b"day,level\n" * 500)
+
+
+def test_a_file_that_is_stored_compressed_is_not_continued_but_downloaded_again(
+    home: Home,
+) -> None:
+    home.file.content, home.file.headers = CSV_GZ, GZIPPED
+    home.server.inject(faulty.cut(20))
+    assert not home.bring(key="levels.csv.gz").resumed
+    home.assert_there(CSV_GZ)
+
+
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_compressed_body_that_breaks_off_starts_anew(home: Home, chunked: bool) -> None:
     home.server.inject(Fault(gzip=True, cut_after=20_000, chunked=chunked))
@@ -611,7 +742,7 @@ def test_a_large_body_is_hashed_in_the_background_with_the_same_result(home: Hom
 
 def test_nothing_is_kept_for_a_later_run_of_bytes_that_are_wrong(home: Home) -> None:
     home.file.content = BODY * 50
-    home.fails(IncompleteDownloadError, "promise 7", size=7)
+    home.fails(IncompleteDownloadError, "file:size is 7", size=7)
     home.fails(ChecksumMismatchError, "Nothing was kept", checksum=SHA256)
 
 
@@ -670,6 +801,15 @@ def test_a_refusal_in_the_middle_is_waited_for_and_the_body_continued(home: Home
     assert home.ranges == [None, "bytes=100-", "bytes=100-"]
 
 
+def test_a_304_without_a_condition_is_an_error(home: Home) -> None:
+    home.server.inject(Fault(status=304, times=None))
+    home.fails(HTTPStatusError, "304")
+    home.server.clear_faults()
+    home.server.inject(faulty.cut(100))
+    home.server.inject(Fault(status=304, times=None))
+    home.fails(HTTPStatusError, "304")
+
+
 def test_a_file_that_vanishes_in_the_middle_is_an_error(home: Home) -> None:
     home.server.inject(faulty.cut(100))
     home.server.inject(Fault(status=404, times=None))
@@ -724,6 +864,55 @@ def test_a_full_disk_leaves_the_old_file(home: Home, monkeypatch: pytest.MonkeyP
     home.assert_there(b"good and old")
 
 
+def test_a_file_larger_than_the_free_space_is_refused_before_its_first_byte(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(home.target.parent)._replace(free=2 * 2**20 - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    home.file.content = bytes(2 * 2**20)
+    home.fails(DownloadError, r"needs 2\.1 MB, but .* has only 2\.1 MB free\. Free some space")
+    assert home.progress == []
+    home.file.content = bytes(2 * 2**20 - 1)
+    home.bring()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_keeps_no_partial_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    real = os.write
+
+    def write(handle: int, content: memoryview) -> int:
+        if os.fstat(handle).st_size > 1_500_000:
+            raise OSError(code, "No space left on device")
+        return real(handle, content)
+
+    monkeypatch.setattr("stac_gitlab.files.partial_file.os.write", write)
+    home.file.content = BODY * 50
+    with pytest.raises(OSError, match="No space left"):
+        home.bring()
+    assert os.listdir(home.target.parent) == []
+
+
+def test_any_other_write_error_keeps_the_partial_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def write(handle: int, content: memoryview) -> int:
+        if os.fstat(handle).st_size > 1_500_000:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(handle, content)
+
+    home.file.content = BODY * 50
+    with monkeypatch.context() as patch:
+        patch.setattr("stac_gitlab.files.partial_file.os.write", write)
+        with pytest.raises(OSError, match="Input/output"):
+            home.bring()
+    assert home.bring(continuing=True).resumed
+    home.assert_there(BODY * 50)
+
+
 def test_an_interrupt_leaves_the_old_file(home: Home) -> None:
     def interrupt(_received: int, _total: int | None) -> None:
         raise KeyboardInterrupt
@@ -756,7 +945,7 @@ def test_the_target_is_never_there_with_less_than_all(home: Home) -> None:
 # -- a local file ---------------------------------------------------------------------------------
 
 
-def copied(origin: Path, target: Path, **promised: Any) -> Received:
+def copied(origin: Path, target: Path, **promised: Any) -> TransferResult:
     return copy_file(Source(str(origin), "lakes.bin", **promised), origin, target)
 
 
@@ -764,7 +953,7 @@ def test_a_local_file_is_copied_and_checked(tmp_path: Path) -> None:
     origin, target = tmp_path / "origin.bin", tmp_path / "lakes.bin"
     origin.write_bytes(BODY)
     received = copied(origin, target, size=40_000, checksum=Checksum.parse(SHA256))
-    assert received == Received(40_000, SHA256, verified=True, resumed=False)
+    assert received == TransferResult(40_000, SHA256, verified=True, resumed=False)
     assert target.read_bytes() == BODY
     assert sorted(os.listdir(tmp_path)) == ["lakes.bin", "origin.bin"]
 
@@ -850,7 +1039,7 @@ def test_the_certificates_of_the_users_own_session_count(
         credentials = Credentials(TOKEN, base_url=secure_home.server.url)
         with GitLabSession(credentials, transport=own) as session:
             url = f"{secure_home.server.url}/lakes.bin"
-            receive(session, Source(url, "lakes.bin"), secure_home.target)
+            download_file(session, Source(url, "lakes.bin"), secure_home.target)
     secure_home.assert_there()
 
 
@@ -877,7 +1066,7 @@ def test_memory_does_not_grow_with_the_file(
         from stac_gitlab.files.checksums import Checksum
         from stac_gitlab.http.session import GitLabSession
         from stac_gitlab.download.source import Source
-        from stac_gitlab.download.transfer import receive
+        from stac_gitlab.download.transfer import download_file
 
         def peak():
             status = Path("/proc/self/status").read_text()
@@ -886,7 +1075,7 @@ def test_memory_does_not_grow_with_the_file(
         before = peak()
         source = Source({server.url + "/large.bin"!r}, "large.bin", size={size})
         with GitLabSession(Credentials()) as session:
-            receive(session, source, Path({str(tmp_path / "large.bin")!r}))
+            download_file(session, source, Path({str(tmp_path / "large.bin")!r}))
         print(peak() - before)
     """
     done = subprocess.run(
