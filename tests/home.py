@@ -13,8 +13,9 @@ from fault_server import ServedFile
 from sample_items import BODY, TOKEN
 
 from stac_gitlab.auth import Credentials
+from stac_gitlab.download.checked_file import TransferResult
 from stac_gitlab.download.source import Source
-from stac_gitlab.download.transfer import TransferResult, download_file
+from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import STACGitLabError
 from stac_gitlab.files.checksums import Checksum
 from stac_gitlab.files.partial_file import leftovers_for, leftovers_in

@@ -192,16 +192,17 @@ class SegmentedDownload:
     Attributes:
         session: The session to use.
         url: Where the file is.
-        path: The file to write into.
         version: The version of the content, with its size; another one ends the download.
+        connections: The number of connections to use at a time.
         on_bytes: Called with the bytes received so far and those of the whole file.
     """
 
     session: GitLabSession
     url: str
-    path: str
     version: ContentVersion
+    connections: int
     on_bytes: Callable[[int, int | None], None]
+    _path: str = ""
     _size: int = 0
     _segments: list[_Segment] = field(default_factory=list)
     _segment_size: int = 0
@@ -209,27 +210,30 @@ class SegmentedDownload:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, first: requests.Response, part: ByteRange, connections: int) -> None:
+    def run(self, first: requests.Response, part: ByteRange, path: str) -> None:
         """Download everything from `part` on, or as much of it as possible.
 
         Args:
             first: A response that holds the first part.
             part: The range of that part.
-            connections: The number of connections to use at a time.
+            path: The file to write into.
 
         Raises:
             OSError: If the file cannot be written.
             Cancelled: If the download was cancelled.
         """
+        self._path = path
         self._size = self.version.size or part.stop
         self._received = part.start
         self._segments = [_Segment(part.start, part.stop)]
-        size = (self._size - part.stop) // (connections * _SEGMENTS_PER_CONNECTION)
+        size = (self._size - part.stop) // (self.connections * _SEGMENTS_PER_CONNECTION)
         self._segment_size = min(max(size, _MIN_SEGMENT), _MAX_SEGMENT)
-        with ThreadPoolExecutor(connections, "stac-gitlab-segment") as threads:
+        with ThreadPoolExecutor(self.connections, "stac-gitlab-segment") as threads:
             try:
                 futures = [threads.submit(self._download_segments, first)]
-                futures += [threads.submit(self._download_segments) for _ in range(connections - 1)]
+                futures += [
+                    threads.submit(self._download_segments) for _ in range(self.connections - 1)
+                ]
                 while wait(futures, STOP_LATENCY, FIRST_EXCEPTION).not_done:
                     if any(future.done() and future.exception() for future in futures):
                         break
@@ -287,7 +291,7 @@ class SegmentedDownload:
         buffer = memoryview(bytearray(BUFFER_SIZE))
         body = BodyReader(response, url=self.url, session=self.session)
         # Each thread needs a file position of its own.
-        with open(self.path, "r+b", buffering=0) as file, enforcing(Deadline(stop=self._stop)):
+        with open(self._path, "r+b", buffering=0) as file, enforcing(Deadline(stop=self._stop)):
             file.seek(segment.position)
             for count in body.read_into(lambda: buffer):
                 if segment.position + count > segment.stop:

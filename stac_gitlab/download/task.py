@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from stac_gitlab.download.blob_ids import blob_ids_of
+from stac_gitlab.download.checked_file import TransferResult
 from stac_gitlab.download.report import AssetResult, AssetStatus
 from stac_gitlab.download.source import Source, url_digest
-from stac_gitlab.download.transfer import NotModified, TransferResult, copy_file, download_file
+from stac_gitlab.download.transfer import NotModified, copy_file, download_file
 from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum
 from stac_gitlab.files.partial_file import (

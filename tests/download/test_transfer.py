@@ -25,8 +25,9 @@ from home import Home
 from sample_items import BODY, CHANGED, SHA256, TOKEN, multihash_of
 
 from stac_gitlab.auth import Credentials
+from stac_gitlab.download.checked_file import TransferResult
 from stac_gitlab.download.source import Source
-from stac_gitlab.download.transfer import TransferResult, copy_file, download_file
+from stac_gitlab.download.transfer import copy_file, download_file
 from stac_gitlab.errors import (
     AuthenticationError,
     ChecksumMismatchError,

@@ -1,0 +1,258 @@
+"""The file of a download: hashed while it is written, and checked when it is complete."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from stac_gitlab.download.ranges import KEEP_FROM, ByteRange, ContentVersion
+from stac_gitlab.download.report import human_size
+from stac_gitlab.download.source import PAGE_START, POINTER_SIZE, Source
+from stac_gitlab.download.stream import BodyReader, BrokenBodyError, SegmentedDownload
+from stac_gitlab.errors import (
+    ChecksumMismatchError,
+    DownloadError,
+    IncompleteDownloadError,
+    UnverifiedDownloadWarning,
+)
+from stac_gitlab.files.checksums import HashingBuffers
+from stac_gitlab.files.partial_file import Leftover, PartialFile
+from stac_gitlab.http.deadline import current_deadline
+from stac_gitlab.redaction import quoted
+
+OnBytes = Callable[[int, int | None], None]
+"""Called with the bytes received so far and those of the whole file, if they are known."""
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """What is known about a file that was downloaded or copied.
+
+    Attributes:
+        size: Bytes in the file.
+        checksum: The multihash of the bytes, where one was compared.
+        verified: Whether the length or a checksum proves that the file is complete.
+        resumed: Whether the body broke off, in this run or an earlier one, and was resumed.
+        validator: The entity tag of the content, or the date of its last change.
+    """
+
+    size: int
+    checksum: str | None
+    verified: bool
+    resumed: bool
+    validator: str | None = None
+
+
+class CheckedFile:
+    """A partial file and the version of the content that it gets.
+
+    Args:
+        part: The partial file.
+        source: What the metadata say about the file.
+        folder: The folder of the file.
+        max_bytes: The size of the largest file that the caller accepts.
+        on_bytes: Called as bytes arrive.
+
+    Attributes:
+        version: The version of the content.
+        resumed: Whether the body broke off and was resumed.
+        is_complete: Whether the body came to its end, right or wrong.
+    """
+
+    def __init__(
+        self,
+        part: PartialFile,
+        source: Source,
+        folder: Path,
+        *,
+        max_bytes: int | None,
+        on_bytes: OnBytes,
+    ) -> None:
+        self._part = part
+        self._source = source
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._on_bytes = on_bytes
+        self._hashing = HashingBuffers(None, expected=0)
+        self.version = ContentVersion()
+        self.resumed = self.is_complete = False
+        part.truncate()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._part.size
+
+    def close(self) -> None:
+        """Stop hashing."""
+        self._hashing.close()
+
+    def start(self, version: ContentVersion) -> None:
+        """Start from the first byte of a version."""
+        self._part.truncate()
+        self.resumed = False
+        self.version = version
+        self._start_hashing()
+        self._part.save_resume_info(version.resume_info(self._source))
+
+    def continue_leftover(self, leftovers: Sequence[Leftover], *, verify: bool) -> None:
+        """Take over the longest partial file that provably has the same content."""
+        for leftover in sorted(leftovers, key=lambda leftover: -leftover.size):
+            version = ContentVersion.from_resume_info(
+                leftover.resume_info() or {}, self._source, verify=verify
+            )
+            if version is not None and self._part.take_over(leftover):
+                self.version = version
+                # At least one byte is requested: the response proves that the rest is right.
+                self._part.truncate(max(0, min(leftover.size, (version.size or 0) - 1)))
+                self._part.save_resume_info(version.resume_info(self._source))
+                self._start_hashing()
+                self._hash_from(0)
+                return
+
+    def forget_resume_info(self) -> None:
+        """Keep nothing for a later run: the bytes are wrong, or others need their space."""
+        self._part.save_resume_info(None)
+
+    def check_size_limits(self) -> None:
+        """Check before the body is read that the file may be, and can be, as large as announced."""
+        size = self.version.size or 0
+        self._source.check_limit(size, self._max_bytes)
+        missing = size - self.size
+        # A small file is not worth the system call.
+        if missing >= KEEP_FROM and missing > (free := shutil.disk_usage(self._folder).free):
+            raise DownloadError(
+                f"{quoted(self._source.key)}: the download needs {human_size(missing)}, but "
+                f"{str(self._folder)!r} has only {human_size(free)} free. Free some space, or "
+                "choose another folder."
+            )
+
+    def write(self, response: requests.Response, body: BodyReader) -> None:
+        """Append a body.
+
+        Raises:
+            BrokenBodyError: If the body ends early.
+            DownloadError: If it is not the body of this file.
+        """
+        size, hashing = self.version.size, self._hashing
+        expected = self._source.size if size is None else size
+        for count in body.read_into(lambda: hashing.buffer):
+            before = self.size
+            self._source.check_limit(before + count, self._max_bytes)
+            self._part.write(hashing.buffer[:count])
+            if not before:
+                self._check_start(response, hashing.buffer[: min(count, PAGE_START)].tobytes)
+            elif before < POINTER_SIZE:
+                self._check_start(response, self._read_start)
+            if expected is not None and self.size > expected:
+                self.is_complete = True
+                raise IncompleteDownloadError(
+                    f"{quoted(self._source.key)}: the body has more than the {expected} bytes that "
+                    "were announced."
+                )
+            hashing.feed(count)
+            self._on_bytes(self.size, size)
+        if size is not None and self.size < size:
+            raise BrokenBodyError(
+                f"{quoted(self._source.key)}: the connection ended after {self.size} of {size} "
+                "bytes. Try again."
+            )
+
+    def write_segments(
+        self, response: requests.Response, part: ByteRange, segments: SegmentedDownload
+    ) -> None:
+        """Write the rest of the body over several connections, as far as that goes.
+
+        Args:
+            response: A response with the first part.
+            part: The range of that part.
+            segments: Downloads that part and the rest.
+
+        Raises:
+            BrokenBodyError: If one of the connections failed.
+            DownloadError: If it is not the body of this file.
+        """
+        size = self.version.size
+        self._source.check_announced(size)
+        # If the process is killed, the partial file has gaps, and must not be continued.
+        self._part.save_resume_info(None)
+        try:
+            segments.run(response, part, self._part.open_path())
+        finally:
+            self._part.truncate(segments.size_without_gaps())
+            self._part.save_resume_info(self.version.resume_info(self._source))
+        self._hash_from(part.start)
+        self._check_start(response, self._read_start)
+        if self.size != size:
+            raise BrokenBodyError(
+                f"{quoted(self._source.key)}: {self.size} of {size} bytes arrived over several "
+                "connections before one of them failed. Try again."
+            )
+
+    def verify(self, *, is_framed: bool) -> TransferResult:
+        """Check the file, whose body has ended, and return what is known about it.
+
+        Args:
+            is_framed: Whether the server marked the end of the body.
+
+        Raises:
+            BrokenBodyError: If the file is wrong and its body may have broken off.
+            DownloadError: If the file is wrong.
+        """
+        source, checksum = self._source, self.version.checksum
+        if self.size < POINTER_SIZE:
+            source.check_no_pointer(self._part.read_start(POINTER_SIZE))
+        self.is_complete = is_framed or self.size == source.size
+        try:
+            source.check_size(self.size)
+            source.check_digest(checksum, self._hashing.digest())
+        except (IncompleteDownloadError, ChecksumMismatchError) as error:
+            if self.is_complete:
+                raise
+            raise BrokenBodyError(str(error)) from error
+        verified = self.is_complete or checksum is not None
+        if not verified:
+            warnings.warn(
+                f"{quoted(source.key)}: the server did not state the length of the file, and the "
+                "metadata have neither file:size nor file:checksum. The file may be incomplete.",
+                UnverifiedDownloadWarning,
+                stacklevel=2,
+            )
+        return TransferResult(
+            self.size,
+            None if checksum is None else str(checksum),
+            verified=verified,
+            resumed=self.resumed,
+            validator=self.version.validator,
+        )
+
+    def _start_hashing(self) -> None:
+        self._hashing.close()
+        size = self.version.size
+        expected = self._source.size if size is None else size
+        self._hashing = HashingBuffers(self.version.checksum, expected=expected)
+
+    def _hash_from(self, start: int) -> None:
+        """Hash the partial file from byte `start` on, if there is a checksum to compare."""
+        if self.version.checksum is not None:
+            for count in self._part.read_into(lambda: self._hashing.buffer, start):
+                current_deadline().time_left()
+                self._hashing.feed(count)
+
+    def _read_start(self) -> bytes:
+        return self._part.read_start(PAGE_START)
+
+    def _check_start(self, response: requests.Response, read_start: Callable[[], bytes]) -> None:
+        """Stop as early as possible if the body is not the file; its first packet may be short."""
+        # The start is no local variable: it may contain the token, and a traceback may show it.
+        error = self._source.error_for_page(response, read_start())
+        if error is not None:
+            raise error
+        # A small body may be a pointer, which is known only when it is complete.
+        if self.size >= POINTER_SIZE:
+            self._source.check_announced(self.version.size)
