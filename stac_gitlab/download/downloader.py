@@ -326,8 +326,8 @@ class STACDownloader:
             items: Items, for example ``collection.get_items()``.
             output_dir: The folder to download into.
             template: The path of an asset below the folder, made of ``{collection}``, ``{id}``,
-                ``{key}``, ``{year}``, ``{month}`` and ``{day}``. A slash in an id makes
-                sub-folders.
+                ``{key}``, ``{year}``, ``{month}``, ``{day}``, and of ``{filename}``, which consists
+                of ``{stem}`` and ``{ext}``. A slash in an id or key makes sub-folders.
             roles: As for :meth:`download_assets`.
             **options: As for :meth:`download_assets`.
 
@@ -420,13 +420,11 @@ class STACDownloader:
                 try:
                     pool.run(tasks, add_result, queued=queued)
                 finally:
-                    planner.tidy_up()
-        for plan in taken.values():
-            for task in plan.tasks:
-                if plan.results[task.key] is None:
-                    error = StoppedError.of(task, started=False)
-                    plan.results[task.key] = task.result("failed", error=error)
-        return {name: plan.report() for name, plan in taken.items()}
+                    planner.remove_empty_folders()
+        reports = {name: plan.report() for name, plan in taken.items()}
+        if any(report.downloaded for report in reports.values()):
+            planner.compact_records()
+        return reports
 
     def _download_one(
         self, plan: ItemPlan, planner: Planner, options: AllOptions
@@ -449,39 +447,46 @@ class STACDownloader:
     def _write_item(
         self, item: pystac.Item, path: Path, report: DownloadReport, folder: Path
     ) -> None:
-        """Write an item with hrefs of the downloaded files, and absolute hrefs of all others."""
-        copy = item.clone()
-        for link in copy.links:
-            link.target = link.get_absolute_href() or link.target
-        # The folder is read without the server and its token, so nothing may lead to them. The link
-        # to the collection stays: the schema requires it for an item with a collection id.
-        for rel in ("self", "root", "parent"):
-            copy.remove_links(rel)
-        start = path.parent.resolve()
-        for key, asset in copy.assets.items():
-            if key in report.paths:
-                file = folder.joinpath(*key.split("/")).resolve()
-                href = os.path.relpath(file, start).replace(os.sep, "/")
-                asset.href = href if href.startswith("../") else f"./{href}"
-            else:
-                asset.href = item.assets[key].get_absolute_href() or asset.href
-        source = item.get_self_href()
-        if source:
-            copy.add_link(pystac.Link("derived_from", source, media_type="application/geo+json"))
-        document = copy.to_dict(include_self_link=False, transform_hrefs=False)
-        text = self.stac_io.json_dumps(document)
-        text = redact_text(text)
+        failed = f"The assets are downloaded, but the item cannot be written to {str(path)!r}"
+        try:
+            document = _local_document(item, path, report, folder)
+            text = redact_text(self.stac_io.json_dumps(document))
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
+            # pystac raises any of these for values that JSON cannot hold.
+            raise DownloadError(f"{failed} as JSON: {error}.", report=report) from error
         try:
             # A symbolic link is replaced, as for the assets: it may lead anywhere.
-            with PartialFile(path) as part:
-                part.write(text.encode("utf-8"))
-                part.finish()
+            with PartialFile(path) as partial_file:
+                partial_file.write(text.encode("utf-8"))
+                partial_file.finish()
         except OSError as error:
-            raise DownloadError(
-                f"The assets are downloaded, but the item cannot be written to {str(path)!r}: "
-                f"{error.strerror or error}.",
-                report=report,
-            ) from error
+            message = f"{failed}: {error.strerror or error}."
+            raise DownloadError(message, report=report) from error
+
+
+def _local_document(
+    item: pystac.Item, path: Path, report: DownloadReport, folder: Path
+) -> dict[str, Any]:
+    """Return an item with hrefs of the downloaded files, and absolute hrefs of all others."""
+    copy = item.clone()
+    for link in copy.links:
+        link.target = link.get_absolute_href() or link.target
+    # The folder is read without the server and its token, so nothing may lead to them. The link to
+    # the collection stays: the schema requires it for an item with a collection id.
+    for rel in ("self", "root", "parent"):
+        copy.remove_links(rel)
+    start = path.parent.resolve()
+    for key, asset in copy.assets.items():
+        if key in report.paths:
+            file = folder.joinpath(*key.split("/")).resolve()
+            href = os.path.relpath(file, start).replace(os.sep, "/")
+            asset.href = href if href.startswith("../") else f"./{href}"
+        else:
+            asset.href = item.assets[key].get_absolute_href() or asset.href
+    source = item.get_self_href()
+    if source:
+        copy.add_link(pystac.Link("derived_from", source, media_type="application/geo+json"))
+    return copy.to_dict(include_self_link=False, transform_hrefs=False)
 
 
 def _folder(output_dir: object) -> Path:
@@ -502,15 +507,18 @@ def _select(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:
     include = options["include"]
     names = [include] if isinstance(include, str) else list(include or ())
     missing = [name for name in names if name not in item.assets and not _GLOB.search(name)]
-    keys = ", ".join(quoted(str(key)) for key in item.assets) or "none"
+    keys = ", ".join(quoted(str(key)) for key in item.assets) or "none that this token can see"
     if missing:
         raise AssetNotFoundError(
             f"{item!r} has no asset {', '.join(map(quoted, missing))}. Its assets: {keys}."
         )
     if not selected:
+        hint = ""
+        if options["roles"] is not None and select_assets(item, {**options, "roles": None}):
+            hint = " Pass roles=None to download assets of any role, or without one."
         warnings.warn(
             f"{item!r} has no asset that meets the conditions (roles={options['roles']!r}); there "
-            f"is nothing to download. Its assets: {keys}.",
+            f"is nothing to download. Its assets: {keys}.{hint}",
             NothingToDownloadWarning,
             stacklevel=3,
         )

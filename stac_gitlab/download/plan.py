@@ -15,8 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import TypedDict
+from urllib.parse import unquote
 
 import pystac
 
@@ -25,7 +27,13 @@ from stac_gitlab.download.blob_ids import list_blob_ids
 from stac_gitlab.download.progress import ProgressOption, check_progress
 from stac_gitlab.download.report import AssetResult, DownloadReport, human_size
 from stac_gitlab.download.source import Locator
-from stac_gitlab.download.task import DownloadTask, Overwrite, compact_records, read_records
+from stac_gitlab.download.task import (
+    DownloadTask,
+    Overwrite,
+    StoppedError,
+    compact_records,
+    read_records,
+)
 from stac_gitlab.errors import ConfigurationError, DownloadError
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import FileNaming, NameClashError, TakenNames, relative_path
@@ -37,7 +45,24 @@ logger = logging.getLogger(__name__)
 DEFAULT_TEMPLATE = "{collection}/{id}/{key}"
 MAX_SEGMENTS = 16
 _OVERWRITE = ("if-changed", "always", "never", "error")
-_TEMPLATE_FIELDS = frozenset({"collection", "id", "key", "year", "month", "day"})
+_TEMPLATE_FIELDS = frozenset(
+    {"collection", "id", "key", "year", "month", "day", "filename", "stem", "ext"}
+)
+# At least one of them, or all assets of an item would be one file.
+_NAMING_FIELDS = frozenset({"key", "filename", "stem"})
+_EXTENSIONS = {
+    "application/geo+json": ".geojson",
+    "application/geopackage+sqlite3": ".gpkg",
+    "application/netcdf": ".nc",
+    "application/vnd.apache.parquet": ".parquet",
+    "application/x-hdf5": ".h5",
+    "application/x-netcdf": ".nc",
+    "image/jp2": ".jp2",
+    "image/jpeg": ".jpg",
+    "image/tiff": ".tif",
+}
+# Without the tables of the system, which differ.
+_MEDIA_TYPES = MimeTypes()
 _ITEMS_IN_TURN = 4
 
 
@@ -168,7 +193,11 @@ class ItemPlan:
         return any(r is not None and r.status == "failed" for r in self.results.values())
 
     def report(self) -> DownloadReport:
-        """Return the report of the item."""
+        """Return the report of the item. A task without a result was not started."""
+        for task in self.tasks:
+            if self.results[task.key] is None:
+                error = StoppedError.of(task, started=False)
+                self.results[task.key] = task.result("failed", error=error)
         return DownloadReport({key: r for key, r in self.results.items() if r is not None})
 
 
@@ -226,7 +255,7 @@ class Planner:
                 plan.tasks.append(self._task(item, key, asset, name))
             except DownloadError as error:
                 href = self._locator.redacted_url(str(getattr(asset, "href", "")))
-                plan.results[key] = AssetResult(key, href, status="failed", error=error)
+                plan.results[key] = AssetResult(str(key), href, status="failed", error=error)
         try:
             plan.tasks = self._with_blob_ids(item, plan.tasks)
             self._take({task.name: task.path for task in plan.tasks})
@@ -238,10 +267,13 @@ class Planner:
             plan.tasks = []
         return plan
 
-    def tidy_up(self) -> None:
-        """Remove folders whose files have failed, and outdated records."""
+    def compact_records(self) -> None:
+        """Remove outdated records, if there are many."""
         if self._records.need_compacting:
             compact_records(self.folder)
+
+    def remove_empty_folders(self) -> None:
+        """Remove the folders that were created for files which then failed."""
         for missing in self._missing_folders:
             folder = missing
             with contextlib.suppress(OSError):
@@ -252,7 +284,7 @@ class Planner:
     def _task(self, item: HasAssets, key: str, asset: pystac.Asset, name: str) -> DownloadTask:
         path = relative_path(key, portable=self._portable)
         if self._template is not None:
-            path = relative_path(self._path(item, key), portable=self._portable)
+            path = relative_path(self._path(item, key, asset), portable=self._portable)
         source, origin = self._locator.locate(item, key, asset)
         return DownloadTask(
             source=source,
@@ -296,13 +328,17 @@ class Planner:
 
         return [replace(task, blob_id=blob_id(task)) for task in tasks]
 
-    def _path(self, item: HasAssets, key: str) -> str:
+    def _path(self, item: HasAssets, key: str, asset: pystac.Asset) -> str:
         date = _date_of(item)
+        stem, extension = _file_name(key, asset)
         return (self._template or "").format(
             # Checked on their own: an empty or absolute id is not noticed inside a path.
             collection=relative_path(str(getattr(item, "collection_id", None) or "no-collection")),
             id=relative_path(str(getattr(item, "id", ""))),
             key=key,
+            filename=f"{stem}{extension}",
+            stem=stem,
+            ext=extension,
             year="undated" if date is None else f"{date.year:04}",
             month="undated" if date is None else f"{date.month:02}",
             day="undated" if date is None else f"{date.day:02}",
@@ -442,10 +478,28 @@ def _checked_template(template: str) -> str:
             template.format(**dict.fromkeys(_TEMPLATE_FIELDS, ""))
     except (ValueError, LookupError) as error:
         raise ConfigurationError(f"template={template!r}: {error}.") from None
-    if not fields <= _TEMPLATE_FIELDS or "key" not in fields:
+    if not fields <= _TEMPLATE_FIELDS or fields.isdisjoint(_NAMING_FIELDS):
         raise ConfigurationError(
-            f"template={template!r}: use {{key}}, and of the others only "
-            + ", ".join(f"{{{name}}}" for name in sorted(_TEMPLATE_FIELDS - {"key"}))
+            f"template={template!r}: use {{key}}, {{filename}} or {{stem}}, and of the others only "
+            + ", ".join(f"{{{name}}}" for name in sorted(_TEMPLATE_FIELDS - _NAMING_FIELDS))
             + "."
         )
     return template
+
+
+def _file_name(key: str, asset: pystac.Asset) -> tuple[str, str]:
+    """Return the name of an asset's file, without its extension, and the extension.
+
+    The name is that of ``file:local_path``, of the href, or of the key. A name without an extension
+    gets that of the media type.
+    """
+    local_path = asset.extra_fields.get("file:local_path")
+    candidates = (
+        local_path if isinstance(local_path, str) else "",
+        unquote(asset.href.partition("?")[0].partition("#")[0]),
+        key,
+    )
+    names = (candidate.rpartition("/")[2] for candidate in candidates)
+    stem, extension = os.path.splitext(next(filter(None, names), ""))
+    kind = str(asset.media_type or "").partition(";")[0].strip().lower()
+    return stem, extension or _EXTENSIONS.get(kind) or _MEDIA_TYPES.guess_extension(kind) or ""

@@ -223,7 +223,7 @@ class Locator:
             key=key,
             size=_size_of(asset),
             checksum=_checksum_of(key, asset) if self.verify else None,
-            media_type=asset.media_type,
+            media_type=asset.media_type if isinstance(asset.media_type, str) else None,
         )
         return source, path
 

@@ -366,6 +366,45 @@ def test_a_template_says_where_files_go(
     assert set(files_in(tmp_path)) == {path}
 
 
+@pytest.mark.parametrize(
+    ("asset", "name"),
+    [
+        ({"href": "/S2/TCI.tif?sig=a/b.c"}, "TCI.tif"),
+        ({"href": "/S2/with%20space.tar.gz#x"}, "with space.tar.gz"),
+        ({"href": "/S2/TCI", "type": "image/tiff; application=geotiff"}, "TCI.tif"),
+        ({"href": "/S2/TCI", "type": "text/csv"}, "TCI.csv"),
+        ({"href": "/S2/TCI", "type": "unknown/unknown"}, "TCI"),
+        ({"href": "/S2/TCI.tif", "file:local_path": "a/B04.tif"}, "B04.tif"),
+        ({"href": "/S2/TCI.tif", "file:local_path": 5}, "TCI.tif"),
+        ({"href": "/S2/", "type": "image/jp2"}, "visual.jp2"),
+    ],
+)
+@pytest.mark.parametrize("template", ["{filename}", "{stem}{ext}"])
+def test_a_template_can_use_the_name_of_the_file(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    asset: dict[str, Any],
+    name: str,
+    template: str,
+) -> None:
+    item = item_of({"visual": {**asset, "href": f"{server.url}{asset['href']}"}})
+    report = downloader.download_items([item], tmp_path, template=template, dry_run=True)
+    assert report["group/lakes"]["visual"].path == tmp_path / name
+
+
+@pytest.mark.parametrize("href", ["/..", "/%2e%2e", "/a/..%2f..", "/x%00", "/C:%5cx"])
+def test_the_name_of_a_file_does_not_lead_out_of_the_folder(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, href: str
+) -> None:
+    item = item_of({"a": f"{server.url}{href}"})
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_items([item], tmp_path / "out", template="{filename}")
+    [error] = caught.value.errors.values()
+    assert isinstance(error, UnsafePathError)
+    assert server.requests == []
+
+
 def test_a_date_in_a_template_is_that_of_the_item(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
@@ -418,8 +457,16 @@ def test_a_template_that_leads_out_downloads_nothing(
 def test_an_option_that_does_not_exist_is_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
-    with pytest.raises(TypeError, match="overwite"):
-        downloader.download_items([], tmp_path, overwite="always")  # type: ignore[call-arg]
+    options: dict[str, Any] = {"overwite": "always"}
+    item = served(server, "a.csv")
+    for call in (
+        lambda: downloader.download_assets(item, tmp_path, **options),
+        lambda: downloader.download_item(item, tmp_path, **options),
+        lambda: downloader.download_items([], tmp_path, **options),
+        lambda: downloader.download_collection(collection_of([]), tmp_path, **options),
+    ):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'overwite'"):
+            call()
     with pytest.raises(ConfigurationError, match="choose from 'if-changed'"):
         downloader.download_items([], tmp_path, overwrite="sometimes")  # type: ignore[arg-type]
 
@@ -793,6 +840,18 @@ def test_a_dry_run_of_an_item_makes_nothing(
     assert report["a.csv"].status == "planned"
     assert report.item_path is None
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [b"x", object()])
+def test_an_item_that_json_cannot_hold_is_an_error_that_says_so(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, value: Any
+) -> None:
+    item = served(server, "a.csv")
+    item.properties["odd"] = value
+    with pytest.raises(DownloadError, match=r"cannot be written to .* as JSON") as caught:
+        downloader.download_item(item, tmp_path)
+    assert caught.value.report is not None
+    assert set(files_in(tmp_path)) == {"a.csv"}
 
 
 def test_an_item_that_cannot_be_written_is_an_error_that_says_so(

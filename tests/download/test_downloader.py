@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import pickle
@@ -21,10 +22,11 @@ from typing import Any
 import fault_server as faulty
 import pystac
 import pytest
+import requests
 from fault_server import FAULTS_TO_FAIL_OF, FAULTS_TO_SURVIVE, Gate
-from sample_items import BODY, SHA256, TOKEN, files_in, item_of, served
+from sample_items import BODY, SHA256, TOKEN, Conditional, files_in, item_of, served
 
-from stac_gitlab import GitLabStacIO, STACDownloader
+from stac_gitlab import DownloadHTTPError, DownloadOptions, GitLabStacIO, STACDownloader
 from stac_gitlab.errors import (
     AssetNotFoundError,
     AuthenticationError,
@@ -117,6 +119,80 @@ def test_a_collection_has_assets_too(
     assert files_in(tmp_path) == {"style": b"{}"}
 
 
+def test_help_explains_every_option() -> None:
+    explained = inspect.getdoc(STACDownloader.download_assets) or ""
+    for name in DownloadOptions.__annotations__:
+        assert f"- `{name}`:" in explained
+
+
+def test_assets_without_roles_are_pointed_out_where_nothing_else_fits(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv")
+    item.assets["a.csv"].roles = None
+    with pytest.warns(NothingToDownloadWarning, match="roles=None"):
+        downloader.download_assets(item, tmp_path)
+    assert downloader.download_assets(item, tmp_path, roles=None).ok
+
+
+def test_an_item_without_assets_points_to_the_access_of_the_token(
+    downloader: STACDownloader, tmp_path: Path
+) -> None:
+    with pytest.warns(NothingToDownloadWarning, match="none that this token can see"):
+        downloader.download_assets(item_of({}), tmp_path)
+
+
+def odd_asset(**attributes: Any) -> pystac.Asset:
+    asset = pystac.Asset("https://hub.example.org/a", roles=["data"])
+    for name, value in attributes.items():
+        setattr(asset, name, value)
+    return asset
+
+
+ODD_ASSETS: dict[str, Any] = {
+    "no asset": None,
+    "a dictionary": {"href": "https://hub.example.org/a"},
+    "an href that is a number": odd_asset(href=5),
+    "no href": odd_asset(href=None),
+    "fields that are a list": odd_asset(extra_fields=["x"]),
+    "no fields": odd_asset(extra_fields=None),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_ASSETS.values(), ids=ODD_ASSETS)
+def test_an_asset_of_the_wrong_type_fails_alone(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, odd: Any
+) -> None:
+    item = served(server, "good.csv")
+    item.assets["odd"] = odd
+    with pytest.raises(DownloadError, match="this asset cannot be downloaded") as caught:
+        downloader.download_assets(item, tmp_path, roles=None)
+    assert list(caught.value.errors) == ["odd"]
+    assert files_in(tmp_path) == {"good.csv": b"content of good.csv"}
+
+
+@pytest.mark.parametrize("key", [None, 5, b"x", ("a", "b")])
+def test_a_key_that_is_not_text_fails_its_asset_alone(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, key: Any
+) -> None:
+    item = served(server, "good.csv")
+    item.assets[key] = pystac.Asset(f"{server.url}/files/good.csv", roles=["data"])
+    with pytest.raises(DownloadError, match=r"1 of 2 .*\n.*its key is not text"):
+        downloader.download_assets(item, tmp_path)
+    assert files_in(tmp_path) == {"good.csv": b"content of good.csv"}
+
+
+@pytest.mark.parametrize("media_type", [5, True, b"x", [], object()])
+def test_a_media_type_that_is_not_text_is_ignored(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, media_type: Any
+) -> None:
+    item = served(server, "a.csv")
+    item.assets["a.csv"].media_type = media_type
+    downloader.download_assets(item, tmp_path)
+    with downloader.open(item.assets["a.csv"]) as file:
+        assert file.read() == (tmp_path / "a.csv").read_bytes()
+
+
 # -- the report -----------------------------------------------------------------------------------
 
 
@@ -187,6 +263,50 @@ def test_a_failure_pickles_with_errors_and_report(
     assert str(copy) == str(caught.value)
     assert isinstance(copy.errors["a.csv"], NotFoundError)
     assert copy.report["a.csv"].status == "failed"
+
+
+def test_a_failure_of_responses_only_is_an_error_of_requests_too(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv", "forbidden", "gone")
+    server.inject(Fault(path="forbidden", status=403, times=None))
+    server.inject(Fault(path="gone", status=404, times=None))
+    with pytest.raises(requests.HTTPError) as caught:
+        downloader.download_assets(item, tmp_path)
+    error = caught.value
+    assert isinstance(error, DownloadHTTPError)
+    assert error.response.status_code == 403
+    assert list(error.errors) == ["forbidden", "gone"]
+    assert TOKEN not in f"{error.request.headers} {error.response.headers}"
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.response.status_code, list(copy.errors)) == (403, ["forbidden", "gone"])
+
+
+def test_a_failure_with_another_cause_is_no_error_of_requests(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "gone", "../evil")
+    server.inject(Fault(path="gone", status=404, times=None))
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(item, tmp_path)
+    assert not isinstance(caught.value, requests.HTTPError)
+
+
+def test_many_failures_with_one_cause_are_one_line(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, *(f"data/{n}.csv" for n in range(200)), "other")
+    server.inject(Fault(path="data/", status=404, times=None))
+    server.inject(Fault(path="other", status=403, times=None))
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_assets(item, tmp_path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert lines[0] == "201 of 201 assets failed:"
+    assert lines[1].startswith("  200 assets ('data/0.csv', 'data/1.csv', 'data/2.csv', …): GET ")
+    assert lines[2].startswith("  'other': GET ")
+    assert len(caught.value.errors) == 201
+    assert len(str(caught.value.report).splitlines()) == 3
 
 
 def test_control_characters_of_a_key_reach_neither_message_nor_report(
@@ -794,6 +914,114 @@ def test_a_full_disk_is_an_error_that_says_what_to_check(
         downloader.download_assets(item, tmp_path)
     assert files_in(tmp_path)["big"] == b"good and old"
     assert not [name for name in files_in(tmp_path) if name.endswith(".part")]
+
+
+def test_a_full_disk_stops_the_run(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(_handle: int, _content: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("stac_gitlab.files.partial_file.os.write", write)
+    item = served(server, *(f"{n}.csv" for n in range(100)))
+    one = STACDownloader(stac_io=downloader.stac_io, max_workers=1)
+    with pytest.raises(DownloadError, match="No space left on device") as caught:
+        one.download_assets(item, tmp_path)
+    assert len(server.requests) == 1
+    assert len(caught.value.errors) == 100
+    assert "'1.csv': not started" in str(caught.value.errors["1.csv"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": "never"}, {"dry_run": True}])
+def test_nothing_is_written_where_everything_is_current(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:
+    for key in ("a.csv", "data/b.csv"):
+        server.route(f"/{key}", Conditional(BODY, etag='"one"'))
+    item = item_of({key: f"{server.url}/{key}" for key in ("a.csv", "data/b.csv")})
+    downloader.download_assets(item, tmp_path)
+    real = os.open
+
+    def read_only(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
+            raise OSError(30, "Read-only file system", str(path))
+        return real(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", read_only)
+    report = downloader.download_assets(item, tmp_path, **options)
+    expected = "planned" if options == {"dry_run": True} else "skipped"
+    assert {result.status for result in report.values()} == {expected}
+
+
+def test_a_read_only_file_system_stops_the_run(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_only(_file: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("stac_gitlab.files.partial_file.PartialFile._open", read_only)
+    item = served(server, *(f"{n}.csv" for n in range(50)))
+    one = STACDownloader(stac_io=downloader.stac_io, max_workers=1)
+    with pytest.raises(DownloadError, match="Read-only file system"):
+        one.download_assets(item, tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_a_folder_is_not_created_for_assets_that_cannot_be_downloaded(
+    downloader: STACDownloader, tmp_path: Path
+) -> None:
+    with pytest.raises(DownloadError):
+        downloader.download_assets(item_of({"a": "s3://bucket/a"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tilde_is_the_home_folder(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    report = downloader.download_assets(served(server, "a.csv"), "~/out")
+    assert report.paths == {"a.csv": tmp_path / "out" / "a.csv"}
+    assert set(files_in(tmp_path)) == {"out/a.csv"}
+
+
+@pytest.mark.parametrize("method", ["download_assets", "download_item"])
+def test_a_relative_folder_is_that_of_the_start_of_the_run(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def change_folder(_request: RecordedRequest) -> Answer:
+        os.chdir(tmp_path / "elsewhere")
+        return Answer(200, (), b"a")
+
+    item = served(server, "a.csv", item_id="lakes")
+    server.route("/files/a.csv", change_folder)
+    report = getattr(downloader, method)(item, "out")
+    assert report.paths == {"a.csv": Path("out/a.csv")}
+    assert files_in(tmp_path / "elsewhere") == {}
+    if method == "download_item":
+        saved = json.loads((tmp_path / "out" / "lakes.json").read_text())
+        assert saved["assets"]["a.csv"]["href"] == "./a.csv"
+    assert (tmp_path / "out" / "a.csv").read_bytes() == b"a"
 
 
 # -- stopping -------------------------------------------------------------------------------------

@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_items import Conditional, item_of
 
+from stac_gitlab import STACDownloader
 from stac_gitlab.download.source import url_digest
-from stac_gitlab.download.task import FILE_NAME, Record, append_record, read_records
+from stac_gitlab.download.task import (
+    FILE_NAME,
+    Record,
+    append_record,
+    compact_records,
+    read_records,
+)
+from stac_gitlab.testing import LoopbackServer
 
 RECORD = Record("data/a.csv", 7, 1_600_000_000_123_456_789, "f" * 32, "1220ab", '"one"')
 
@@ -146,6 +155,45 @@ def test_records_are_not_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="link"):
         append_record(tmp_path, RECORD)
     assert not (tmp_path / "mine").exists()
+
+
+def recorded_file(folder: Path, name: str) -> Record:
+    (folder / name).write_bytes(b"content")
+    status = (folder / name).stat()
+    return Record(name, status.st_size, status.st_mtime_ns, "f")
+
+
+def test_compacted_records_are_the_latest_ones_of_files_that_are_unchanged(tmp_path: Path) -> None:
+    kept, changed = recorded_file(tmp_path, "kept"), recorded_file(tmp_path, "changed")
+    gone, odd = Record("gone", 1, 1, "f"), Record("a\0", 1, 1, "f")
+    for record in [changed, gone, odd, *[Record("kept", 1, 1, "f")] * 200, kept]:
+        append_record(tmp_path, record)
+    (tmp_path / "changed").write_bytes(b"other content")
+    assert read_records(tmp_path).need_compacting
+    compact_records(tmp_path)
+    assert read_records(tmp_path) == {"kept": kept}
+    assert (tmp_path / FILE_NAME).read_bytes().count(b"\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "changed", FILE_NAME}
+
+
+def test_few_outdated_records_are_left(tmp_path: Path) -> None:
+    for _ in range(100):
+        append_record(tmp_path, RECORD)
+    assert not read_records(tmp_path).need_compacting
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_a_run_that_writes_compacts_the_records(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, is_changed: bool
+) -> None:
+    server.route("/a", Conditional(b"a", etag='"one"'))
+    item = item_of({"a": f"{server.url}/a"})
+    downloader.download_assets(item, tmp_path)
+    for _ in range(200):
+        append_record(tmp_path, Record("gone", 1, 1, "f"))
+    downloader.download_assets(item, tmp_path, overwrite="always" if is_changed else "if-changed")
+    assert set(read_records(tmp_path)) == ({"a"} if is_changed else {"a", "gone"})
+    assert downloader.download_assets(item, tmp_path)["a"].status == "skipped"
 
 
 def test_a_url_is_kept_as_a_digest_only() -> None:
