@@ -12,8 +12,15 @@ import requests
 
 from stac_gitlab.download.ranges import KEEP_FROM, ByteRange, ContentVersion
 from stac_gitlab.download.report import human_size
-from stac_gitlab.download.source import PAGE_START, POINTER_SIZE, Source
+from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BodyReader, BrokenBodyError, SegmentedDownload
+from stac_gitlab.download.substitutes import (
+    PAGE_START,
+    POINTER_SIZE,
+    check_no_pointer,
+    error_for_substitute,
+    other_format,
+)
 from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
@@ -206,7 +213,7 @@ class CheckedFile:
         """
         source, checksum = self._source, self.version.checksum
         if self.size < POINTER_SIZE:
-            source.check_no_pointer(self._part.read_start(POINTER_SIZE))
+            check_no_pointer(source, self._part.read_start(POINTER_SIZE))
         self.is_complete = is_framed or self.size == source.size
         try:
             source.check_size(self.size)
@@ -223,6 +230,8 @@ class CheckedFile:
                 UnverifiedDownloadWarning,
                 stacklevel=2,
             )
+        if self.size and (wrong := other_format(source, self._read_start())):
+            warnings.warn(wrong, UnverifiedDownloadWarning, stacklevel=2)
         return TransferResult(
             self.size,
             None if checksum is None else str(checksum),
@@ -250,8 +259,9 @@ class CheckedFile:
     def _check_start(self, response: requests.Response, read_start: Callable[[], bytes]) -> None:
         """Stop as early as possible if the body is not the file; its first packet may be short."""
         # The start is no local variable: it may contain the token, and a traceback may show it.
-        error = self._source.error_for_page(response, read_start())
+        error = error_for_substitute(self._source, response, read_start())
         if error is not None:
+            self.forget_resume_info()
             raise error
         # A small body may be a pointer, which is known only when it is complete.
         if self.size >= POINTER_SIZE:

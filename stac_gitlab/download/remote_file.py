@@ -17,8 +17,9 @@ import requests
 import urllib3
 
 from stac_gitlab.download.ranges import ByteRange, ContentVersion
-from stac_gitlab.download.source import POINTER_SIZE, Source
+from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BrokenBodyError, StallRule
+from stac_gitlab.download.substitutes import PAGE_START, POINTER_SIZE, error_for_substitute
 from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError
 from stac_gitlab.http.deadline import Deadline, enforcing
@@ -56,7 +57,7 @@ def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
             return _open_downloaded(session, source)
         file = _RangeReader(session, source, response, part.size)
         file.read_first_block(response, part)
-    if not file.may_be_the_file():
+    if not file.may_be_the_file(response):
         # A download finds out, and raises the error that says why.
         return _open_downloaded(session, source)
     return cast("BinaryIO", io.BufferedReader(file, _BUFFER_SIZE))
@@ -107,10 +108,12 @@ class _RangeReader(io.RawIOBase):
             return
         self._first_block = bytes(block[:count])
 
-    def may_be_the_file(self) -> bool:
+    def may_be_the_file(self, response: requests.Response) -> bool:
         """Return whether this may be the file that the metadata describe."""
         expected, checksum = self._source.size, self._source.checksum
         if self._size < POINTER_SIZE or expected not in (None, self._size):
+            return False
+        if error_for_substitute(self._source, response, self._first_block[:PAGE_START]) is not None:
             return False
         if checksum is None or len(self._first_block) < self._size:
             return True

@@ -1,8 +1,4 @@
-"""A file to download: its URL, what the metadata say about it, and the checks of what arrives.
-
-A server may send something else in place of the file: a part of it, a damaged copy, an endless
-body, a pointer to the file, or a page.
-"""
+"""A file to download: its URL, and the checks of its body against the metadata."""
 
 from __future__ import annotations
 
@@ -26,30 +22,15 @@ from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
     IncompleteDownloadError,
-    LFSPointerError,
-    STACGitLabError,
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
 from stac_gitlab.files.paths import is_local_path, is_web
 from stac_gitlab.http.decoding import is_decodable
-from stac_gitlab.http.responses import error_for_page, is_html
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_well_framed, length_in
 from stac_gitlab.redaction import quoted, redact, strip_token_parameters
 
-POINTER_SIZE = 1024
-"""Bytes of the largest body that may be a pointer in place of the file."""
-
-
-PAGE_START = 8192
-"""Bytes from the start of a body that show whether it is a page."""
-
-
-_LFS_POINTER = re.compile(
-    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
-)
-_DVC_POINTER = re.compile(rb"(?:^|\n)outs:\s*\n(?:\s*-)?\s+(?:md5|etag|size|path|hash):")
 # By content encoding: the names and media types of files that are stored in it.
 _STORED_ENCODINGS = {
     "gzip": re.compile(r".*\.(?:t?gz|gzip|svgz)|application/(?:x-)?(?:gzip|tgz|gtar-compressed)"),
@@ -123,36 +104,7 @@ class Source:
                 "that, raise Limits(file_bytes=)."
             )
 
-    def error_for_page(self, response: requests.Response, start: bytes) -> STACGitLabError | None:
-        """Return an error if a body starts like a page, unless the file is one.
-
-        The caller raises it: the page may contain the token, and this frame, which a traceback may
-        show, has the page among its locals.
-        """
-        may_be_html = "html" in (self.media_type or "") or self.key.lower().endswith(
-            (".html", ".htm")
-        )
-        if may_be_html or not is_html(response, start):
-            return None
-        wanted = f"the file {quoted(self.key)}"
-        return error_for_page(response, start, wanted=wanted)
-
     # -- when the body is complete ------------------------------------------------------------
-
-    def check_no_pointer(self, content: bytes) -> None:
-        """Check that the body is not a pointer of Git LFS or DVC to the file."""
-        if _LFS_POINTER.match(content):
-            raise LFSPointerError(
-                f"{quoted(self.key)}: the server sent a Git LFS pointer in place of the file. "
-                f"{redact(self.url)} serves the repository without LFS. Use the URL of GitLab's "
-                "files API with lfs=true, or run 'git lfs pull' in a clone."
-            )
-        is_dvc_file = self.key.lower().endswith((".dvc", "dvc.lock"))
-        if _DVC_POINTER.match(content) and not is_dvc_file:
-            raise LFSPointerError(
-                f"{quoted(self.key)}: the server sent a DVC pointer in place of the file. Run "
-                "'dvc pull' in a clone of the project."
-            )
 
     def check_size(self, size: int) -> None:
         """Check the size of the file against the metadata."""

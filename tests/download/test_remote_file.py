@@ -32,6 +32,7 @@ from stac_gitlab.errors import (
     ConfigurationError,
     DownloadError,
     IncompleteDownloadError,
+    InvalidResponseError,
     LFSPointerError,
     NetworkError,
     NotFoundError,
@@ -297,6 +298,14 @@ def test_a_small_file_is_checked_against_its_checksum(
         assert file.read() == SOME
     with pytest.raises(ChecksumMismatchError):
         downloader.open(asset_of(server, SOME, **{"file:checksum": multihash_of(BIG)}))
+
+
+def test_a_message_is_not_opened_in_place_of_a_binary_file(
+    server: LoopbackServer, downloader: STACDownloader
+) -> None:
+    message = b'{"detail": "no such scene"}' + b" " * 2000
+    with pytest.raises(InvalidResponseError, match="no such scene"):
+        downloader.open(asset_of(server, message, type="image/tiff"))
 
 
 def test_a_pointer_is_not_handed_out_for_the_file(

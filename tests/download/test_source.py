@@ -23,6 +23,7 @@ from stac_gitlab.errors import (
     InvalidResponseError,
     LFSPointerError,
     NetworkError,
+    UnverifiedDownloadWarning,
 )
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
@@ -174,6 +175,72 @@ def test_a_page_is_taken_where_a_page_was_asked_for(home: Home, how: dict[str, A
     home.file.content = faulty.SIGN_IN_PAGE
     home.bring(**how)
     home.assert_there(faulty.SIGN_IN_PAGE)
+
+
+MESSAGES = {
+    "JSON": b'{"message": "no such scene"}',
+    "XML": b'<?xml version="1.0"?><Error><Code>no such scene</Code></Error>',
+    "JSON with a byte order mark": b'\xef\xbb\xbf\r\n [{"error": "no such scene"}]',
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"key": "B04.tif"},
+        {"key": "B04", "media_type": "image/tiff; application=geotiff; profile=cloud-optimized"},
+        {"key": "B04", "media_type": "application/octet-stream", "path": "/B04.TIFF"},
+        {"key": "product", "media_type": "application/zip"},
+        {"key": "sst.nc"},
+        {"key": "sst", "media_type": "application/x-netcdf"},
+        {"key": "table.parquet"},
+        {"key": "levels.csv.gz"},
+    ],
+)
+def test_a_message_is_not_taken_for_a_binary_file(
+    home: Home, how: dict[str, Any], message: bytes
+) -> None:
+    home.file.content = message
+    home.server.route("/B04.TIFF", home.file)
+    error = home.fails(InvalidResponseError, "the server sent a message in place of", **how)
+    assert "no such scene" in str(error)
+    assert len(home.server.requests) == 1
+
+
+def test_a_message_that_repeats_the_token_is_shown_without_it(home: Home) -> None:
+    home.file.content = b'{"detail": "bad token %s"}' % TOKEN.encode()
+    assert "bad token" in str(home.fails(InvalidResponseError, "message", key="a.tif"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"key": "scene.json"},
+        {"key": "scene"},
+        {"key": "a.tif", "media_type": "application/json"},
+        {"key": "metadata", "media_type": "image/tiff", "path": "/scene.json"},
+    ],
+)
+def test_a_text_file_may_be_json(home: Home, how: dict[str, Any]) -> None:
+    home.file.content = MESSAGES["JSON"]
+    home.server.route("/scene.json", home.file)
+    home.bring(**how)
+    home.assert_there(MESSAGES["JSON"])
+
+
+def test_a_file_of_another_format_is_kept_with_a_warning(home: Home) -> None:
+    home.file.content = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    with pytest.warns(UnverifiedDownloadWarning, match="should be a TIFF file, but it is a PNG"):
+        home.bring(key="B04.tif")
+    home.assert_there(home.file.content)
+
+
+@pytest.mark.parametrize("start", [b"II*\0", b"MM\0*", b"II+\0", b"unknown"])
+def test_a_file_of_the_stated_format_or_an_unknown_one_is_kept(home: Home, start: bytes) -> None:
+    home.file.content = start + bytes(100)
+    home.bring(key="B04.tif")
+    home.assert_there(home.file.content)
 
 
 @pytest.mark.parametrize("content", [b"<kml>x</kml>", b"<!-- html --> text", b"x <html>"])

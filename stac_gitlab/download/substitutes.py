@@ -1,0 +1,126 @@
+"""Bodies that a server sends in place of a file: pages, messages, pointers, other formats."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+import requests
+
+from stac_gitlab.download.source import Source
+from stac_gitlab.errors import InvalidResponseError, LFSPointerError, STACGitLabError
+from stac_gitlab.http.responses import error_for_page, is_html
+from stac_gitlab.redaction import printable, quoted, redact, redact_response
+
+POINTER_SIZE = 1024
+"""Bytes of the largest body that may be a pointer in place of the file."""
+
+
+PAGE_START = 8192
+"""Bytes from the start of a body that show whether it is a page."""
+
+
+_MAX_EXCERPT = 200
+_LFS_POINTER = re.compile(
+    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
+)
+_DVC_POINTER = re.compile(rb"(?:^|\n)outs:\s*\n(?:\s*-)?\s+(?:md5|etag|size|path|hash):")
+# The formats whose files begin with certain bytes: their names and media types, and those bytes.
+_FORMATS = {
+    name: (re.compile(names, re.IGNORECASE), re.compile(start, re.DOTALL))
+    for name, names, start in (
+        ("TIFF", r".*\.tiff?|image/(?:tiff|vnd\.stac\.geotiff)", rb"II[*+]\0|MM\0[*+]"),
+        (
+            "ZIP",
+            r".*\.(?:zip|kmz|npz)|application/(?:x-)?zip(?:-compressed)?",
+            rb"PK[\x03\x05\x07]",
+        ),
+        ("netCDF", r".*\.nc4?|application/(?:x-)?netcdf4?", rb"CDF[\x01\x02\x05]|\x89HDF"),
+        ("HDF5", r".*\.(?:h5|hdf5)|application/(?:x-)?hdf5", rb"\x89HDF"),
+        ("JPEG 2000", r".*\.(?:jp2|j2k)|image/jp2", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+        ("JPEG", r".*\.jpe?g|image/jpeg", rb"\xff\xd8\xff"),
+        ("PNG", r".*\.png|image/png", rb"\x89PNG\r\n"),
+        ("Parquet", r".*\.(?:geo)?parquet|application/(?:vnd\.apache\.|x-)parquet", rb"PAR1"),
+        ("gzip", r".*\.t?gz|application/(?:x-)?gzip", rb"\x1f\x8b"),
+    )
+}
+# The start of JSON, XML or HTML, perhaps with a byte order mark.
+_TEXT_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{<]")
+
+
+def error_for_substitute(
+    source: Source, response: requests.Response, start: bytes
+) -> STACGitLabError | None:
+    """Return an error if a body is a page or a message in place of the file.
+
+    The caller raises it: the body may contain the token, and this frame, which a traceback may
+    show, has it among its locals.
+
+    Args:
+        source: The file.
+        response: The response with the body.
+        start: The first bytes of the body.
+    """
+    is_page = "html" in (source.media_type or "") or source.key.lower().endswith((".html", ".htm"))
+    if not is_page and is_html(response, start):
+        return error_for_page(response, start, wanted=f"the file {quoted(source.key)}")
+    expected = _expected_format(source)
+    if expected is None or not _TEXT_START.match(start):
+        return None
+    url = redact_response(response).url
+    message = redact(printable(start.decode("utf-8", "replace").strip(), limit=PAGE_START))
+    return InvalidResponseError(
+        f"GET {url}: the server sent a message in place of the {expected} file "
+        f"{quoted(source.key)}: {message[:_MAX_EXCERPT]}",
+        url=url,
+    )
+
+
+def other_format(source: Source, start: bytes) -> str:
+    """Return what to say of a file of another format than its name or media type states.
+
+    Args:
+        source: The file.
+        start: The first bytes of it.
+    """
+    expected = _expected_format(source)
+    if expected is None or _FORMATS[expected][1].match(start):
+        return ""
+    found = next((name for name, (_, known) in _FORMATS.items() if known.match(start)), None)
+    if found is None:
+        return ""
+    return f"{quoted(source.key)} should be a {expected} file, but it is a {found} file."
+
+
+def check_no_pointer(source: Source, content: bytes) -> None:
+    """Check that a body is not a pointer of Git LFS or DVC to the file.
+
+    Raises:
+        LFSPointerError: If it is one.
+    """
+    if _LFS_POINTER.match(content):
+        raise LFSPointerError(
+            f"{quoted(source.key)}: the server sent a Git LFS pointer in place of the file. "
+            f"{redact(source.url)} serves the repository without LFS. Use the URL of GitLab's "
+            "files API with lfs=true, or run 'git lfs pull' in a clone."
+        )
+    is_dvc_file = source.key.lower().endswith((".dvc", "dvc.lock"))
+    if _DVC_POINTER.match(content) and not is_dvc_file:
+        raise LFSPointerError(
+            f"{quoted(source.key)}: the server sent a DVC pointer in place of the file. Run "
+            "'dvc pull' in a clone of the project."
+        )
+
+
+def _expected_format(source: Source) -> str | None:
+    """Return the format that the media type of a file states, or else its name."""
+    media_type = (source.media_type or "").partition(";")[0].strip()
+    path = urlsplit(source.url).path
+    names = (media_type,) if media_type and media_type != "application/octet-stream" else ()
+    for stated in names or (source.key, path):
+        for name, (known, _) in _FORMATS.items():
+            if known.fullmatch(stated):
+                # The href of metadata is sometimes listed with the media type of the data.
+                is_text = path.lower().endswith((".json", ".xml", ".txt"))
+                return None if is_text else name
+    return None
