@@ -76,7 +76,7 @@ class Unwell(LoopbackServer):
             self.renewals += 1
             return f"glpat-soak-token-{self.number:04}"
 
-    def _striking(self, request: RecordedRequest) -> Fault:
+    def _fault_for(self, request: RecordedRequest) -> Fault:
         with self._guard:
             self._count += 1
             if self._count % 400 == 0:
@@ -84,7 +84,7 @@ class Unwell(LoopbackServer):
             if self.is_unwell and self._dice.random() < SHARE_OF_FAULTS:
                 self.faults_made += 1
                 return self._dice.choice(FAULTS)
-        return super()._striking(request)
+        return super()._fault_for(request)
 
     def answer(self, request: RecordedRequest) -> Answer:
         sent = request.headers.get("X-Gitlab-Token")
