@@ -23,7 +23,7 @@ from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import redact
 
 _STAC_CLASS = re.compile(
-    r"https://api\.stacspec\.org/v1\.0\.0[^/]*/(?P<resource>ogcapi-features|item-search)"
+    r"https://api\.stacspec\.org/v1\.\d+\.\d+[^/]*/(?P<resource>ogcapi-features|item-search)"
     r"(?:/extensions/|#)(?P<name>[a-z-]+)(?::[a-z0-9-]+)?"
 )
 _OGC_FILTER = "http://www.opengis.net/spec/ogcapi-features-3/1.0/conf/filter"

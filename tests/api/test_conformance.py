@@ -35,6 +35,7 @@ def api_of(server: Any) -> STACAPI:
     [
         (f"{STAC}/ogcapi-features#sort", "ogcapi-features", {"sortby"}),
         (f"{STAC}/ogcapi-features#sort", "item-search", set()),
+        ("https://api.stacspec.org/v1.1.0/ogcapi-features#sort", "ogcapi-features", {"sortby"}),
         (f"{STAC}-rc.1/item-search#free-text", "item-search", {"q"}),
         (f"{STAC}-beta.4/item-search#filter:item-search-filter", "item-search", {"filter"}),
         (f"{STAC}/collection-search#free-text", "ogcapi-features", set()),
