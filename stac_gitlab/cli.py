@@ -24,34 +24,34 @@ from stac_gitlab.download.downloader import STACDownloader
 from stac_gitlab.download.report import DownloadReport
 from stac_gitlab.errors import STACGitLabError
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import quoted
+from stac_gitlab.redaction import printable
 from stac_gitlab.testing import SharingHubServer, sample_projects
 
-# Of a real server with thousands of items, this many a collection give an idea.
+# A real server may have thousands of items in a collection.
 ITEMS_SHOWN = 5
-_SAMPLE_TOKEN = "glpat-sample-token-of-the-demo"  # noqa: S105  # opens nothing but the stand-in
+_SAMPLE_TOKEN = "glpat-sample-token-of-the-demo"  # noqa: S105  # for the stand-in only
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 only if all of it worked."""
+    """Run the command and return its exit code, which is 0 only if everything succeeded."""
     arguments = _parser().parse_args(argv)
     if arguments.verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal cannot show is no reason to fail.
+            # The terminal may not be able to show every name.
             stream.reconfigure(errors="replace")
     try:
         return _demo(arguments)
     except BrokenPipeError:
-        # Whoever read the output has seen enough.
+        # The reader of the output, such as head, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except STACGitLabError as error:
         print(f"stac-gitlab: {error}", file=sys.stderr)
     except pystac.STACError as error:
-        # pystac wraps what happens while a link is followed; the cause is what tells.
+        # pystac wraps the errors of links that it follows; the cause says what is wrong.
         print(f"stac-gitlab: {error.__cause__ or error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("stac-gitlab: stopped.", file=sys.stderr)
@@ -67,15 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     demo = commands.add_parser(
         "demo",
-        help="browse a hub, download the data of one item, and verify them",
+        help="browse a hub, download the data of one item, and verify the files",
         description="Browse a SharingHub with stock pystac, download the data assets of one item "
-        "and verify them. Without --url this happens against a stand-in on this machine, with a "
-        "small sample hub that comes with the package. The token of a real server is taken from "
-        "STAC_GITLAB_TOKEN, GITLAB_TOKEN or CI_JOB_TOKEN.",
+        "and verify the files. Without --url, a stand-in server with sample projects is started on "
+        "this machine. The token for a real server is taken from STAC_GITLAB_TOKEN, GITLAB_TOKEN "
+        "or CI_JOB_TOKEN.",
     )
     demo.add_argument("--url", help="a SharingHub, such as https://hub.example.org")
     demo.add_argument("--item", help="the id of the item to download, such as group/project")
-    demo.add_argument("--output", type=Path, help="where to download to (a new folder)")
+    demo.add_argument("--output", type=Path, help="the folder to download to (default: a new one)")
     demo.add_argument("-v", "--verbose", action="store_true", help="show attempts and waits")
     return parser
 
@@ -95,20 +95,20 @@ def _demo(arguments: argparse.Namespace) -> int:
             print(f"\nThere is no {what} to download.", file=sys.stderr)
             return 1
         folder = arguments.output or Path(tempfile.mkdtemp(prefix="stac-gitlab-demo-"))
-        print(f"\nDownloading the data of {_plain(item.id)} to {folder}\n")
+        print(f"\nDownloading the data of {printable(item.id)} to {folder}\n")
         report = STACDownloader(stac_io=stac_io).download_assets(item, folder)
         return _show_files(report)
 
 
 @contextlib.contextmanager
 def _hub(url: str | None) -> Iterator[tuple[str, GitLabStacIO]]:
-    """Give the base URL of a hub, and a reader for it: the one at `url`, or the stand-in."""
+    """Return the base URL of the hub at `url`, or of the stand-in, and a reader for it."""
     if url is not None:
         with GitLabStacIO(base_url=url) as stac_io:
             yield url, stac_io
         return
     direct = requests.Session()
-    # What the environment says about proxies is not meant for a server on this machine.
+    # Proxies of the environment are not for a server on this machine.
     direct.trust_env = False
     with (
         SharingHubServer(sample_projects(), token=_SAMPLE_TOKEN) as hub,
@@ -120,27 +120,24 @@ def _hub(url: str | None) -> Iterator[tuple[str, GitLabStacIO]]:
 def _show_tree(root: pystac.Catalog, *, wanted: str | None) -> pystac.Item | None:
     """Print collections, items and assets; return the item to download.
 
-    Without a wish, that is the one with the most data assets of those shown.
+    If no item is wanted, that is the one with the most data assets.
     """
     found: pystac.Item | None = None
     most = 0
-    print(_plain(root.title or root.id))
+    print(printable(root.title or root.id))
     for collection in root.get_children():
-        print(f"  {_plain(collection.id)}: {_plain(collection.title or collection.description)}")
+        title = collection.title or collection.description
+        print(f"  {printable(collection.id)}: {printable(title)}")
         for item in islice(collection.get_items(), ITEMS_SHOWN):
-            print(f"    {_plain(item.id)}: {_plain(item.properties.get('title', ''))}")
+            title = str(item.properties.get("title", ""))
+            print(f"    {printable(item.id)}: {printable(title)}")
             for key, asset in item.assets.items():
-                print(f"      {quoted(key)[1:-1]:<28} {_plain(', '.join(asset_roles(asset)))}")
+                print(f"      {printable(key):<28} {printable(', '.join(asset_roles(asset)))}")
             if wanted is None and len(data_assets(item)) > most:
                 found, most = item, len(data_assets(item))
         if wanted is not None and found is None:
             found = next(collection.get_items(wanted), None)
     return found
-
-
-def _plain(text: object) -> str:
-    """Return what a hub says without what would command the terminal."""
-    return "".join(char if char.isprintable() else " " for char in str(text))
 
 
 def _show_files(report: DownloadReport) -> int:
@@ -149,5 +146,6 @@ def _show_files(report: DownloadReport) -> int:
         state = f"verified ({proof})" if result.verified else "NOT VERIFIED"
         print(f"  {result.path}  {result.size} bytes  {state}")
     count = len(report.downloaded)
-    print(f"\n{count} files, {report.bytes} bytes, {'all' if report.ok else 'not all'} there.")
-    return 0 if count and all(result.verified for result in report.values()) else 1
+    verified = all(result.verified for result in report.values())
+    print(f"\n{count} files, {report.bytes} bytes, {'all' if verified else 'not all'} verified.")
+    return 0 if count and verified else 1

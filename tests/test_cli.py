@@ -99,7 +99,7 @@ def test_nothing_that_a_hub_says_commands_the_terminal(tmp_path: Path) -> None:
     project = Project("group/lakes", {"a.csv": b"id"}, title=f"Lakes{escape}")
     with SharingHubServer([project], token=TOKEN) as hub:
         done = command("demo", "--url", hub.url, "--output", str(tmp_path), GITLAB_TOKEN=TOKEN)
-    assert "Lakes ]0;title  [2J" in done.stdout
+    assert r"Lakes\x1b]0;title\x07\x1b[2J" in done.stdout
     assert not {"\x1b", "\x07"}.intersection(done.stdout + done.stderr)
 
 
