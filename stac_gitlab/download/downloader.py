@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, Unpack
@@ -17,8 +16,8 @@ import pystac
 from stac_gitlab.auth import URL_VARIABLE, TokenSource, hide_token
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.assets import HasAssets, Names, check_asset
+from stac_gitlab.download.path_template import DEFAULT_TEMPLATE
 from stac_gitlab.download.plan import (
-    DEFAULT_TEMPLATE,
     AllOptions,
     DownloadOptions,
     ItemPlan,
@@ -26,6 +25,7 @@ from stac_gitlab.download.plan import (
     checked_options,
     in_turn,
     select_assets,
+    select_or_warn,
 )
 from stac_gitlab.download.pool import DownloadPool
 from stac_gitlab.download.progress import ProgressOption, check_progress, open_progress
@@ -34,16 +34,14 @@ from stac_gitlab.download.report import (
     AssetResult,
     BatchReport,
     DownloadReport,
-    describe_failures,
+    download_error,
 )
 from stac_gitlab.download.source import Locator
-from stac_gitlab.download.task import DownloadTask, StoppedError
+from stac_gitlab.download.task import DownloadTask
 from stac_gitlab.errors import (
     AssetNotFoundError,
     ConfigurationError,
     DownloadError,
-    DownloadHTTPError,
-    HTTPStatusError,
     NothingToDownloadWarning,
     STACGitLabError,
 )
@@ -52,9 +50,6 @@ from stac_gitlab.files.paths import contained_path, relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted, redact, redact_text
 from stac_gitlab.settings import RetryPolicy, expect, expect_text, path_of, whole_number
-
-# Tells a glob from the key of an asset.
-_GLOB = re.compile(r"[*?\[]")
 
 
 class STACDownloader:
@@ -207,7 +202,7 @@ class STACDownloader:
             TypeError: If an option does not exist.
         """
         checked = self._options(roles, options)
-        selected = _select(item, checked)
+        selected = select_or_warn(item, checked)
         planner = Planner(self.stac_io.session, _folder(output_dir), checked)
         return self._download_one(planner.plan(item, selected), planner, checked)
 
@@ -239,7 +234,7 @@ class STACDownloader:
         """
         checked = self._options(roles, options)
         expect("item", item, pystac.Item, wanted="an item")
-        selected = _select(item, checked)
+        selected = select_or_warn(item, checked)
         portable = checked["portable_names"]
         name = relative_path(str(item.id), portable=portable)
         file_name = relative_path(f"{name}.json", portable=portable)
@@ -349,7 +344,7 @@ class STACDownloader:
         )
         report = BatchReport(self._run(plans, planner, checked))
         if reading_errors or not report.ok:
-            raise _batch_error(report, reading_errors) from next(iter(reading_errors), None)
+            raise download_error(report, reading_errors) from next(iter(reading_errors), None)
         if report and not any(report.values()):
             warnings.warn(
                 f"None of {len(report)} items has an asset that meets the conditions "
@@ -432,10 +427,7 @@ class STACDownloader:
         reports = self._run([plan], planner, options, queued=len(plan.tasks))
         report = reports[plan.name]
         if not report.ok:
-            failures = {result.key: result for result in report.failed}
-            raise _download_error(
-                f"{len(failures)} of {len(report)} assets failed:", failures, report
-            )
+            raise download_error(report)
         return report
 
     def _options(self, roles: Names, options: DownloadOptions) -> AllOptions:
@@ -453,7 +445,8 @@ class STACDownloader:
             text = redact_text(self.stac_io.json_dumps(document))
         except (TypeError, ValueError, AttributeError, RecursionError) as error:
             # pystac raises any of these for values that JSON cannot hold.
-            raise DownloadError(f"{failed} as JSON: {error}.", report=report) from error
+            message = f"{failed} as JSON: {redact(str(error))}."
+            raise DownloadError(message, report=report) from error
         try:
             # A symbolic link is replaced, as for the assets: it may lead anywhere.
             with PartialFile(path) as partial_file:
@@ -497,34 +490,6 @@ def _folder(output_dir: object) -> Path:
         raise ConfigurationError(f"output_dir={str(folder)!r}: {error}") from None
 
 
-def _select(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:
-    """Return the selected assets of one item; warn if there are none.
-
-    Raises:
-        AssetNotFoundError: If `include` names an asset that does not exist.
-    """
-    selected = select_assets(item, options)
-    include = options["include"]
-    names = [include] if isinstance(include, str) else list(include or ())
-    missing = [name for name in names if name not in item.assets and not _GLOB.search(name)]
-    keys = ", ".join(quoted(str(key)) for key in item.assets) or "none that this token can see"
-    if missing:
-        raise AssetNotFoundError(
-            f"{item!r} has no asset {', '.join(map(quoted, missing))}. Its assets: {keys}."
-        )
-    if not selected:
-        hint = ""
-        if options["roles"] is not None and select_assets(item, {**options, "roles": None}):
-            hint = " Pass roles=None to download assets of any role, or without one."
-        warnings.warn(
-            f"{item!r} has no asset that meets the conditions (roles={options['roles']!r}); there "
-            f"is nothing to download. Its assets: {keys}.{hint}",
-            NothingToDownloadWarning,
-            stacklevel=3,
-        )
-    return selected
-
-
 def _read(items: Iterable[pystac.Item], errors: list[Exception]) -> Iterator[pystac.Item]:
     """Yield items until reading them fails; the exception is added to `errors`."""
     try:
@@ -533,34 +498,3 @@ def _read(items: Iterable[pystac.Item], errors: list[Exception]) -> Iterator[pys
             yield item
     except Exception as error:  # noqa: BLE001  # raised when the items before are downloaded
         errors.append(error)
-
-
-def _batch_error(report: BatchReport, reading_errors: list[Exception]) -> DownloadError:
-    failures = report.failed
-    lines = [f"{len(failures)} assets of {len(report)} items failed:"] if failures else []
-    footer = [
-        f"Reading the items failed after {len(report)} items ({type(error).__name__}): "
-        f"{redact(str(error))}"
-        for error in reading_errors
-    ]
-    return _download_error("\n".join(lines), failures, report, footer)
-
-
-def _download_error(
-    header: str,
-    failures: Mapping[str, AssetResult],
-    report: DownloadReport | BatchReport,
-    footer: Iterable[str] = (),
-) -> DownloadError:
-    """Return one error for all failures.
-
-    Scripts that use requests catch its HTTPError, so it is one if all failures are error responses.
-    """
-    lines = [f"  {line}" for line in describe_failures(failures)]
-    message = "\n".join(filter(None, [header, *lines, *footer]))
-    errors = {name: result.error for name, result in failures.items() if result.error is not None}
-    causes = [error for error in errors.values() if not isinstance(error, StoppedError)]
-    first = next(iter(causes), None)
-    if isinstance(first, HTTPStatusError) and all(isinstance(e, HTTPStatusError) for e in causes):
-        return DownloadHTTPError(message, response=first.response, errors=errors, report=report)
-    return DownloadError(message, errors=errors, report=report)

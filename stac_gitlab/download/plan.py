@@ -8,33 +8,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
-import string
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from datetime import datetime
-from mimetypes import MimeTypes
 from pathlib import Path
 from typing import TypedDict
-from urllib.parse import unquote
 
 import pystac
 
 from stac_gitlab.download.assets import HasAssets, Names, check_asset, filter_assets
-from stac_gitlab.download.blob_ids import list_blob_ids
+from stac_gitlab.download.path_template import PathTemplate
 from stac_gitlab.download.progress import ProgressOption, check_progress
-from stac_gitlab.download.report import AssetResult, DownloadReport, human_size
+from stac_gitlab.download.proofs import compact_records, list_blob_ids, read_records
+from stac_gitlab.download.report import AssetResult, DownloadReport, StoppedError, human_size
 from stac_gitlab.download.source import Locator
-from stac_gitlab.download.task import (
-    DownloadTask,
-    Overwrite,
-    StoppedError,
-    compact_records,
-    read_records,
+from stac_gitlab.download.task import DownloadTask, Overwrite
+from stac_gitlab.errors import (
+    AssetNotFoundError,
+    ConfigurationError,
+    DownloadError,
+    NothingToDownloadWarning,
 )
-from stac_gitlab.errors import ConfigurationError, DownloadError
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import FileNaming, NameClashError, TakenNames, relative_path
 from stac_gitlab.http.session import GitLabSession
@@ -42,27 +40,10 @@ from stac_gitlab.redaction import quoted
 from stac_gitlab.settings import expect
 
 logger = logging.getLogger(__name__)
-DEFAULT_TEMPLATE = "{collection}/{id}/{key}"
 MAX_SEGMENTS = 16
 _OVERWRITE = ("if-changed", "always", "never", "error")
-_TEMPLATE_FIELDS = frozenset(
-    {"collection", "id", "key", "year", "month", "day", "filename", "stem", "ext"}
-)
-# At least one of them, or all assets of an item would be one file.
-_NAMING_FIELDS = frozenset({"key", "filename", "stem"})
-_EXTENSIONS = {
-    "application/geo+json": ".geojson",
-    "application/geopackage+sqlite3": ".gpkg",
-    "application/netcdf": ".nc",
-    "application/vnd.apache.parquet": ".parquet",
-    "application/x-hdf5": ".h5",
-    "application/x-netcdf": ".nc",
-    "image/jp2": ".jp2",
-    "image/jpeg": ".jpg",
-    "image/tiff": ".tif",
-}
-# Without the tables of the system, which differ.
-_MEDIA_TYPES = MimeTypes()
+# Tells a glob from the key of an asset.
+_GLOB = re.compile(r"[*?\[]")
 _ITEMS_IN_TURN = 4
 
 
@@ -169,6 +150,34 @@ def select_assets(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asse
     )
 
 
+def select_or_warn(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:
+    """Return the selected assets of one item; warn if there are none.
+
+    Raises:
+        AssetNotFoundError: If `include` names an asset that does not exist.
+    """
+    selected = select_assets(item, options)
+    include = options["include"]
+    names = [include] if isinstance(include, str) else list(include or ())
+    missing = [name for name in names if name not in item.assets and not _GLOB.search(name)]
+    keys = ", ".join(quoted(str(key)) for key in item.assets) or "none that this token can see"
+    if missing:
+        raise AssetNotFoundError(
+            f"{item!r} has no asset {', '.join(map(quoted, missing))}. Its assets: {keys}."
+        )
+    if not selected:
+        hint = ""
+        if options["roles"] is not None and select_assets(item, {**options, "roles": None}):
+            hint = " Pass roles=None to download assets of any role, or without one."
+        warnings.warn(
+            f"{item!r} has no asset that meets the conditions (roles={options['roles']!r}); there "
+            f"is nothing to download. Its assets: {keys}.{hint}",
+            NothingToDownloadWarning,
+            stacklevel=3,
+        )
+    return selected
+
+
 # -- items made tasks -----------------------------------------------------------------------------
 
 
@@ -196,7 +205,7 @@ class ItemPlan:
         """Return the report of the item. A task without a result was not started."""
         for task in self.tasks:
             if self.results[task.key] is None:
-                error = StoppedError.of(task, started=False)
+                error = StoppedError.of(task.key, started=False)
                 self.results[task.key] = task.result("failed", error=error)
         return DownloadReport({key: r for key, r in self.results.items() if r is not None})
 
@@ -225,7 +234,7 @@ class Planner:
         options: AllOptions,
         template: str | None = None,
     ) -> None:
-        self._template = None if template is None else _checked_template(template)
+        self._template = None if template is None else PathTemplate(template)
         self.folder = folder.absolute()
         # Tasks elsewhere may have another current folder.
         self._reported_folder = folder if options["executor"] is None else self.folder
@@ -284,7 +293,7 @@ class Planner:
     def _task(self, item: HasAssets, key: str, asset: pystac.Asset, name: str) -> DownloadTask:
         path = relative_path(key, portable=self._portable)
         if self._template is not None:
-            path = relative_path(self._path(item, key, asset), portable=self._portable)
+            path = relative_path(self._template.path(item, key, asset), portable=self._portable)
         source, origin = self._locator.locate(item, key, asset)
         return DownloadTask(
             source=source,
@@ -327,22 +336,6 @@ class Planner:
             return listings.get(url, {}).get(path)
 
         return [replace(task, blob_id=blob_id(task)) for task in tasks]
-
-    def _path(self, item: HasAssets, key: str, asset: pystac.Asset) -> str:
-        date = _date_of(item)
-        stem, extension = _file_name(key, asset)
-        return (self._template or "").format(
-            # Checked on their own: an empty or absolute id is not noticed inside a path.
-            collection=relative_path(str(getattr(item, "collection_id", None) or "no-collection")),
-            id=relative_path(str(getattr(item, "id", ""))),
-            key=key,
-            filename=f"{stem}{extension}",
-            stem=stem,
-            ext=extension,
-            year="undated" if date is None else f"{date.year:04}",
-            month="undated" if date is None else f"{date.month:02}",
-            day="undated" if date is None else f"{date.day:02}",
-        )
 
     def _unique_name(self, item: HasAssets) -> str:
         """Return the id of an item, or a longer name if an earlier item has the same id."""
@@ -458,48 +451,3 @@ def _own_error(task: DownloadTask, error: DownloadError) -> DownloadError:
     return DownloadError(
         f"{quoted(task.key)}: not started, because other names of the same item collide."
     )
-
-
-def _date_of(item: HasAssets) -> datetime | None:
-    """Return the date of an item, or the start of its period; None if there is none."""
-    date: object = getattr(item, "datetime", None)
-    if date is None and isinstance(item, pystac.Item):
-        # An invalid start_datetime raises any of these.
-        with contextlib.suppress(ValueError, TypeError, OverflowError):
-            date = item.common_metadata.start_datetime
-    return date if isinstance(date, datetime) else None
-
-
-def _checked_template(template: str) -> str:
-    expect("template", template, str, wanted="text such as '{id}/{key}'")
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-        if fields <= _TEMPLATE_FIELDS:
-            template.format(**dict.fromkeys(_TEMPLATE_FIELDS, ""))
-    except (ValueError, LookupError) as error:
-        raise ConfigurationError(f"template={template!r}: {error}.") from None
-    if not fields <= _TEMPLATE_FIELDS or fields.isdisjoint(_NAMING_FIELDS):
-        raise ConfigurationError(
-            f"template={template!r}: use {{key}}, {{filename}} or {{stem}}, and of the others only "
-            + ", ".join(f"{{{name}}}" for name in sorted(_TEMPLATE_FIELDS - _NAMING_FIELDS))
-            + "."
-        )
-    return template
-
-
-def _file_name(key: str, asset: pystac.Asset) -> tuple[str, str]:
-    """Return the name of an asset's file, without its extension, and the extension.
-
-    The name is that of ``file:local_path``, of the href, or of the key. A name without an extension
-    gets that of the media type.
-    """
-    local_path = asset.extra_fields.get("file:local_path")
-    candidates = (
-        local_path if isinstance(local_path, str) else "",
-        unquote(asset.href.partition("?")[0].partition("#")[0]),
-        key,
-    )
-    names = (candidate.rpartition("/")[2] for candidate in candidates)
-    stem, extension = os.path.splitext(next(filter(None, names), ""))
-    kind = str(asset.media_type or "").partition(";")[0].strip().lower()
-    return stem, extension or _EXTENSIONS.get(kind) or _MEDIA_TYPES.guess_extension(kind) or ""

@@ -22,8 +22,8 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 from stac_gitlab.download.progress import Progress
-from stac_gitlab.download.report import AssetResult
-from stac_gitlab.download.task import DownloadTask, StoppedError, UnusableFolderError, run_task
+from stac_gitlab.download.report import AssetResult, StoppedError
+from stac_gitlab.download.task import DownloadTask, UnusableFolderError, run_task
 from stac_gitlab.errors import DownloadError
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import quoted, redact
@@ -178,7 +178,7 @@ def _result_of(ended: _Ended) -> AssetResult:
         # An interrupt, or an exit, in a method of the caller's progress object.
         raise outcome
     if isinstance(outcome, CancelledError):
-        return task.result("failed", error=StoppedError.of(task, started=False))
+        return task.result("failed", error=StoppedError.of(task.key, started=False))
     # Raised by the executor or the progress object.
     failure = DownloadError(
         f"{quoted(task.key)}: the task raised {type(outcome).__name__}: {redact(str(outcome))}."

@@ -10,7 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Literal
 
-from stac_gitlab.redaction import printable, quoted
+from stac_gitlab.errors import DownloadError, DownloadHTTPError, HTTPStatusError
+from stac_gitlab.redaction import printable, quoted, redact
 
 AssetStatus = Literal["downloaded", "resumed", "skipped", "failed", "planned"]
 
@@ -117,7 +118,7 @@ class DownloadReport(Mapping[str, AssetResult]):
         return ", ".join(filter(None, parts)) or "empty"
 
     def __str__(self) -> str:
-        failures = describe_failures({result.key: result for result in self.failed})
+        failures = _describe({result.key: result for result in self.failed})
         lines = [
             f"{result.status:<10} {human_size(result.size):>9}  {printable(result.key)}"
             for result in self.results.values()
@@ -198,7 +199,50 @@ def _counted(what: str, results: Sequence[AssetResult]) -> str:
     return f"{len(results)} {what} ({size})"
 
 
-def describe_failures(failures: Mapping[str, AssetResult]) -> list[str]:
+def download_error(
+    report: DownloadReport | BatchReport, reading_errors: Sequence[Exception] = ()
+) -> DownloadError:
+    """Return one error for all failures of a run.
+
+    Scripts that use requests catch its HTTPError, so it is one if all failures are error responses.
+
+    Args:
+        report: The report of the run.
+        reading_errors: Exceptions that ended the reading of the items.
+    """
+    if isinstance(report, DownloadReport):
+        failures = {result.key: result for result in report.failed}
+        header = f"{len(failures)} of {len(report)} assets failed:"
+    else:
+        failures = report.failed
+        header = f"{len(failures)} assets of {len(report)} items failed:" if failures else ""
+    footer = [
+        f"Reading the items failed after {len(report)} items ({type(error).__name__}): "
+        f"{redact(str(error))}"
+        for error in reading_errors
+    ]
+    lines = [header, *(f"  {line}" for line in _describe(failures)), *footer]
+    message = "\n".join(filter(None, lines))
+    errors = {name: result.error for name, result in failures.items() if result.error is not None}
+    causes = [error for error in errors.values() if not isinstance(error, StoppedError)]
+    causes += reading_errors
+    first = next(iter(causes), None)
+    if isinstance(first, HTTPStatusError) and all(isinstance(e, HTTPStatusError) for e in causes):
+        return DownloadHTTPError(message, response=first.response, errors=errors, report=report)
+    return DownloadError(message, errors=errors, report=report)
+
+
+class StoppedError(DownloadError):
+    """The run was stopped before the file was complete."""
+
+    @classmethod
+    def of(cls, key: str, *, started: bool) -> StoppedError:
+        """Return the error of an asset that was cancelled, or not even started."""
+        what = "cancelled" if started else "not started"
+        return cls(f"{quoted(key)}: {what}, because the run was stopped.")
+
+
+def _describe(failures: Mapping[str, AssetResult]) -> list[str]:
     """Return a line for each failure. Many failures with the same cause share one line.
 
     Args:

@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from stac_gitlab.download.blob_ids import blob_ids_of
 from stac_gitlab.download.checked_file import TransferResult
-from stac_gitlab.download.report import AssetResult, AssetStatus
+from stac_gitlab.download.proofs import Record, append_record, blob_ids_of
+from stac_gitlab.download.report import AssetResult, AssetStatus, StoppedError
 from stac_gitlab.download.source import Source, url_digest
 from stac_gitlab.download.transfer import NotModified, copy_file, download_file
 from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum
-from stac_gitlab.files.partial_file import (
-    OWN_PREFIX,
-    Leftover,
-    PartialFile,
-    leftovers_for,
-    leftovers_in,
-    open_own,
-)
+from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.files.paths import contained_path
 from stac_gitlab.http.deadline import Cancelled, Deadline, current_deadline, enforcing
 from stac_gitlab.http.session import GitLabSession
@@ -52,17 +44,6 @@ _UNUSABLE_FOLDER = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 class UnusableFolderError(DownloadError):
     """The disk is full or read-only, so no other file can be written either."""
-
-
-class StoppedError(DownloadError):
-    """The run was stopped before the file was complete."""
-
-    @classmethod
-    def of(cls, task: DownloadTask, *, started: bool) -> StoppedError:
-        """Return the error of a task that was cancelled, or not even started."""
-        if started:
-            return cls(f"{quoted(task.key)}: cancelled, because the run was stopped.")
-        return cls(f"{quoted(task.key)}: not started, because the run was stopped.")
 
 
 @dataclass(frozen=True)
@@ -209,7 +190,7 @@ def run_task(
             result = _run(task, session, on_bytes)
             _remove_leftovers(task)
         except Cancelled:
-            result = task.result("failed", error=StoppedError.of(task, started=True))
+            result = task.result("failed", error=StoppedError.of(task.key, started=True))
         except STACGitLabError as error:
             result = task.result("failed", error=error)
         except OSError as error:
@@ -248,6 +229,14 @@ def _record_blob_id(task: DownloadTask, status: os.stat_result) -> None:
         blob_id=task.blob_id,
     )
     _try_to_record(task.folder, record)
+
+
+def _try_to_record(folder: Path, record: Record) -> None:
+    try:
+        append_record(folder, record)
+    except OSError as error:
+        # Perhaps the folder belongs to somebody else. A later run then downloads the file again.
+        logger.info("Cannot be recorded for a later run: %s", error)
 
 
 def _fetch(
@@ -334,150 +323,3 @@ def _file_error(task: DownloadTask, error: OSError) -> DownloadError:
         f"{error.strerror or error}. An existing file there is unchanged. "
         "Check the free space and the permissions of the folder."
     )
-
-
-# -- records of earlier runs ----------------------------------------------------------------------
-
-FILE_NAME = f"{OWN_PREFIX}-records.jsonl"
-# Longer than any record: then the file is not one of ours.
-_MAX_LINE = 1024 * 1024
-_MAX_OUTDATED = 100
-
-
-@dataclass(frozen=True)
-class Record:
-    """One downloaded file.
-
-    Attributes:
-        path: Its path below the output folder, with slashes.
-        size: Size in bytes.
-        mtime_ns: Time of its last modification, in ns since 1970.
-        source: Digest of the URL that it came from.
-        checksum: Its multihash, if one was computed.
-        validator: The content version that the server sent: an ETag, or a Last-Modified date.
-        blob_id: Its git blob id, or that of the Git LFS pointer to it.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    source: str
-    checksum: str | None = None
-    validator: str | None = None
-    blob_id: str | None = None
-
-    def __post_init__(self) -> None:
-        # It is sent as a header, and anybody may have written the file.
-        validator = self.validator
-        if isinstance(validator, str) and not (validator.isascii() and validator.isprintable()):
-            object.__setattr__(self, "validator", None)
-
-    def describes(self, target: Path) -> bool:
-        """Return whether the file is as it was when it was downloaded."""
-        try:
-            status = target.stat()
-        except (OSError, ValueError):
-            return False
-        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
-
-    def line(self) -> bytes:
-        """Return the record as one line of JSON."""
-        known = {name: value for name, value in vars(self).items() if value is not None}
-        return f"{json.dumps(known)}\n".encode("ascii")
-
-
-_RECORD_FIELDS = tuple(field.name for field in fields(Record))
-
-
-class Records(dict[str, Record]):
-    """The latest record of each path.
-
-    Attributes:
-        outdated: How many lines of the file are of no use.
-    """
-
-    outdated = 0
-
-    @property
-    def need_compacting(self) -> bool:
-        """Whether most lines are outdated."""
-        return self.outdated > max(len(self), _MAX_OUTDATED)
-
-
-def read_records(folder: Path) -> Records:
-    """Return the latest record of each path."""
-    records = Records()
-    lines = 0
-    with contextlib.suppress(OSError), open_own(folder / FILE_NAME) as file:
-        while (line := file.readline(_MAX_LINE)) and len(line) < _MAX_LINE:
-            lines += 1
-            record = _parse_record(line)
-            if record is not None:
-                records[record.path] = record
-    records.outdated = lines - len(records)
-    return records
-
-
-def append_record(folder: Path, record: Record) -> None:
-    """Add a record.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
-    # Not through a link, which could lead out of the folder; nor into a pipe without a reader.
-    unusual = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | unusual
-    handle = os.open(folder / FILE_NAME, flags, 0o666)
-    try:
-        os.write(handle, record.line())
-    finally:
-        os.close(handle)
-
-
-def compact_records(folder: Path) -> None:
-    """Rewrite the records without the outdated lines.
-
-    A record that another run appends in the meantime may be lost. That costs a download later, but
-    is never wrong, since a record counts only for a file with its size and time of modification.
-    """
-    path = folder / FILE_NAME
-    current = [
-        record
-        for record in read_records(folder).values()
-        if record.describes(folder.joinpath(*record.path.split("/")))
-    ]
-    try:
-        for leftover in leftovers_for(path, leftovers_in(folder)):
-            leftover.remove()
-        with PartialFile(path) as partial_file:
-            partial_file.write(b"".join(record.line() for record in current))
-            partial_file.finish()
-    except OSError as error:
-        logger.info("The records in %s cannot be rewritten: %s", folder, error)
-
-
-def _try_to_record(folder: Path, record: Record) -> None:
-    try:
-        append_record(folder, record)
-    except OSError as error:
-        # Perhaps the folder belongs to somebody else. A later run then downloads the file again.
-        logger.info("Cannot be recorded for a later run: %s", error)
-
-
-def _parse_record(line: bytes) -> Record | None:
-    """Return the record in a line, or None if the line is not valid."""
-    try:
-        entry = json.loads(line)
-        record = Record(**{name: entry[name] for name in _RECORD_FIELDS if name in entry})
-    except (ValueError, TypeError, RecursionError):
-        return None
-    is_valid = (
-        type(record.size) is type(record.mtime_ns) is int
-        and isinstance(record.path, str)
-        and isinstance(record.source, str)
-        and all(
-            value is None or isinstance(value, str)
-            for value in (record.checksum, record.validator, record.blob_id)
-        )
-    )
-    return record if is_valid else None

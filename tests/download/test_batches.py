@@ -32,8 +32,8 @@ from sample_items import (
 )
 
 from stac_gitlab import GitLabStacIO, STACDownloader
+from stac_gitlab.download.proofs import FILE_NAME
 from stac_gitlab.download.report import BatchReport, DownloadReport
-from stac_gitlab.download.task import FILE_NAME
 from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from sample_items import Conditional, item_of
 
 from stac_gitlab import STACDownloader
-from stac_gitlab.download.source import url_digest
-from stac_gitlab.download.task import (
+from stac_gitlab.download.proofs import (
     FILE_NAME,
     Record,
     append_record,
     compact_records,
     read_records,
 )
+from stac_gitlab.download.source import url_digest
 from stac_gitlab.testing import LoopbackServer
 
 RECORD = Record("data/a.csv", 7, 1_600_000_000_123_456_789, "f" * 32, "1220ab", '"one"')
