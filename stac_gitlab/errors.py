@@ -29,6 +29,7 @@
     ├── IncompleteListingWarning
     ├── InsecureTransportWarning
     ├── NothingToDownloadWarning
+    ├── SecretInFileWarning
     ├── UndeclaredExtensionWarning
     ├── UnreadableItemWarning
     └── UnverifiedDownloadWarning
@@ -234,6 +235,10 @@ class InsecureTransportWarning(STACGitLabWarning):
 
 class NothingToDownloadWarning(STACGitLabWarning):
     """No asset of an item matches the filters."""
+
+
+class SecretInFileWarning(STACGitLabWarning):
+    """A downloaded file contains the token that was sent to download it."""
 
 
 class UndeclaredExtensionWarning(STACGitLabWarning):

@@ -103,6 +103,10 @@ class Dialect:
         """
         return None
 
+    def generates(self, url: str) -> bool:
+        """Return whether `url` is a document that the server generates, perhaps with tokens."""
+        return False
+
     def sha256(self, headers: Mapping[str, str], size: int | None) -> str | None:
         """Return the SHA-256 digest that the headers of a response state for its file, in hex.
 

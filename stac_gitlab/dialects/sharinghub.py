@@ -22,6 +22,7 @@ from stac_gitlab.redaction import redact, strip_token_parameters
 _ITEMS_PATH = re.compile(r"/api/stac/collections/(?P<collection>[^/]+)/items(?:/|$)")
 _API_PATH = re.compile(r"/api/(?:stac|download|proxy)(?:/|$)")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_STAC_PATH = re.compile(r"/api/stac(?:/|$)")
 _DOWNLOAD_PATH = re.compile(r"/api/download/")
 _EARLIEST, _LATEST = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
 _LINKS_OF_A_COLLECTION = frozenset({"self", "parent", "collection"})
@@ -52,6 +53,9 @@ class SharingHub(Dialect):
 
     def speaks(self, url: str) -> bool:
         return "/api/" in url and _API_PATH.search(urlsplit(url).path) is not None
+
+    def generates(self, url: str) -> bool:
+        return _STAC_PATH.search(urlsplit(url).path) is not None
 
     def query_parameters(self, parameters: Mapping[str, str]) -> dict[str, str]:
         """Close an open interval, which the server answers with a 500."""

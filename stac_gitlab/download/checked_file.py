@@ -12,6 +12,7 @@ import requests
 
 from stac_gitlab.download.ranges import KEEP_FROM, ByteRange, ContentVersion
 from stac_gitlab.download.report import human_size
+from stac_gitlab.download.sent_secrets import SentSecrets
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BodyReader, BrokenBodyError, SegmentedDownload
 from stac_gitlab.download.substitutes import (
@@ -25,9 +26,10 @@ from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
     IncompleteDownloadError,
+    SecretInFileWarning,
     UnverifiedDownloadWarning,
 )
-from stac_gitlab.files.checksums import HashingBuffers
+from stac_gitlab.files.checksums import BUFFER_SIZE, HashingBuffers
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.redaction import quoted
@@ -86,6 +88,7 @@ class CheckedFile:
         self._max_bytes = max_bytes
         self._on_bytes = on_bytes
         self._hashing = HashingBuffers(None, expected=0)
+        self._secrets = SentSecrets()
         self.version = ContentVersion()
         self.resumed = self.is_complete = False
         part.truncate()
@@ -105,6 +108,7 @@ class CheckedFile:
         self.resumed = False
         self.version = version
         self._start_hashing()
+        self._secrets.restart()
         self._part.save_resume_info(version.resume_info(self._source))
 
     def continue_leftover(self, leftovers: Sequence[Leftover], *, verify: bool) -> None:
@@ -147,6 +151,7 @@ class CheckedFile:
             DownloadError: If it is not the body of this file.
         """
         size, hashing = self.version.size, self._hashing
+        self._secrets.add(response)
         expected = self._source.size if size is None else size
         for count in body.read_into(lambda: hashing.buffer):
             before = self.size
@@ -162,6 +167,7 @@ class CheckedFile:
                     f"{quoted(self._source.key)}: the body has more than the {expected} bytes that "
                     "were announced."
                 )
+            self._secrets.feed(hashing.buffer, count)
             hashing.feed(count)
             self._on_bytes(self.size, size)
         if size is not None and self.size < size:
@@ -185,6 +191,7 @@ class CheckedFile:
             DownloadError: If it is not the body of this file.
         """
         size = self.version.size
+        self._secrets.add(response)
         self._source.check_announced(size)
         # If the process is killed, the partial file has gaps, and must not be continued.
         self._part.save_resume_info(None)
@@ -230,6 +237,13 @@ class CheckedFile:
                 UnverifiedDownloadWarning,
                 stacklevel=2,
             )
+        if self._contains_secret():
+            warnings.warn(
+                f"{quoted(source.key)}: the file contains the token that was sent to download it. "
+                "Do not pass it on.",
+                SecretInFileWarning,
+                stacklevel=2,
+            )
         if self.size and (wrong := other_format(source, self._read_start())):
             warnings.warn(wrong, UnverifiedDownloadWarning, stacklevel=2)
         return TransferResult(
@@ -252,6 +266,17 @@ class CheckedFile:
             for count in self._part.read_into(lambda: self._hashing.buffer, start):
                 current_deadline().time_left()
                 self._hashing.feed(count)
+
+    def _contains_secret(self) -> bool:
+        secrets = self._secrets
+        if secrets and secrets.searched < self.size:
+            # Parts of an earlier run, or of several connections.
+            secrets.restart()
+            buffer = memoryview(bytearray(BUFFER_SIZE))
+            for count in self._part.read_into(lambda: buffer):
+                current_deadline().time_left()
+                secrets.feed(buffer, count)
+        return secrets.found
 
     def _read_start(self) -> bytes:
         return self._part.read_start(PAGE_START)

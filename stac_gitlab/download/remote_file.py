@@ -44,6 +44,8 @@ def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
         NetworkError: If there is no connection.
         OSError: If the server does not support ranges, and the temporary file cannot be written.
     """
+    if session.dialect_of(source.url).generates(source.url):
+        return _open_downloaded(session, source)
     response = session.open(
         source.url, headers={"Range": f"bytes=0-{BLOCK_SIZE - 1}"}, statuses=frozenset({416})
     )

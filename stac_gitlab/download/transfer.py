@@ -8,6 +8,7 @@ prove that the rest belongs to the same content, and downloaded from the start o
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -31,18 +32,21 @@ from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
     IncompleteDownloadError,
+    InvalidResponseError,
     LFSPointerError,
 )
 from stac_gitlab.files.checksums import Checksum, HashingBuffers, UnknownChecksumError
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.http.decoding import is_encoded, reader_of
+from stac_gitlab.http.responses import Document
 from stac_gitlab.http.retry import call_with_retries, error_of
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_chunked, length_in
-from stac_gitlab.redaction import quoted
+from stac_gitlab.redaction import quoted, redact, redact_document
 
 logger = logging.getLogger(__name__)
+_MAX_DOCUMENT = 64 * 1024 * 1024
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 OnFinish = Callable[[TransferResult, PartialFile], None]
 """Called with a complete and verified file, just before it is moved onto its target."""
@@ -67,6 +71,9 @@ def download_file(
 ) -> TransferResult:
     """Download one file to `target`.
 
+    A document that the server generates is saved without secrets. Its bytes are not those of a
+    file, so no size and no checksum apply to it.
+
     Args:
         session: The session to use.
         source: Where the file comes from, and what its metadata say.
@@ -86,6 +93,8 @@ def download_file(
         NetworkError: If there is no connection, after all attempts.
         OSError: If the file cannot be written; nothing has changed then.
     """
+    if session.dialect_of(source.url).generates(source.url):
+        return _save_document(session, source, target, on_finish)
     with PartialFile(target) as part:
         transfer = _FileTransfer(
             session,
@@ -136,6 +145,29 @@ def copy_file(
         result = TransferResult(
             part.size, None if checksum is None else str(checksum), verified=True, resumed=False
         )
+        _finish(part, result, on_finish)
+    return result
+
+
+def _save_document(
+    session: GitLabSession, source: Source, target: Path, on_finish: OnFinish | None
+) -> TransferResult:
+    """Download a document that the server generates, and save it without the secrets in it."""
+
+    def parse(document: Document) -> bytes:
+        url = redact(document.url)
+        try:
+            # In an object, because the document may be a bare text.
+            content = {"document": json.loads(document.body)}
+            redact_document(content, document.body, url=url)
+        except (ValueError, RecursionError):
+            raise InvalidResponseError(f"GET {url}: the document is not JSON.", url=url) from None
+        return json.dumps(content["document"], indent=2).encode()
+
+    content = session.fetch(source.url, parse, max_bytes=_MAX_DOCUMENT)
+    with PartialFile(target) as part:
+        part.write(content)
+        result = TransferResult(part.size, None, verified=True, resumed=False)
         _finish(part, result, on_finish)
     return result
 

@@ -300,6 +300,18 @@ def test_a_small_file_is_checked_against_its_checksum(
         downloader.open(asset_of(server, SOME, **{"file:checksum": multihash_of(BIG)}))
 
 
+def test_a_document_that_the_server_generates_is_opened_without_the_token(
+    server: LoopbackServer, downloader: STACDownloader
+) -> None:
+    path = "/api/stac/collections/dataset/items/lakes"
+    server.route(path, {"type": "Feature", "note": TOKEN})
+    item = item_of({"item": f"{server.url}{path}"}, at=f"{server.url}/items/lakes")
+    with downloader.open(item.assets["item"]) as file:
+        assert json.load(file)["type"] == "Feature"
+        file.seek(0)
+        assert TOKEN.encode() not in file.read()
+
+
 def test_a_message_is_not_opened_in_place_of_a_binary_file(
     server: LoopbackServer, downloader: STACDownloader
 ) -> None:
