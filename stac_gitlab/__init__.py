@@ -61,7 +61,7 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.reading import pystac_hooks
-from stac_gitlab.reading.pystac_hooks import materialize
+from stac_gitlab.reading.saving import materialize
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.settings import Limits, RetryPolicy
 

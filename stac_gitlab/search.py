@@ -15,24 +15,29 @@ tried again, pages are followed to their end. Needs the extra ``client``.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import pystac
 import requests
-from pystac.item_collection import ItemCollection
 
 from stac_gitlab import errors
 from stac_gitlab.auth import Origin, TokenSource, hide_token
 from stac_gitlab.errors import ConfigurationError, InvalidResponseError, STACGitLabError
 from stac_gitlab.files.paths import is_local
 from stac_gitlab.http.responses import Document, text_of
-from stac_gitlab.reading.documents import check_stac
-from stac_gitlab.reading.listing import report_bad_item
-from stac_gitlab.reading.objects import check_feature, explain_pystac_errors
+from stac_gitlab.reading.documents import check_stac, with_version
+from stac_gitlab.reading.listing import is_readable, readable_collection_of
+from stac_gitlab.reading.objects import (
+    RemoteDocument,
+    check_collection,
+    check_feature,
+    explain_pystac_errors,
+)
 from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_parameters
-from stac_gitlab.reading.pystac_hooks import add_hook
+from stac_gitlab.reading.pystac_hooks import install_for_client
 from stac_gitlab.reading.stac_io import HREF, GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_schema
 from stac_gitlab.redaction import redact, redact_text
@@ -198,7 +203,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         page = self.read_page(replace(request, write_origin=self._home))
         with _api_errors():
             _check_extras(page)
-        return _Listed(page.document, url=page.url)
+        return RemoteDocument(page.document, url=page.url)
 
     def request(
         self,
@@ -273,13 +278,16 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
                     kind = {"type": "FeatureCollection"} if name == "features" else {}
                     yield {**page.document, **kind, name: listed}
 
-    def _listed(self, page: Page, name: str) -> Iterator[_Listed]:
+    def _listed(self, page: Page, name: str) -> Iterator[RemoteDocument]:
+        is_item = name == "features"
+        check = check_feature if is_item else check_collection
+        kind = "item" if is_item else "collection"
         for one in page.features(name):
-            if isinstance(one, Mapping):
-                yield _Listed(one, url=page.url)
-            else:
-                text = f"{page.redacted_url}: {name} lists something that is no object."
-                report_bad_item(self, InvalidResponseError(text, url=page.redacted_url), None)
+            if not is_readable(self, one, page.redacted_url, check=check, kind=kind):
+                continue
+            # pystac-client ends the listing where pystac refuses a collection, so try it first.
+            if is_item or readable_collection_of(self, copy.deepcopy(one), page.url) is not None:
+                yield RemoteDocument(with_version(one), url=page.url)
 
     def _check_is_at_home(self, request: PageRequest) -> None:
         """Check that a POST goes to the server that was opened, or takes no token along.
@@ -307,8 +315,16 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         *,
         retry: RetryPolicy | None = None,
     ) -> T:
+        modified = self._modified(request)
+
+        def parse_response(response: Document) -> T:
+            if response.url != modified.href:
+                return parse(response)
+            # What is added to each request, perhaps a signature, is not part of the URL.
+            return parse(Document(request.href, response.body, response.headers, response.status))
+
         with _api_errors():
-            return super()._fetch(self._modified(request), parse, retry=retry)
+            return super()._fetch(modified, parse_response, retry=retry)
 
     def _open(self, url: str) -> None:
         if self._home is None:
@@ -341,24 +357,14 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         )
 
 
-class _Listed(dict[str, Any]):
-    """A document or part of one, of which pystac makes an object, or an error of ours."""
-
-    __slots__ = ("url",)
-
-    def __init__(self, document: Mapping[str, Any], *, url: str) -> None:
-        super().__init__(document)
-        self.url = url
-
-
 def _from_dict(stock: Any) -> Callable[..., Any]:
     """Explain what pystac refuses of our documents; pystac-client calls it by itself."""
 
     def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(d, _Listed):
+        if not isinstance(d, RemoteDocument):
             return stock.__func__(cls, d, *args, **kwargs)
         with _api_errors(), explain_pystac_errors(d.url, d):
-            check_stac({"stac_version": "1.0.0", **d}, url=redact(d.url))
+            check_stac(with_version(d), url=redact(d.url))
             return stock.__func__(cls, d, *args, **kwargs)
 
     return from_dict
@@ -367,7 +373,7 @@ def _from_dict(stock: Any) -> Callable[..., Any]:
 def _items_from_dict(stock: Any) -> Callable[..., Any]:
     def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
         features = d.get("features") if isinstance(d, dict) else None
-        ours = [one for one in features or () if isinstance(one, _Listed)]
+        ours = [one for one in features or () if isinstance(one, RemoteDocument)]
         if not ours:
             return stock.__func__(cls, d, *args, **kwargs)
         with _api_errors(), explain_pystac_errors(ours[0].url, d):
@@ -451,8 +457,4 @@ def _api_errors() -> Iterator[None]:
         raise both.with_traceback(error.__traceback__) from error.__cause__
 
 
-for _owner in (pystac.Item, pystac.Catalog, pystac.Collection):
-    add_hook(_owner, "from_dict", _from_dict(_owner.from_dict))
-
-
-add_hook(ItemCollection, "from_dict", _items_from_dict(ItemCollection.from_dict))
+install_for_client(_from_dict, _items_from_dict)

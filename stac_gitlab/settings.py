@@ -78,19 +78,22 @@ _MOST_NESTING = 200
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what servers may do. Immutable; use :meth:`replace` for a variation.
+    """Upper limits on what is accepted from servers.
 
-    Whatever goes beyond one of them is an error that names it. The size of a document is an
-    argument of :class:`~stac_gitlab.GitLabStacIO` itself, and times are those of a
-    :class:`~stac_gitlab.RetryPolicy`.
+    Immutable; use :meth:`replace` for a variation. Whatever exceeds a limit raises an error that
+    names it. The size of a document is an argument of :class:`~stac_gitlab.GitLabStacIO` itself.
+    Times are set in a :class:`~stac_gitlab.RetryPolicy`.
 
     Attributes:
-        redirects: How many redirects in a row are followed.
-        nesting: How deeply the objects and lists of a document may be nested; 200 at the most. STAC
-            needs about ten levels. pystac copies and writes documents with functions that call
-            themselves, several times for each level, and Python stops them at a thousand calls.
-        empty_pages: How many pages in a row may list nothing.
-        file_bytes: Bytes that one downloaded file may have, decompressed; None for as many as come.
+        redirects: Consecutive redirects that are followed.
+        nesting: Levels of objects and lists in a document; at most 200. STAC needs about ten
+            levels. pystac copies and writes documents by recursion, with several calls a level,
+            and Python stops at a thousand calls.
+        members: Values in a document: members of objects and elements of lists. Estimated before
+            parsing from the number of commas and opening brackets. A short document of many empty
+            values would otherwise take a hundred times its size in memory.
+        empty_pages: Consecutive pages that list nothing.
+        file_bytes: Bytes of one downloaded file, decompressed; None for no limit.
 
     Raises:
         ConfigurationError: If a value makes no sense.
@@ -98,6 +101,7 @@ class Limits:
 
     redirects: int = 10
     nesting: int = 128
+    members: int = 5_000_000
     empty_pages: int = 1000
     file_bytes: int | None = None
 
@@ -105,8 +109,9 @@ class Limits:
         whole_number("redirects", self.redirects, least=0)
         if whole_number("nesting", self.nesting, least=1) > _MOST_NESTING:
             raise ConfigurationError(
-                f"nesting={self.nesting}: pystac bears {_MOST_NESTING} levels at the most."
+                f"nesting={self.nesting}: pystac can work with at most {_MOST_NESTING} levels."
             )
+        whole_number("members", self.members, least=1)
         whole_number("empty_pages", self.empty_pages, least=0)
         if self.file_bytes is not None:
             whole_number("file_bytes", self.file_bytes, least=0)

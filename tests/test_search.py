@@ -443,11 +443,21 @@ def test_what_a_search_finds_is_an_item_or_an_error_of_ours(
 ) -> None:
     landing_page(server)
     server.route("/search", {"type": "FeatureCollection", "features": [feature], "links": []})
-    search = open_client(f"{server.url}/").search(method="GET")
+    strict = GitLabStacIO(on_bad_item="raise")
+    search = open_client(f"{server.url}/", stac_io=strict).search(method="GET")
     for read in (search.items, search.pages, search.item_collection):
         with pytest.raises(InvalidResponseError) as caught:
             list(read())
         assert isinstance(caught.value, APIError)
+
+
+def test_a_broken_item_is_left_out_of_a_search(server: LoopbackServer) -> None:
+    landing_page(server)
+    features = [item("a"), {**item("b"), "properties": []}, item("c")]
+    server.route("/search", {"type": "FeatureCollection", "features": features, "links": []})
+    search = open_client(f"{server.url}/").search(method="GET")
+    with pytest.warns(UnreadableItemWarning, match="item 'b'"):
+        assert ids(search.items()) == ["a", "c"]
 
 
 def test_what_is_no_object_is_left_out_of_a_search(server: LoopbackServer) -> None:
@@ -465,8 +475,12 @@ def test_a_listed_collection_is_one_or_an_error_of_ours(
 ) -> None:
     landing_page(server, links=[{"rel": "data", "href": f"{server.url}/collections"}])
     server.route("/collections", {"collections": [{"type": "Collection", **broken}], "links": []})
-    with pytest.raises(InvalidResponseError):
-        list(open_client(f"{server.url}/").get_collections())
+    with pytest.warns(UnreadableItemWarning, match="collection"):
+        assert list(open_client(f"{server.url}/").get_collections()) == []
+    strict = open_client(f"{server.url}/", stac_io=GitLabStacIO(on_bad_item="raise"))
+    with pytest.raises(InvalidResponseError) as caught:
+        list(strict.get_collections())
+    assert isinstance(caught.value, APIError)
 
 
 def test_a_search_is_not_posted_with_the_token_where_a_stranger_wants_it(

@@ -76,7 +76,7 @@ def test_values_of_a_policy_and_limits_are_checked() -> None:
         "max_attempts deadline backoff_base backoff_cap max_wait statuses min_rate stall_window "
         "sleep clock",
     )
-    sweep(Limits, "redirects nesting empty_pages file_bytes")
+    sweep(Limits, "redirects nesting members empty_pages file_bytes")
 
 
 def test_what_makes_a_reader_is_checked(hub: SharingHubServer) -> None:

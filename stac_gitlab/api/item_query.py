@@ -153,7 +153,7 @@ class ItemQuery:
                 features = [
                     feature
                     for feature in page.features()
-                    if page.is_plain or self._is_readable(feature, page.redacted_url)
+                    if self._is_readable(feature, page.redacted_url)
                 ][:left]
                 if left is not None:
                     left -= len(features)

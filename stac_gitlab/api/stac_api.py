@@ -41,7 +41,7 @@ from stac_gitlab.errors import (
     NotSTACError,
 )
 from stac_gitlab.forking import renew_after_fork
-from stac_gitlab.reading.listing import list_collections
+from stac_gitlab.reading.listing import list_collections, readable_collection_of
 from stac_gitlab.reading.objects import (
     ItemRelations,
     collection_of,
@@ -146,7 +146,9 @@ class STACAPI:
             return
         url = url or self._collections_url()
         for document in list_collections(self.stac_io, url):
-            yield self._made_collection(document, url)
+            collection = readable_collection_of(self.stac_io, document, url)
+            if collection is not None:
+                yield self._attached(collection)
 
     def collection(self, collection_id: str) -> pystac.Collection:
         """Return one collection, as it is now.
@@ -489,8 +491,10 @@ class STACAPI:
         return Endpoint(url, collection, parameters, search)
 
     def _made_collection(self, document: dict[str, Any], url: str) -> pystac.Collection:
+        return self._attached(collection_of(document, self.stac_io, url))
+
+    def _attached(self, collection: pystac.Collection) -> pystac.Collection:
         # Not one that the root knows already: what is returned is what the server has just said.
-        collection = collection_of(document, self.stac_io, url)
         collection.set_root(self.root)
         collection.set_parent(self.root)
         self._collections.pop(collection.id, None)

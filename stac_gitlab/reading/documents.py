@@ -1,7 +1,7 @@
-"""The bytes of an answer made a document that pystac can be trusted with.
+"""Documents that pystac can work with, from the bytes of a response.
 
-JSON is read from bytes as UTF-8. What claims to be STAC is checked for the shape that pystac needs,
-so that a broken document is an error that names the field, not a ``KeyError`` from the depths.
+JSON is read as UTF-8. What claims to be STAC is checked for the fields that pystac cannot do
+without, so that a broken document raises an error that names the field, not a ``KeyError``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from stac_gitlab.errors import InvalidResponseError
-from stac_gitlab.files.paths import is_web
-from stac_gitlab.reading.untrusted_links import FOLLOWED
-from stac_gitlab.redaction import redact, strip_token_parameters
+from stac_gitlab.redaction import quoted, redact, strip_token_parameters
 from stac_gitlab.settings import Limits
 
 try:
@@ -25,31 +23,29 @@ except ImportError:
 
 _TOO_DEEP = "JSON that is nested too deeply to be read."
 _BOM = b"\xef\xbb\xbf"
-_NO_BRACKETS = bytes(code for code in range(256) if code not in b'"[]{}')
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
-_PEAK = re.compile(rb"(\[+)(\]+)")
-# As many levels as go at once, each in a search of its own; few documents have more.
-_LEVELS_AT_ONCE = 8
-_OBJECT_OR_NULL = frozenset({dict, type(None)})
-_LIST_OR_NULL = frozenset({list, type(None)})
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _USUAL = Limits()
-# Ids without any of this are no path.
-_UNUSUAL_ID = re.compile(r"[/\\\0]|^\.\.$")
 
 
 def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, Any]:
-    """Return the JSON object that `body` holds.
+    """Return the JSON object in `body`.
 
     Args:
-        body: What was read.
-        url: Where it came from, for errors.
-        limits: How deeply it may be nested.
+        body: The bytes.
+        url: Where they came from, for errors.
+        limits: How deeply the object may be nested, and how many values it may have.
 
     Raises:
-        InvalidResponseError: If it holds anything else.
+        InvalidResponseError: If the bytes are anything else.
     """
     body = body.removeprefix(_BOM)
+    # Each value follows one of these bytes. Counting them takes no memory; parsing would.
+    if sum(map(body.count, (b",", b"[", b"{"))) > limits.members:
+        raise InvalidResponseError(
+            f"{url}: JSON with more than {limits.members} values. If you expect that, raise "
+            "Limits(members=).",
+            url=url,
+        )
     try:
         document = _loads(body)
     except ValueError as error:
@@ -60,7 +56,7 @@ def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, A
         raise InvalidResponseError(
             f"{url}: JSON, but {_named(document)} where an object was expected.", url=url
         )
-    if _is_too_deep(body, limits.nesting):
+    if _is_too_deep(document, limits.nesting):
         raise InvalidResponseError(
             f"{url}: {_TOO_DEEP} It has more than {limits.nesting} levels; if you expect that, "
             "raise Limits(nesting=).",
@@ -85,26 +81,15 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _is_too_deep(body: bytes, allowed: int) -> bool:
-    """Tell whether there are more levels than allowed in what is known to be JSON."""
-    if b"\\" in body:
-        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # A text without brackets is now two quotes. In others, brackets stand behind an odd quote.
-    left = body.translate(_ONE_KIND, _NO_BRACKETS).replace(b'""', b"")
-    if b'"' in left:
-        left = b"".join(left.split(b'"')[::2])
-    # All that holds nothing else goes at once, and so, from inside, a level each time.
-    level = min(allowed, _LEVELS_AT_ONCE)
-    for _ in range(level):
-        left = left.replace(b"[]", b"")
-    # A search for each level would take long where many small parts are deep. What is left are
-    # these, one after the other.
-    for peak in _PEAK.finditer(left):
-        level += len(peak[1])
-        if level > allowed:
-            return True
-        level -= len(peak[2])
-    return False
+def _is_too_deep(document: dict[str, Any], allowed: int) -> bool:
+    """Return whether the objects and lists have more levels than allowed."""
+    level: list[Any] = [document]
+    for _ in range(allowed):
+        values = (each.values() if type(each) is dict else each for each in level)
+        level = [each for inner in values for each in inner if type(each) in (dict, list)]
+        if not level:
+            return False
+    return True
 
 
 def _unreadable(error: ValueError, body: bytes, *, url: str) -> InvalidResponseError:
@@ -152,9 +137,10 @@ def _loads(body: bytes) -> Any:
 
 
 def check_stac(document: dict[str, Any], *, url: str) -> None:
-    """Check that a document that claims to be STAC has the shape that pystac needs.
+    """Check that a document that claims to be STAC has the fields that pystac needs.
 
-    Documents that make no such claim (a schema, a list of conformance classes) pass.
+    Documents that make no such claim (a schema, a list of conformance classes) pass. Fields that
+    pystac stores without looking at them may have any type.
 
     Raises:
         InvalidResponseError: If a field is missing or of the wrong type; the message names it.
@@ -163,7 +149,7 @@ def check_stac(document: dict[str, Any], *, url: str) -> None:
         _check(document)
     except _BrokenFieldError as broken:
         name = document.get("id")
-        about = f" (id {name!r})" if isinstance(name, str) else ""
+        about = f" (id {quoted(name)})" if isinstance(name, str) else ""
         raise InvalidResponseError(
             f"{url}: not valid STAC{about}: {broken}. Whoever maintains the catalog has to mend "
             "it.",
@@ -171,42 +157,13 @@ def check_stac(document: dict[str, Any], *, url: str) -> None:
         ) from None
 
 
-def lists_plain_items(page: dict[str, Any]) -> bool:
-    """Tell, quickly, whether a page lists items alone, and there is nothing to say about any.
-
-    That is so for nearly all pages. Such items pass :func:`check_stac`, and neither their links nor
-    their extensions have to be confined.
-    """
-    items = page.get("features")
-    return type(items) is list and "collections" not in page and all(map(_is_plain_item, items))
-
-
-def _is_plain_item(item: Any) -> bool:
-    if type(item) is not dict or item.get("type") != "Feature":
-        return False
-    name, properties = item.get("id"), item.get("properties")
-    links, assets = item.get("links"), item.get("assets")
-    extensions = item.get("stac_extensions", [])
-    return (
-        type(name) is str
-        and not _leads_out(name)
-        and type(item.get("stac_version")) is str
-        and type(properties) is dict
-        and type(properties.get("datetime")) is str
-        and type(item.get("geometry")) in _OBJECT_OR_NULL
-        and type(item.get("bbox")) in _LIST_OR_NULL
-        and type(item.get("collection", "")) is str
-        and type(extensions) is list
-        and all(map(is_web, extensions))
-        and type(links) is list
-        and all(map(_is_plain_link, links))
-        and type(assets) is dict
-        and all(map(_is_plain_asset, assets.values()))
-    )
+def with_version(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what a page lists with a ``stac_version``, which some servers leave to the page."""
+    return document if "stac_version" in document else {"stac_version": "1.0.0", **document}
 
 
 class _BrokenFieldError(Exception):
-    """Says which field of a document is broken, and how."""
+    """A field of a document is missing or has the wrong type; the message names it."""
 
 
 def _check(document: dict[str, Any]) -> None:
@@ -220,39 +177,23 @@ def _check(document: dict[str, Any]) -> None:
             raise _BrokenFieldError("stac_version is missing")
         return
     _expect(document, "stac_version", str)
-    _expect(document, "id", (str, int))
+    _expect(document, "id", (str, int, float))
     if isinstance(document["id"], bool):
         raise _BrokenFieldError("id is a truth value")
-    name = str(document["id"])
-    if _leads_out(name):
-        raise _BrokenFieldError(f"id {name[:80]!r} is a path that leads out of any folder")
     _expect(document, "stac_extensions", list, optional=True)
     _check_links(document, optional=kind == "Feature")
     _check_assets(document)
     if kind == "Feature":
         _check_item(document)
-    else:
-        _expect(document, "description", str)
-        if kind == "Collection":
-            _expect(document, "keywords", list, optional=True)
-            _check_extent(document)
-
-
-def _leads_out(name: str) -> bool:
-    """Tell whether an id is a path that leads out: pystac makes files of ids that it saves."""
-    return _UNUSUAL_ID.search(name) is not None and (
-        name.startswith(("/", "\\"))
-        or ".." in re.split(r"[/\\]", name)
-        or re.match(r"[A-Za-z]:[/\\]", name) is not None
-        or "\0" in name
-    )
+        return
+    if "description" not in document:
+        raise _BrokenFieldError("description is missing")
+    if kind == "Collection" and document.get("extent"):
+        _check_extent(document)
 
 
 def _check_item(document: dict[str, Any]) -> None:
     _expect(document, "properties", dict)
-    _expect(document, "geometry", dict, optional=True)
-    _expect(document, "bbox", list, optional=True)
-    _expect(document, "collection", str, optional=True)
     properties = document["properties"]
     _expect(properties, "datetime", str, optional=True, where="properties.")
     if properties.get("datetime") is None and None in (
@@ -260,76 +201,45 @@ def _check_item(document: dict[str, Any]) -> None:
         properties.get("end_datetime", properties.get("dtr:end_datetime")),
     ):
         raise _BrokenFieldError(
-            "properties.datetime is null, and start_datetime and end_datetime do not stand in for "
-            "it"
+            "properties.datetime is null, and start_datetime and end_datetime are not both set"
         )
 
 
 def _check_links(document: dict[str, Any], *, optional: bool) -> None:
-    _expect(document, "links", list, optional=optional)
+    # pystac reads an empty text or object like an empty list.
+    if document.get("links") not in ("", {}):
+        _expect(document, "links", list, optional=optional)
     for index, link in enumerate(document.get("links") or ()):
-        if _is_plain_link(link):
-            continue
         where = f"links[{index}]"
         if not isinstance(link, dict):
             raise _BrokenFieldError(f"{where} is {_named(link)}, not an object")
         _expect(link, "rel", str, where=f"{where}.")
-        _expect(link, "href", str, where=f"{where}.")
-        _expect(link, "type", str, optional=True, where=f"{where}.")
-        if not link["href"] and link["rel"] in FOLLOWED:
-            raise _BrokenFieldError(f"{where}.href is empty")
-        try:
-            # pystac turns backslashes round, and takes the path apart once more by itself.
-            urlsplit(urlsplit(link["href"].replace("\\", "/")).path)
-        except ValueError as error:
-            raise _BrokenFieldError(f"{where}.href is no URL ({error})") from None
+        _check_href(link, where, is_link=True)
 
 
 def _check_assets(document: dict[str, Any]) -> None:
     _expect(document, "assets", dict, optional=True)
+    # Before STAC 1.0, the assets of a collection described those of its items, without an href.
+    are_templates = document.get("type") != "Feature" and document["stac_version"].startswith("0.")
     for key, asset in (document.get("assets") or {}).items():
-        if _is_plain_asset(asset):
-            continue
-        where = f"assets[{key!r}]"
+        where = f"assets[{quoted(key)}]"
         if not isinstance(asset, dict):
             raise _BrokenFieldError(f"{where} is {_named(asset)}, not an object")
-        _expect(asset, "href", str, where=f"{where}.")
-        try:
-            # pystac takes it apart when it writes the item.
-            urlsplit(asset["href"])
-        except ValueError as error:
-            raise _BrokenFieldError(f"{where}.href is no URL ({error})") from None
-        _expect(asset, "roles", list, optional=True, where=f"{where}.")
+        if "href" in asset or not are_templates:
+            _check_href(asset, where, is_link=False)
 
 
-def _is_plain_link(link: Any) -> bool:
-    """Tell, quickly, whether a link is one of the many that there is nothing to say about."""
-    if type(link) is not dict:
-        return False
-    href = link.get("href")
-    return (
-        type(href) is str
-        and type(link.get("rel")) is str
-        and type(link.get("type", "")) is str
-        and href.startswith(("http://", "https://"))
-        and "[" not in href
-        and "]" not in href
-        and href.isascii()
-    )
-
-
-def _is_plain_asset(asset: Any) -> bool:
-    """Tell, quickly, whether an asset is one of the many that there is nothing to say about."""
-    if type(asset) is not dict:
-        return False
-    href = asset.get("href")
-    return (
-        type(href) is str
-        and type(asset.get("roles", [])) is list
-        and "[" not in href
-        and "]" not in href
-        and href.isascii()
-    )
+def _check_href(holder: dict[str, Any], where: str, *, is_link: bool) -> None:
+    href = holder.get("href")
+    if type(href) is str and href.isascii() and "[" not in href and "]" not in href:
+        return
+    _expect(holder, "href", str, where=f"{where}.")
+    href = holder["href"]
+    try:
+        # pystac replaces the backslashes of a link, and parses its path once more by itself.
+        urlsplit(urlsplit(href.replace("\\", "/")).path if is_link else href)
+    except ValueError as error:
+        raise _BrokenFieldError(f"{where}.href is no URL ({error})") from None
 
 
 def _check_extent(document: dict[str, Any]) -> None:
@@ -365,6 +275,6 @@ def _named(value: Any) -> str:
 
 
 def _beginning(text: str) -> str:
-    # Scrubbed before it is cut: half a secret is still a secret.
+    # Redacted before it is cut: half a secret is still a secret.
     text = " ".join(redact(strip_token_parameters(text[:4096])).split())
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")

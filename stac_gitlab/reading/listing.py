@@ -21,10 +21,16 @@ from stac_gitlab.errors import (
     UnreadableItemWarning,
 )
 from stac_gitlab.http.deadline import current_deadline
-from stac_gitlab.reading.documents import check_stac
-from stac_gitlab.reading.objects import check_feature, id_of, item_of
+from stac_gitlab.reading.objects import (
+    check_collection,
+    check_feature,
+    collection_of,
+    id_of,
+    item_of,
+)
 from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit
 from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.redaction import quoted
 
 
 def list_items(stac_io: GitLabStacIO, items_url: str) -> Iterator[dict[str, Any]]:
@@ -56,23 +62,29 @@ def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
 
 
 def is_readable(
-    stac_io: GitLabStacIO, feature: Any, url: str, *, check: Callable[..., None] = check_feature
+    stac_io: GitLabStacIO,
+    listed: Any,
+    url: str,
+    *,
+    check: Callable[..., None] = check_feature,
+    kind: str = "item",
 ) -> bool:
-    """Tell whether what a page lists can be read; if not, warn or raise as `on_bad_item` says.
+    """Return whether what a page lists can be read; if not, warn or raise as `on_bad_item` says.
 
     Args:
         stac_io: The reader.
-        feature: What is listed.
+        listed: The item or collection.
         url: The URL of the page, redacted.
-        check: Raises InvalidResponseError for a feature that cannot be read.
+        check: Raises InvalidResponseError if it cannot be read.
+        kind: What it should be.
     """
-    if isinstance(feature, _Unreadable):
-        report_bad_item(stac_io, feature.error, feature.item_id)
+    if isinstance(listed, _Unreadable):
+        report_bad_member(stac_io, listed.error, _name_of(kind, listed.item_id))
         return False
     try:
-        check(feature, url=url)
+        check(listed, url=url)
     except InvalidResponseError as error:
-        report_bad_item(stac_io, error, id_of(feature))
+        report_bad_member(stac_io, error, _name_of(kind, id_of(listed)))
         return False
     return True
 
@@ -80,20 +92,38 @@ def is_readable(
 def readable_item_of(
     stac_io: GitLabStacIO, feature: dict[str, Any], url: str
 ) -> pystac.Item | None:
-    """Return the item that a page lists; None, with a warning, where pystac refuses it."""
+    """Return the item that a page lists; None, with a warning, if pystac refuses it."""
+    name = _name_of("item", feature.get("id"))
     try:
         return item_of(feature, stac_io, url)
     except STACGitLabError as error:
-        report_bad_item(stac_io, error, feature.get("id"))
+        report_bad_member(stac_io, error, name)
         return None
 
 
-def report_bad_item(stac_io: GitLabStacIO, error: Exception, item_id: object) -> None:
-    """Warn about, or raise for, an item of a listing that cannot be read."""
+def readable_collection_of(
+    stac_io: GitLabStacIO, document: dict[str, Any], url: str
+) -> pystac.Collection | None:
+    """Return the collection that a page lists; None, with a warning, if pystac refuses it."""
+    name = _name_of("collection", document.get("id"))
+    try:
+        return collection_of(document, stac_io, url)
+    except STACGitLabError as error:
+        report_bad_member(stac_io, error, name)
+        return None
+
+
+def report_bad_member(stac_io: GitLabStacIO, error: Exception, name: str) -> None:
+    """Warn about, or raise for, a member of a listing or catalog that cannot be read."""
     if stac_io.on_bad_item == "raise":
         raise error
-    name = "an item without an id" if item_id is None else f"item {item_id!r}"
     warnings.warn(f"Left out {name}: {error}", UnreadableItemWarning, stacklevel=2)
+
+
+def _name_of(kind: str, name: object) -> str:
+    if name is None:
+        return f"{'an' if kind == 'item' else 'a'} {kind} without an id"
+    return f"{kind} {quoted(str(name))}"
 
 
 def read_item(
@@ -124,12 +154,16 @@ def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[di
 
     Raises:
         STACGitLabError: If a page cannot be read.
-        InvalidResponseError: If the server pages in circles, or a collection is broken.
+        InvalidResponseError: If the server pages in circles.
     """
     first = PageRequest(collections_url)
     limits = stac_io.session.limits
     pages = Pages(stac_io.read_page, first, field_name="collections", limits=limits)
-    yield from pages.listed(_is_collection)
+
+    def is_collection(listed: Any, url: str) -> bool:
+        return is_readable(stac_io, listed, url, check=check_collection, kind="collection")
+
+    yield from pages.listed(is_collection)
 
 
 # -- pages that a server refuses because of one bad item ------------------------------------------
@@ -228,13 +262,3 @@ def _item_or_error(
         if isinstance(error, ServerError) and error.status_code != 500:
             raise
         return _Unreadable(item_id, error)
-
-
-def _is_collection(collection: Any, url: str) -> bool:
-    """Check that what a page lists is a collection that pystac can read. None is left out."""
-    if not isinstance(collection, dict):
-        raise InvalidResponseError(
-            f"{url}: collections lists something that is no object.", url=url
-        )
-    check_stac({"stac_version": "1.0.0", **collection}, url=url)
-    return True

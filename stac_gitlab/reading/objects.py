@@ -25,7 +25,7 @@ from pystac.version import STACVersion
 
 from stac_gitlab.errors import InvalidResponseError, NotSTACError, STACGitLabError
 from stac_gitlab.files.paths import is_local
-from stac_gitlab.reading.documents import check_stac
+from stac_gitlab.reading.documents import check_stac, with_version
 from stac_gitlab.redaction import redact, strip_token_parameters
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,23 @@ _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:-]+(?:/[A-Za-z0-9._~/@%+,=:-]*)?"
 _USUAL_TIME = re.compile(
     r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{3}(?:\d{3})?)?Z", re.ASCII
 )
+
+
+class RemoteDocument(dict[str, Any]):
+    """A document that was read over the network, with the URL that it came from.
+
+    Attributes:
+        url: The URL after redirects.
+    """
+
+    __slots__ = ("url",)
+
+    def __init__(self, document: Mapping[str, Any], *, url: str) -> None:
+        super().__init__(document)
+        self.url = url
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
 class OwnDocument(dict[str, Any]):
@@ -187,6 +204,19 @@ def keep_stac_io(found: pystac.STACObject, stac_io: pystac.StacIO) -> None:
     found._stac_io = stac_io  # type: ignore[attr-defined]  # declared by its subclasses only
 
 
+_MATERIALIZED = "_stac_gitlab_materialized"
+
+
+def mark_materialized(catalog: pystac.Catalog) -> None:
+    """Remember that the items of a catalog are linked, so that no endpoint is asked for them."""
+    setattr(catalog, _MATERIALIZED, True)
+
+
+def is_materialized(catalog: pystac.Catalog) -> bool:
+    """Return whether the items of a catalog are linked, none of them only listed."""
+    return getattr(catalog, _MATERIALIZED, False)
+
+
 def make_own_root(found: pystac.STACObject, href: str) -> None:
     """Make a landing page its own root, though it calls itself by a name with a slash more."""
     if not isinstance(found, pystac.Catalog):
@@ -210,10 +240,20 @@ def check_feature(feature: Any, *, url: str) -> None:
         raise InvalidResponseError(
             f"{url}: the page lists {_kind_of(feature)}, not an item.", url=url
         )
-    # Some servers leave the version to the page.
-    check_stac(
-        feature if "stac_version" in feature else {"stac_version": "1.0.0", **feature}, url=url
-    )
+    check_stac(with_version(feature), url=url)
+
+
+def check_collection(listed: Any, *, url: str) -> None:
+    """Check that what ``/collections`` lists is a collection that pystac can read.
+
+    Raises:
+        InvalidResponseError: If it is not; the message names the field.
+    """
+    if not isinstance(listed, dict):
+        raise InvalidResponseError(
+            f"{url}: collections lists something that is no object.", url=url
+        )
+    check_stac(with_version(listed), url=url)
 
 
 def id_of(feature: Any) -> Any:
@@ -228,15 +268,17 @@ def _kind_of(document: Mapping[str, Any]) -> str:
     return f"a {kind}" + (f" (id {name!r})" if isinstance(name, str) else "")
 
 
-# Servers offer the items endpoint in several formats; these are the ones with STAC in them.
-_ITEMS_MEDIA_TYPES = frozenset({"", "application/geo+json", "application/json"})
+# Servers offer the items in several formats. These, and the relatives of GeoJSON, are STAC.
+_ITEMS_MEDIA_TYPES = ("", "application/json")
 
 
 def items_url_of(catalog: pystac.Catalog) -> str | None:
     """Return the absolute URL of a catalog's items endpoint, if it has one."""
     for link in catalog.links:
-        kind = (link.media_type or "").partition(";")[0].strip().lower()
-        if link.rel == "items" and kind in _ITEMS_MEDIA_TYPES:
+        if link.rel != "items":
+            continue
+        media_type = str(link.media_type or "").partition(";")[0].strip().lower()
+        if media_type in _ITEMS_MEDIA_TYPES or media_type.endswith("geo+json"):
             return link.get_absolute_href()
     return None
 
@@ -244,8 +286,7 @@ def items_url_of(catalog: pystac.Catalog) -> str | None:
 def item_of(document: dict[str, Any], stac_io: pystac.StacIO, url: str) -> pystac.Item:
     """Return the item that `document`, which came from `url`, describes."""
     with explain_pystac_errors(url, document):
-        document.setdefault("stac_version", "1.0.0")
-        item = item_from(document)
+        item = item_from(with_version(document))
     keep_stac_io(item, stac_io)
     return item
 
@@ -253,8 +294,7 @@ def item_of(document: dict[str, Any], stac_io: pystac.StacIO, url: str) -> pysta
 def collection_of(document: dict[str, Any], stac_io: pystac.StacIO, url: str) -> pystac.Collection:
     """Return the collection that `document`, which came from `url`, describes."""
     with explain_pystac_errors(url, document):
-        document.setdefault("stac_version", "1.0.0")
-        collection = pystac.Collection.from_dict(document, preserve_dict=False)
+        collection = pystac.Collection.from_dict(with_version(document), preserve_dict=False)
     keep_stac_io(collection, stac_io)
     return collection
 
@@ -271,7 +311,7 @@ class ItemRelations:
     def __init__(self, catalog: pystac.Catalog) -> None:
         self._catalog = catalog
         self._is_collection = isinstance(catalog, pystac.Collection)
-        self._root = _root_of(catalog)
+        self._root = root_of(catalog)
 
     def attach(self, item: pystac.Item) -> pystac.Item:
         """Set parent, root and collection, without a request and without a word to the root.
@@ -292,7 +332,8 @@ class ItemRelations:
         return item
 
 
-def _root_of(catalog: pystac.Catalog) -> pystac.Catalog | None:
+def root_of(catalog: pystac.Catalog) -> pystac.Catalog | None:
+    """Return the root of a catalog; None if it cannot be read."""
     try:
         return catalog.get_root()
     except pystac.STACError as error:

@@ -171,13 +171,11 @@ class Page:
         url: Where it came from.
         document: What it says.
         etag: Its entity tag, if it has one.
-        is_plain: Whether all that it lists is known to be items that can be read.
     """
 
     url: str
     document: Mapping[str, Any]
     etag: str | None = None
-    is_plain: bool = False
 
     @cached_property
     def redacted_url(self) -> str:
@@ -326,7 +324,7 @@ class Pages:
         for index, feature in enumerate(page.features(self._field_name)):
             if index == 1 and ahead:
                 self.read_ahead()
-            if page.is_plain or is_readable(feature, page.redacted_url):
+            if is_readable(feature, page.redacted_url):
                 yield feature
 
     def read_ahead(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import pystac
 import requests
 
-from stac_gitlab.auth import Credentials, TokenSource, hide_token, parse_hosts
+from stac_gitlab.auth import Credentials, Origin, TokenSource, hide_token, parse_hosts
 from stac_gitlab.errors import (
     ConfigurationError,
     InvalidResponseError,
@@ -26,14 +26,20 @@ from stac_gitlab.files.partial_file import write_atomically
 from stac_gitlab.files.paths import _path_of, is_local, read_local
 from stac_gitlab.http.responses import Document, etag_of, text_of
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.reading.documents import check_stac, lists_plain_items, parse_json
+from stac_gitlab.reading.documents import check_stac, parse_json
 from stac_gitlab.reading.objects import (
     OwnDocument,
+    RemoteDocument,
     explain_pystac_errors,
     make_own_root,
 )
 from stac_gitlab.reading.paging import Page, PageRequest
-from stac_gitlab.reading.untrusted_links import check_followable, secure_links, secure_schema
+from stac_gitlab.reading.untrusted_links import (
+    check_followable,
+    secure_links,
+    secure_schema,
+    upgrade_links,
+)
 from stac_gitlab.redaction import (
     redact,
     redact_document,
@@ -44,6 +50,8 @@ from stac_gitlab.settings import Limits, RetryPolicy, dict_of, expect, path_of, 
 
 HREF = str | os.PathLike[str]
 T = TypeVar("T")
+# Where a `read_text` reads over the session.
+_OWN_MODULES = (__name__, "stac_gitlab.search")
 _ON_BAD_ITEM = ("warn", "raise")
 
 
@@ -231,28 +239,59 @@ class GitLabStacIO(pystac.StacIO):
         """
         request = self._request_for(source)
         if is_local(request.href):
+            if self._has_own_parser():
+                return self.json_loads(self.read_text(source))
             body = read_local(request.href)
             document = parse_json(body, url=request.href, limits=self.session.limits)
             return redact_document(document, body, url=request.href)
         self.credentials.bind(request.href)
-        return dict(self.read_page(request).document)
+        page = self.read_page(request)
+        return RemoteDocument(page.document, url=page.url)
 
     def read_page(self, request: PageRequest, *, retry: RetryPolicy | None = None) -> Page:
-        """Return one remote document, and where it came from after all redirects."""
+        """Return one remote document, and the URL that it came from after all redirects."""
+        if self._has_own_parser() and request == PageRequest(request.href):
+            text = self.read_text(request.href)
+            return self._page(request, request.href, self.json_loads(text), text.encode())
 
-        def page(answer: Document) -> Page:
-            redacted = redact(answer.url)
-            document = parse_json(answer.body, url=redacted, limits=self.session.limits)
-            document = redact_document(document, answer.body, url=redacted)
-            dialect = self.session.dialect_of(request.href)
-            dialect.correct(document, request.href)
-            there = dialect.base_href(request.href, answer.url)
-            is_plain = lists_plain_items(document)
-            secure_links(document, url=there, listed=not is_plain)
-            check_stac(document, url=redacted)
-            return Page(there, document, etag_of(answer.headers), is_plain)
+        def page(response: Document) -> Page:
+            redacted = redact(response.url)
+            document = parse_json(response.body, url=redacted, limits=self.session.limits)
+            etag = etag_of(response.headers)
+            return self._page(request, response.url, document, response.body, etag=etag)
 
         return self._fetch(request, page, retry=retry)
+
+    def _page(
+        self,
+        request: PageRequest,
+        received: str,
+        document: dict[str, Any],
+        body: bytes,
+        *,
+        etag: str | None = None,
+    ) -> Page:
+        """Return a document without secrets, corrected, and checked."""
+        redacted = redact(received)
+        document = redact_document(document, body, url=redacted)
+        dialect = self.session.dialect_of(request.href)
+        dialect.correct(document, request.href)
+        if received == _as_sent(request.href):
+            received = request.href
+        url = dialect.base_href(request.href, received)
+        if b"http:" in body:
+            upgrade_links(document, url=url)
+        secure_links(document, url=url)
+        check_stac(document, url=redacted)
+        return Page(url, document, etag)
+
+    def _has_own_parser(self) -> bool:
+        """Return whether a subclass reads or parses texts in its own way, as pystac suggests."""
+        cls = type(self)
+        return (
+            _defining_module(cls, "read_text") not in _OWN_MODULES
+            or _defining_module(cls, "json_loads") != pystac.StacIO.__module__
+        )
 
     def read_stac_object(
         self, source: HREF, root: pystac.Catalog | None = None, *_: Any, **__: Any
@@ -265,6 +304,7 @@ class GitLabStacIO(pystac.StacIO):
         """
         href = _href(source)
         document = self.read_json(source)
+        href = getattr(document, "url", href)
         if document.get("type") == "Feature":
             document = OwnDocument(document)
         with explain_pystac_errors(href, document):
@@ -348,3 +388,19 @@ def _href(source: object, *, name: str = "source", wanted: str = "a URL or a pat
     if not href:
         raise ConfigurationError(f"{name} is empty; it has to be {wanted}.")
     return strip_token_parameters(href)
+
+
+def _as_sent(href: str) -> str | None:
+    """Return a URL as requests sends it, quoted and with a path."""
+    return requests.Request("GET", href).prepare().url if Origin.of(href) else href
+
+
+def _defining_module(cls: type, name: str) -> str:
+    """Return the module of the class whose method is called."""
+    return next(owner.__module__ for owner in cls.__mro__ if name in vars(owner))
+
+
+def reader_of(found: pystac.STACObject) -> GitLabStacIO | None:
+    """Return the GitLabStacIO that an object was read through, if it was."""
+    stac_io = getattr(found, "_stac_io", None)
+    return stac_io if isinstance(stac_io, GitLabStacIO) else None

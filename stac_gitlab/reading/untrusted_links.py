@@ -26,10 +26,6 @@ REMOTE_FILE = "remote-file://refused/"
 """Stands before an href that was found in a remote document and names a file. Nothing opens it."""
 
 
-FOLLOWED = frozenset({"child", "collection", "item", "parent", "root"})
-"""The relations of links that pystac follows by itself. An empty one is an error."""
-
-
 # What may list documents inside a document.
 _LISTS = ("features", "collections")
 # The first STAC versions called extensions by a bare word; pystac knows which schemas those are.
@@ -55,20 +51,49 @@ def check_followable(href: str) -> None:
         )
 
 
-def secure_links(document: dict[str, Any], *, url: str, listed: bool = True) -> None:
-    """Let no link or extension of a remote document lead to this machine. Changes it in place.
+def secure_links(document: dict[str, Any], *, url: str) -> None:
+    """Change, in place, the links and extensions of a remote document that name local files.
 
     Args:
         document: A catalog, collection or item, or a page of them, of any shape.
         url: Where it came from.
-        listed: Whether to look into what a page lists, too.
     """
     _confine(document, url, listed=False)
-    for name in _LISTS if listed else ():
+    for one in _listed_in(document):
+        _confine(one, url, listed=True)
+
+
+def upgrade_links(document: dict[str, Any], *, url: str) -> None:
+    """Change, in place, links and assets that name an https server with http.
+
+    A server behind a proxy that terminates TLS often writes such links. Only the host and port that
+    the document came from are upgraded, and the default port of http.
+
+    Args:
+        document: A catalog, collection or item, or a page of them, of any shape.
+        url: Where it came from.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        return
+    plain = {f"http://{parts.netloc}", f"http://{parts.hostname}", f"http://{parts.hostname}:80"}
+    for holder in (document, *_listed_in(document)):
+        assets = holder.get("assets")
+        linked = [*_links_of(holder), *(assets.values() if isinstance(assets, dict) else ())]
+        for one in linked:
+            href = one.get("href") if isinstance(one, dict) else None
+            if isinstance(href, str) and href[:7].lower() == "http://":
+                server, slash, rest = href[7:].partition("/")
+                if f"http://{server.lower()}" in plain:
+                    one["href"] = f"https://{parts.netloc}{slash}{rest}"
+
+
+def _listed_in(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name in _LISTS:
         found = document.get(name)
         for one in found if isinstance(found, list) else ():
             if isinstance(one, dict):
-                _confine(one, url, listed=True)
+                yield one
 
 
 def secure_schema(text: str, *, url: str) -> str:
@@ -121,7 +146,7 @@ def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
     for link in links:
         href = link.get("href")
         rel = link.get("rel")
-        if href == "" and isinstance(rel, str) and rel not in FOLLOWED:
+        if href == "" and rel != "self":
             # It means the document itself; pystac cannot copy a link without a target.
             link["href"] = url
         elif isinstance(href, str) and href and not is_web(href):

@@ -433,22 +433,6 @@ def test_a_count_that_says_nothing_is_no_warning(count: Any) -> None:
         assert ids(Pages(Scripted(pages), PageRequest(ITEMS))) == ["a", "b"]
 
 
-@pytest.mark.parametrize("is_plain", [True, False])
-def test_what_is_known_to_be_readable_is_not_asked_about(is_plain: bool) -> None:
-    asked = []
-
-    def is_readable(listed: Any, url: str) -> bool:
-        asked.append((listed["id"], url))
-        return listed["id"] != "b"
-
-    def read(request: PageRequest) -> Page:
-        return Page(request.href, page("a", "b"), is_plain=is_plain)
-
-    found = [each["id"] for each in Pages(read, PageRequest(ITEMS)).listed(is_readable)]
-    assert found == (["a", "b"] if is_plain else ["a"])
-    assert asked == ([] if is_plain else [("a", ITEMS), ("b", ITEMS)])
-
-
 def test_who_stops_before_the_end_is_told_nothing_about_it() -> None:
     pages = {ITEMS: {**page("a", "b"), "numberMatched": 3}}
     listed = Pages(Scripted({ITEMS: {**pages[ITEMS]}}), PageRequest(ITEMS), field_name="features")

@@ -7,8 +7,10 @@ import importlib
 import inspect
 import json
 import os
+import sys
 import threading
 import tracemalloc
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,17 +23,23 @@ from pystac.stac_io import DefaultStacIO
 from stac_documents import a
 
 from stac_gitlab import (
+    STACAPI,
+    AuthenticationError,
     GitLabStacIO,
     HTTPStatusError,
+    IncompleteListingWarning,
     InvalidResponseError,
     NotFoundError,
     NotSTACError,
     PermissionDeniedError,
+    RetryPolicy,
     UnreadableItemWarning,
     materialize,
 )
 from stac_gitlab.reading import pystac_hooks
+from stac_gitlab.reading.members import MAX_LEVELS
 from stac_gitlab.testing import (
+    Answer,
     Fault,
     LoopbackServer,
     Project,
@@ -623,14 +631,71 @@ def test_child_links_are_preferred_to_the_list_of_collections(
     assert "/collections" not in asked(api.server)
 
 
-@pytest.mark.parametrize("bad", [None, 5, "x", {}, {"id": "c", "type": "Collection"}])
-def test_a_broken_list_of_collections_is_an_error(
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(None, 5, "x", {}, {"id": "c", "type": "Collection"}),
+        a("collection", id="bad", extent={"spatial": {"bbox": [[0]]}, "temporal": {}}),
+        {name: value for name, value in a("collection", id="bad").items() if name != "license"},
+    ],
+)
+def test_a_broken_collection_does_not_end_the_list(
     api: API, stac_io: GitLabStacIO, bad: Any
 ) -> None:
     api.catalog("/", api.link("data", "/collections"))
-    api.server.route("/collections", {"collections": [bad]})
-    with pytest.raises(InvalidResponseError, match="/collections"):
-        list(api.read("/", stac_io).get_children())
+    good = [a("collection", id="one"), a("collection", id="two")]
+    api.server.route("/collections", {"collections": [good[0], bad, good[1]]})
+    with pytest.warns(UnreadableItemWarning, match="Left out.*collection") as warned:
+        assert ids(api.read("/", stac_io).get_children()) == ["one", "two"]
+    with pytest.warns(UnreadableItemWarning):
+        assert ids(STACAPI(f"{api.url}/", stac_io=stac_io).collections()) == ["one", "two"]
+    assert len(warned) == 1
+    with (
+        GitLabStacIO(on_bad_item="raise") as strict,
+        pytest.raises(InvalidResponseError, match="/collections"),
+    ):
+        list(api.read("/", strict).get_children())
+
+
+BROKEN_MEMBERS: dict[str, Any] = {
+    "missing": Answer(404),
+    "forbidden": Answer(403),
+    "failing": Answer(500),
+    "no JSON": b"{oops",
+    "a page": {"type": "FeatureCollection", "features": []},
+    "a web page": "<!DOCTYPE html><html><p>Gone",
+    "no datetime": a("item", properties={}),
+    "no id": {name: value for name, value in a("item").items() if name != "id"},
+}
+
+
+@pytest.mark.parametrize("rel", ["item", "child"])
+@pytest.mark.parametrize("how", [*BROKEN_MEMBERS, "another type"])
+def test_a_broken_link_does_not_end_a_listing(api: API, how: str, rel: str) -> None:
+    kind = {"item": "item", "child": "catalog"}
+    other = a(kind["item" if rel == "child" else "child"], id="other")
+    api.server.route("/x", BROKEN_MEMBERS.get(how, other))
+    for name in ("one", "two"):
+        api.server.route(f"/{name}", a(kind[rel], id=name))
+    api.catalog("/", *(api.link(rel, f"/{name}") for name in ("one", "x", "two")))
+    method = "get_items" if rel == "item" else "get_children"
+    with GitLabStacIO(retry=RetryPolicy(max_attempts=1)) as lenient:
+        root = api.read("/", lenient)
+        with pytest.warns(UnreadableItemWarning) as warned:
+            assert ids(getattr(root, method)()) == ["one", "two"]
+    assert len(warned) == 1
+    with GitLabStacIO(retry=RetryPolicy(max_attempts=1), on_bad_item="raise") as strict:
+        root = api.read("/", strict)
+        with pytest.raises((pystac.STACError, InvalidResponseError)):
+            list(getattr(root, method)())
+
+
+def test_a_server_that_refuses_everything_ends_a_listing(api: API, stac_io: GitLabStacIO) -> None:
+    api.server.route("/x", Answer(401))
+    api.catalog("/", api.link("item", "/x"))
+    with pytest.raises(pystac.STACError) as caught:
+        list(api.read("/", stac_io).get_items())
+    assert isinstance(caught.value.__cause__, AuthenticationError)
 
 
 def test_what_pystac_refuses_is_left_out_with_a_warning(api: API, stac_io: GitLabStacIO) -> None:
@@ -674,16 +739,15 @@ def test_a_summary_that_pystac_refuses_is_an_error_of_ours(api: API, stac_io: Gi
         api.read("/c", stac_io)
 
 
-def test_an_error_behind_a_link_is_the_cause_of_pystacs_error(
-    api: API, stac_io: GitLabStacIO
-) -> None:
+def test_an_error_behind_a_link_is_the_cause_of_pystacs_error(api: API) -> None:
     api.catalog("/", api.link("child", "/gone"), api.link("child", "/broken"))
     api.server.route("/broken", {"type": "Catalog", "stac_version": "1.0.0"})
-    root = api.read("/", stac_io)
-    for name, cause in (("gone", NotFoundError), ("broken", InvalidResponseError)):
-        with pytest.raises(pystac.STACError, match=name) as caught:
-            root.get_child(name)
-        assert isinstance(caught.value.__cause__, cause)
+    with GitLabStacIO(on_bad_item="raise") as strict:
+        root = api.read("/", strict)
+        for name, cause in (("gone", NotFoundError), ("broken", InvalidResponseError)):
+            with pytest.raises(pystac.STACError, match=name) as caught:
+                root.get_child(name)
+            assert isinstance(caught.value.__cause__, cause)
 
 
 # -- what is not ours -----------------------------------------------------------------------
@@ -729,40 +793,189 @@ def test_a_catalog_made_in_memory_is_stock() -> None:
     assert list(catalog.get_children()) == []
 
 
-def test_installing_again_changes_nothing() -> None:
-    before = (
-        pystac.Catalog.get_stac_objects,
-        pystac.Catalog.get_items,
-        pystac.Catalog.from_file.__func__,  # type: ignore[attr-defined]  # a classmethod
-        ItemCollection.from_file.__func__,  # type: ignore[attr-defined]  # likewise
-    )
-    pystac_hooks.install()
-    assert before == (
-        pystac.Catalog.get_stac_objects,
-        pystac.Catalog.get_items,
-        pystac.Catalog.from_file.__func__,  # type: ignore[attr-defined]  # likewise
-        ItemCollection.from_file.__func__,  # type: ignore[attr-defined]  # likewise
-    )
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "parameter"),
-    [
-        (pystac.Catalog, "get_stac_objects", "modify_links"),
-        (pystac.STACObject, "from_file", "stac_io"),
-        (ItemCollection, "from_file", "stac_io"),
-        (pystac.Item, "from_dict", "preserve_dict"),
-        (ItemCollection, "from_dict", "preserve_dict"),
-    ],
-)
-def test_what_is_hooked_still_shows_its_name_and_its_signature(
-    owner: type, name: str, parameter: str
+def test_a_catalog_of_an_api_is_not_saved_without_its_items_in_silence(
+    api: API, stac_io: GitLabStacIO, tmp_path: Path
 ) -> None:
+    api.catalog("/")
+    api.collection("/c", api.link("items", "/c/items"))
+    collection = api.read("/c", stac_io)
+    with pytest.warns(IncompleteListingWarning, match=r"call materialize\(catalog\) first"):
+        collection.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_collection_without_links_to_items_is_asked_at_its_usual_place(
+    api: API, stac_io: GitLabStacIO, declares: bool
+) -> None:
+    classes = ["https://api.stacspec.org/v1.0.0/ogcapi-features"] if declares else []
+    api.server.route("/", a("catalog", conformsTo=classes))
+    api.collection("/collections/all", id="all")
+    api.items("/collections/all/items", "a")
+    found = api.read("/collections/all", stac_io).get_items()
+    assert ids(found) == (["a"] if declares else [])
+
+
+# -- the table ------------------------------------------------------------------------------
+
+
+def page_of(*features: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "FeatureCollection", "features": list(features), "links": []}
+
+
+@pytest.fixture
+def unhooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pystac without the hooks."""
+    for hook in pystac_hooks.HOOKS:
+        hooked = hook.owner.__dict__.get(hook.method)
+        stock: Any = getattr(hooked, "__func__", hooked)
+        if hasattr(stock, "__wrapped__"):
+            stock = stock.__wrapped__
+            stock = classmethod(stock) if isinstance(hooked, classmethod) else stock
+            monkeypatch.setattr(hook.owner, hook.method, stock)
+
+
+def test_the_table_lists_exactly_what_is_changed() -> None:
     pytest.importorskip("pystac_client")
     importlib.import_module("stac_gitlab.search")
-    hooked = getattr(owner, name)
-    assert hooked.__name__ == name
-    assert parameter in inspect.signature(hooked).parameters
+    classes = {
+        c
+        for m in list(sys.modules.values())
+        if m.__name__.startswith("pystac")
+        for c in vars(m).values()
+        if isinstance(c, type)
+    }
+    changed = {
+        (owner, name)
+        for owner in classes
+        for name, value in vars(owner).items()
+        if getattr(getattr(value, "__func__", value), pystac_hooks._MARK, False)
+    }
+    assert changed == {(hook.owner, hook.method) for hook in pystac_hooks.HOOKS}
+
+
+def test_every_hook_has_a_reason_and_a_test() -> None:
+    for hook in pystac_hooks.HOOKS:
+        assert hook.reason
+        assert callable(globals()[hook.test])
+
+
+def test_installing_again_changes_nothing() -> None:
+    before = [getattr(hook.owner, hook.method) for hook in pystac_hooks.HOOKS]
+    pystac_hooks.install()
+    assert [getattr(hook.owner, hook.method) for hook in pystac_hooks.HOOKS] == before
+
+
+@pytest.mark.parametrize("hook", pystac_hooks.HOOKS, ids=lambda h: f"{h.owner.__name__}.{h.method}")
+def test_what_is_hooked_still_shows_its_name_and_its_signature(hook: pystac_hooks.Hook) -> None:
+    pytest.importorskip("pystac_client")
+    importlib.import_module("stac_gitlab.search")
+    hooked = getattr(hook.owner, hook.method)
+    assert hooked.__name__ == hook.method
+    assert inspect.signature(hooked) == inspect.signature(hooked.__wrapped__) or isinstance(
+        hook.owner.__dict__[hook.method], classmethod
+    )
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_lists_no_items_of_an_api(api: API, stac_io: GitLabStacIO) -> None:
+    api.catalog("/", api.link("items", "/items"))
+    api.items("/items", "a")
+    assert list(api.read("/", stac_io).get_items()) == []
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_reads_all_children_before_the_first_item(
+    api: API, stac_io: GitLabStacIO
+) -> None:
+    for name in ("/one", "/two"):
+        api.catalog(name, api.link("item", "/item"))
+    api.server.route("/item", api.item("a"))
+    api.catalog("/", api.link("child", "/one"), api.link("child", "/two"))
+    next(api.read("/", stac_io).get_items(recursive=True))
+    assert "/two" in asked(api.server)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_finds_no_child_in_a_list_of_collections(
+    api: API, stac_io: GitLabStacIO
+) -> None:
+    paged_collections(api)
+    assert api.read("/", stac_io).get_child("one") is None
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_forgets_the_reader_of_an_item(api: API, stac_io: GitLabStacIO) -> None:
+    api.server.route("/item", api.item("a"))
+    item = pystac.Item.from_file(f"{api.url}/item", stac_io=stac_io)
+    assert getattr(item, "_stac_io", None) is None
+    api.collection("/c")
+    with pytest.raises(pystac.STACTypeError):
+        api.read("/c", stac_io)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_forgets_the_reader_of_an_item_collection(
+    api: API, stac_io: GitLabStacIO
+) -> None:
+    api.server.route("/items", page_of(api.item("a")))
+    [item] = ItemCollection.from_file(f"{api.url}/items", stac_io=stac_io).items
+    assert getattr(item, "_stac_io", None) is None
+
+
+@pytest.mark.usefixtures("unhooked", "stock_default_reader")
+def test_stock_pystac_makes_a_new_default_reader_each_time() -> None:
+    pystac.StacIO.set_default(GitLabStacIO)
+    assert pystac.StacIO.default() is not pystac.StacIO.default()
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_forgets_the_reader_of_a_clone(api: API, stac_io: GitLabStacIO) -> None:
+    api.catalog("/")
+    assert api.read("/", stac_io).clone()._stac_io is None
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_copies_a_deep_catalog_until_python_stops_it(
+    server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    for level in range(1000):
+        catalog_at(server, f"/{level}", ("child", f"/{level + 1}"))
+    catalog = pystac.Catalog.from_file(f"{server.url}/0", stac_io=stac_io)
+    with pytest.raises((RecursionError, pystac.STACError)) as caught:
+        catalog.full_copy()
+    assert isinstance(
+        caught.value.__cause__ or caught.value, (RecursionError, InvalidResponseError)
+    )
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_makes_paths_of_any_id(tmp_path: Path) -> None:
+    catalog = pystac.Catalog("root", "d")
+    catalog.add_child(pystac.Catalog("../../out", "d"))
+    catalog.normalize_hrefs(str(tmp_path))
+    [child] = catalog.get_children()
+    assert not os.path.abspath(child.self_href).startswith(str(tmp_path))
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_saves_an_api_without_items(
+    api: API, stac_io: GitLabStacIO, tmp_path: Path
+) -> None:
+    api.catalog("/")
+    api.collection("/c", api.link("items", "/c/items"))
+    collection = pystac.Collection.from_file(f"{api.url}/c", stac_io=stac_io)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collection.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
+    assert [path.name for path in tmp_path.rglob("*.json")] == ["collection.json"]
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize("cls", [pystac.Item, pystac.Catalog, pystac.Collection])
+def test_stock_pystac_fails_over_a_broken_document(cls: type[pystac.STACObject]) -> None:
+    kind = cls.__name__.lower()
+    with pytest.raises((KeyError, AttributeError, pystac.STACTypeError)):
+        cls.from_dict({**a(kind), "links": [{}]})
 
 
 # -- memory and threads ---------------------------------------------------------------------
@@ -1045,29 +1258,13 @@ def test_a_catalog_may_be_as_deep_as_pystac_can_go(
     server: LoopbackServer, stac_io: GitLabStacIO, tmp_path: Path
 ) -> None:
     pystac.StacIO.set_default(stac_io)
-    for level in range(pystac_hooks.MAX_LEVELS):
+    for level in range(MAX_LEVELS):
         catalog_at(server, f"/{level}", ("child", f"/{level + 1}"), ("root", "/0"))
-    catalog_at(server, f"/{pystac_hooks.MAX_LEVELS}", ("root", "/0"))
+    catalog_at(server, f"/{MAX_LEVELS}", ("root", "/0"))
     catalog = pystac.Catalog.from_file(f"{server.url}/0")
-    assert len(list(catalog.walk())) == pystac_hooks.MAX_LEVELS + 1
+    assert len(list(catalog.walk())) == MAX_LEVELS + 1
     assert list(catalog.get_items(recursive=True)) == []
     catalog.full_copy().normalize_hrefs(str(tmp_path))
-
-
-@pytest.mark.parametrize("rel", ["item", "child"])
-def test_a_link_that_leads_to_something_else_is_told(
-    server: LoopbackServer, stac_io: GitLabStacIO, rel: str
-) -> None:
-    server.route("/item", a("item"))
-    catalog_at(server, "/catalog")
-    catalog_at(server, "/a", (rel, "/item" if rel == "child" else "/catalog"))
-    catalog = pystac.Catalog.from_file(f"{server.url}/a", stac_io=stac_io)
-    if rel == "item":
-        with pytest.warns(UnreadableItemWarning, match="Catalog 'catalog' came"):
-            assert list(catalog.get_items()) == []
-    else:
-        with pytest.raises(InvalidResponseError, match="Item 'lakes' came"):
-            list(catalog.get_children())
 
 
 def test_an_id_with_half_a_character_is_nowhere(datasets: pystac.Collection) -> None:

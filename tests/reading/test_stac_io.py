@@ -22,7 +22,7 @@ import pystac
 import pytest
 import requests
 from pystac.item_collection import ItemCollection
-from pystac.stac_io import DefaultStacIO
+from pystac.stac_io import DefaultStacIO, DuplicateKeyReportingMixin
 from stac_documents import a
 
 from stac_gitlab import (
@@ -36,7 +36,14 @@ from stac_gitlab import (
     STACGitLabError,
 )
 from stac_gitlab.reading import documents
-from stac_gitlab.testing import Answer, Fault, LoopbackServer, Project, SharingHubServer
+from stac_gitlab.testing import (
+    Answer,
+    Fault,
+    LoopbackServer,
+    Project,
+    RecordedRequest,
+    SharingHubServer,
+)
 
 TOKEN = "glpat-reader-000001"
 NO_RETRIES = RetryPolicy(max_attempts=1)
@@ -768,3 +775,99 @@ def test_a_session_of_the_users_own_carries_the_requests(server: LoopbackServer)
         with GitLabStacIO(session=session) as reader:
             reader.read_json(f"{server.url}/doc")
     assert adapter.count == 1
+
+
+# -- addresses ------------------------------------------------------------------------------
+
+
+def test_relative_links_are_relative_to_where_a_redirect_led(
+    server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    server.route("/stac", Answer(307, (("location", "/stac/"),)))
+    links = [{"rel": "child", "href": "child.json"}, {"rel": "item", "href": "./item.json"}]
+    server.route("/stac/", a("catalog", links=links))
+    server.route("/stac/child.json", a("catalog", id="child"))
+    server.route("/stac/item.json", a("item", assets={"a": {"href": "a.tif"}}))
+    pystac.StacIO.set_default(stac_io)
+    for read in (pystac.Catalog.from_file, stac_io.read_stac_object):
+        catalog = read(f"{server.url}/stac")
+        assert isinstance(catalog, pystac.Catalog)
+        assert catalog.get_self_href() == f"{server.url}/stac/"
+        assert [child.id for child in catalog.get_children()] == ["child"]
+        [item] = catalog.get_items()
+        assert item.assets["a"].get_absolute_href() == f"{server.url}/stac/a.tif"
+
+
+def test_an_object_keeps_the_url_that_was_asked_for(server: LoopbackServer) -> None:
+    server.route("/", a("catalog"))
+    server.route("/a b.json", a("catalog"))
+    for url in (server.url, f"{server.url}/a b.json"):
+        assert pystac.Catalog.from_file(url).get_self_href() == url
+
+
+def test_http_links_of_an_https_server_are_asked_for_by_https(
+    tls_server: LoopbackServer,
+) -> None:
+    plain = tls_server.url.replace("https://", "http://")
+    other = "http://elsewhere.example.org"
+    more = {"rel": "next", "href": f"{plain}/items", "method": "POST", "body": {"token": 2}}
+    assets = {"a": {"href": f"{plain}/a.tif"}, "b": {"href": f"{other}/b.tif"}}
+    page = {"type": "FeatureCollection", "features": [a("item", assets=assets)], "links": [more]}
+
+    def items(request: RecordedRequest) -> Any:
+        return page if request.method == "GET" else {**page, "features": [], "links": []}
+
+    tls_server.route("/items", items)
+    links = [{"rel": "items", "href": f"{plain}/items"}, {"rel": "license", "href": f"{other}/"}]
+    tls_server.route("/c", a("collection", links=links))
+    with GitLabStacIO(TOKEN, base_url=tls_server.url) as reader:
+        collection = pystac.Collection.from_file(f"{tls_server.url}/c", stac_io=reader)
+        [item] = collection.get_items()
+    assert [request.method for request in tls_server.requests] == ["GET", "GET", "POST"]
+    assert {key: asset.href for key, asset in item.assets.items()} == {
+        "a": f"{tls_server.url}/a.tif",
+        "b": f"{other}/b.tif",
+    }
+    assert collection.get_single_link("license").href == f"{other}/"  # type: ignore[union-attr]  # it is there
+
+
+# -- subclasses -----------------------------------------------------------------------------
+
+
+class BucketIO(GitLabStacIO):
+    """Reads another scheme, as pystac's documentation shows it."""
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        if str(source) == "s3://bucket/catalog.json":
+            links = [{"rel": "item", "href": "./item.json"}]
+            return json.dumps(a("catalog", links=links))
+        if str(source) == "s3://bucket/item.json":
+            return json.dumps(a("item", links=[{"rel": "about", "href": "file:///etc/passwd"}]))
+        return super().read_text(source, *args, **kwargs)
+
+
+class UpperIO(GitLabStacIO):
+    def json_loads(self, txt: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**super().json_loads(txt, *args, **kwargs), "id": "PARSED"}
+
+
+def test_a_subclass_reads_in_its_own_way() -> None:
+    catalog = pystac.Catalog.from_file("s3://bucket/catalog.json", stac_io=BucketIO())
+    [item] = catalog.get_items()
+    assert item.id == "lakes"
+    assert item.links[0].href == "remote-file://refused/file:///etc/passwd"
+
+
+def test_a_subclass_parses_in_its_own_way(server: LoopbackServer, tmp_path: Path) -> None:
+    server.route("/catalog.json", a("catalog"))
+    (tmp_path / "catalog.json").write_text(json.dumps(a("catalog")))
+    for href in (f"{server.url}/catalog.json", str(tmp_path / "catalog.json")):
+        assert pystac.Catalog.from_file(href, stac_io=UpperIO()).id == "PARSED"
+        assert UpperIO().read_json(href)["id"] == "PARSED"
+
+    class Unique(DuplicateKeyReportingMixin, GitLabStacIO):
+        pass
+
+    server.route("/twice.json", b'{"id": "a", "id": "b"}')
+    with pytest.raises(pystac.DuplicateObjectKeyError):
+        Unique().read_json(f"{server.url}/twice.json")
