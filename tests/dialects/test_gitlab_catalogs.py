@@ -221,6 +221,7 @@ def test_a_missing_file_behind_a_link_is_the_cause(
 ) -> None:
     root = pystac.Catalog.from_file(url_of(gitlab), stac_io=stac_io)
     root.add_link(pystac.Link("child", "./none/catalog.json"))
+    stac_io.on_bad_item = "raise"
     with pytest.raises(pystac.STACError) as caught:
         root.get_child("none")
     assert isinstance(caught.value.__cause__, NotFoundError)
