@@ -134,7 +134,9 @@ def test_a_head_that_is_too_large_is_an_error_that_says_so_and_not_tried_again(h
     with (
         RawServer(lambda server, connection: server.send(connection, wire)) as server,
         GitLabStacIO(retry=HURRY) as stac_io,
-        pytest.raises(InvalidResponseError, match=r"head of the answer is too large.*262144 bytes"),
+        pytest.raises(
+            InvalidResponseError, match=r"headers of the response are too large.*262144 bytes"
+        ),
     ):
         stac_io.read_json(f"{server.url}/x")
     assert len(server.requests) == 1

@@ -23,7 +23,7 @@ from stac_gitlab.http.deadline import (
     enforcing,
 )
 from stac_gitlab.http.decoding import is_encoded, reader_of
-from stac_gitlab.http.responses import error_for_failure, without_request
+from stac_gitlab.http.responses import error_for_failure, redacted_cause
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import (
     READ_AHEAD,
@@ -170,7 +170,7 @@ class BodyReader:
         self, failure: Exception, stalled: StallRule | None = None
     ) -> tuple[BrokenBodyError, Exception]:
         """Return the error to raise for a failure, and its cause without secrets."""
-        cause = without_request(failure)
+        cause = redacted_cause(failure)
         if stalled is not None:
             return BrokenBodyError(f"GET {redact(self._url)}: {stalled}"), cause
         error = error_for_failure(failure, method="GET", url=self._url)

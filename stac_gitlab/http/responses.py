@@ -1,8 +1,8 @@
-"""What a server's answer means: the error for a status, a sign-in page, a broken connection.
+"""A response, or the error that it means: a status, a sign-in page, a broken connection.
 
-Every error made here says what was asked, what came, what that means and what to do next, and
-holds no secret: responses are replaced by a scrubbed copy, and so is what requests and urllib3
-raised, whose messages hold URLs and whose frames hold the headers that were sent.
+Each error says what was requested, what came back and what to do. None contains a secret: it has a
+redacted copy of the response, and a copy of the exception of requests or urllib3, whose message
+contains URLs and whose frames contain the headers that were sent.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import re
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -35,7 +36,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.redaction import MAX_ERROR_BODY, printable, redact, redact_response
 
-# Enough to show what a server says; whole bodies belong neither in messages nor in pickles.
+# Characters of foreign text in a message.
 MAX_EXCERPT = 300
 _CLASS_OF_STATUS: dict[int, type[HTTPStatusError]] = {
     400: InvalidRequestError,
@@ -49,17 +50,17 @@ _CLASS_OF_STATUS: dict[int, type[HTTPStatusError]] = {
     429: RateLimitError,
 }
 _USUAL_ADVICE = {
-    400: "The server does not accept this request. Check the URL and its parameters.",
-    401: "The server wants a valid credential. Check the token, its scope and its expiry date.",
-    403: "The credential is valid, but has no right to this. Ask for access, or check the "
-    "token's scope.",
-    404: "It does not exist, or there is no access to it with this token. Check the URL.",
+    400: "The server rejects this request. Check the URL and its parameters.",
+    401: "The server requires a valid credential. Check the token, its scope and its expiry date.",
+    403: "The credential is valid, but does not allow this. Request access, or check the scope of "
+    "the token.",
+    404: "It does not exist, or this token has no access to it. Check the URL.",
     405: "The server does not offer this operation here.",
-    409: "It exists already. Update it, or choose another id.",
-    410: "It is gone for good.",
-    412: "It has changed since it was read. Read it again, and repeat the change.",
-    422: "The server understood the request, but not one of its values.",
-    429: "Too many requests. Ask less often, or try again later.",
+    409: "It exists already, or conflicts with what exists. Update it, or choose another id.",
+    410: "It was removed permanently.",
+    412: "It has changed since it was read. Read it again and repeat the change.",
+    422: "The server rejects one of the values in the request. Check the parameters and the body.",
+    429: "Too many requests. Send fewer at a time, or try again later.",
 }
 _SIGN_IN = re.compile(
     rb"users/sign_in|sign[ _-]?in|log[ _-]?in|type=[\"']?password|single sign-on|/oauth|/auth/",
@@ -79,8 +80,8 @@ def error_for_status(
 
     Args:
         response: The response; its body has been read.
-        advice: What the status means at this server, in place of the usual meaning.
-        retry_after: Seconds that the server asks to wait.
+        advice: What the status means at this server, instead of its usual meaning.
+        retry_after: The wait in seconds that the server asks for.
     """
     status = response.status_code
     clean = redact_response(response)
@@ -97,65 +98,64 @@ def error_for_status(
 
 
 def error_for_page(response: requests.Response, body: bytes, *, wanted: str) -> STACGitLabError:
-    """Return the error for an HTML page that came with a 200 in place of `wanted`."""
+    """Return the error for an HTML page that came with status 200 instead of `wanted`."""
     clean = redact_response(response)
     line = _request_line(clean)
     start = body[:8192]
     if _SIGN_IN.search(start) or _SIGN_IN.search(response.url.encode()):
         return AuthenticationError(
-            f"{line}: a sign-in page came in place of {wanted}. The server did not accept the "
-            "credential, or this address takes none. Check the token, and that the URL is one of "
-            "the API rather than of the web site.",
+            f"{line}: a sign-in page came in place of {wanted}. Check the token, and that this is "
+            "a URL of the API and not of the web site.",
             response=clean,
         )
     return InvalidResponseError(
-        f"{line}: an HTML page came in place of {wanted}. Check that the URL is one of the API "
-        "rather than of the web site.",
+        f"{line}: an HTML page came in place of {wanted}. Check that this is a URL of the API and "
+        "not of the web site.",
         url=clean.url,
     )
 
 
 def error_for_failure(failure: Exception, *, method: str, url: str) -> STACGitLabError:
-    """Return the error for what requests or urllib3 raised in place of a whole answer."""
+    """Return the error for what requests or urllib3 raised instead of a complete response."""
     redacted = redact(url)
     line = f"{method} {redacted}"
     kind = _kind(failure)
-    reason = redact(_reason(failure))
+    reason = _shortened(redact(_reason(failure)))
     if isinstance(failure, requests.TooManyRedirects):
         return InvalidResponseError(
-            f"{line}: too many redirects ({reason}). The server sends its callers in circles; if "
-            "you expect so many, raise Limits(redirects=).",
+            f"{line}: too many redirects ({reason}). They may lead in a circle. If you expect so "
+            "many, raise Limits(redirects=).",
             url=redacted,
         )
     if _HEAD_TOO_LARGE.match(reason):
         return InvalidResponseError(
-            f"{line}: the head of the answer is too large ({reason}). Whoever runs the server, or "
-            "a proxy before it, has to send shorter headers.",
+            f"{line}: the headers of the response are too large ({reason}). The operator of the "
+            "server, or of a proxy, has to shorten them.",
             url=redacted,
         )
     if isinstance(failure, _BAD_REQUESTS):
         return InvalidResponseError(
-            f"{line}: this is, or leads to, what cannot be asked for ({reason}). Check the URL.",
+            f"{line}: this URL, or its redirect target, is not valid ({reason}). Check the URL.",
             url=redacted,
         )
     if isinstance(failure, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return RequestTimeoutError(
-            f"{line}: no whole answer in time ({reason}). The server is slow or out of reach. "
+            f"{line}: no complete response in time ({reason}). The server is slow or unreachable. "
             "Try again, or raise timeout= or the deadline of the RetryPolicy.",
             url=redacted,
         )
     if type(failure) is OSError and failure.errno is None:
-        # So requests tells that a file with certificates is missing, before any connection.
-        return ConfigurationError(f"{line}: not asked for ({reason}).")
+        # requests raises this before it connects, if a file with certificates is missing.
+        return ConfigurationError(f"{line}: not sent ({reason}). Check the path.")
     if issubclass(kind, requests.exceptions.SSLError):
         return NetworkError(
-            f"{line}: no secure connection ({reason}). If the server's certificate comes from an "
-            "authority of your organisation, name its file in REQUESTS_CA_BUNDLE.",
+            f"{line}: no secure connection ({reason}). If your organisation has its own "
+            "certificate authority, name its file in REQUESTS_CA_BUNDLE.",
             url=redacted,
         )
-    if isinstance(failure, _BROKEN_BODIES) or _is_garbled(failure):
+    if isinstance(failure, _BROKEN_BODIES) or _is_malformed(failure):
         return InvalidResponseError(
-            f"{line}: the answer was cut short or garbled ({reason}). Try again.",
+            f"{line}: the response was cut short or is malformed ({reason}). Try again.",
             url=redacted,
             truncated=True,
         )
@@ -170,7 +170,7 @@ def error_for_failure(failure: Exception, *, method: str, url: str) -> STACGitLa
     )
 
 
-# Whoever takes a URL or a header apart, down to http.client, raises a kind of ValueError.
+# requests, urllib3 and http.client raise a ValueError for a URL or a header that they cannot parse.
 _BAD_REQUESTS = (ValueError, requests.exceptions.InvalidJSONError)
 _BROKEN_BODIES = (
     requests.exceptions.ChunkedEncodingError,
@@ -178,52 +178,52 @@ _BROKEN_BODIES = (
     urllib3.exceptions.DecodeError,
     urllib3.exceptions.IncompleteRead,
     urllib3.exceptions.InvalidChunkLength,
-    # requests has names of its own for this one, except where a body is read below it.
+    # requests translates this one, except where a body is read without it.
     urllib3.exceptions.ProtocolError,
 )
-# How our adapter says it, and how http.client does under an adapter of the caller's.
+# The message of our adapter, and that of http.client below an adapter of the caller.
 _HEAD_TOO_LARGE = re.compile(
-    r"got more than \d+ (?:bytes of head|bytes when reading (?:header|status) line|headers)"
+    r"got more than \d+ (?:bytes of headers|bytes when reading (?:header|status) line|headers)"
 )
-# A handshake that breaks off may work the next time; one that is refused will not.
+# A handshake that breaks off may succeed the next time. One that is refused will not.
 _BROKEN_HANDSHAKES = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 def is_html(response: requests.Response, body: bytes) -> bool:
-    """Tell whether a body is an HTML page, by what it says rather than by what it is called."""
+    """Tell whether a body is an HTML page, mainly by its content."""
     kind = response.headers.get("Content-Type", "").lower()
     return _HTML_START.match(_HTML_COMMENT.sub(b"", body[:1024])) is not None or (
         "text/html" in kind and body.lstrip()[:1] == b"<"
     )
 
 
-def without_request(failure: Exception) -> requests.exceptions.RequestException:
-    """Return what can be shown of a failure, to be the cause of an error of ours.
+def redacted_cause(failure: Exception) -> requests.exceptions.RequestException:
+    """Return a copy of an exception that can be the cause of one of our errors.
 
-    What was raised holds the request with its headers, in attributes and in the frames of its
-    traceback, where whatever prints locals would show the token.
+    The original has the request, and so the token, in attributes and in the locals of its
+    traceback.
     """
     return _kind(failure)(redact(str(failure)))
 
 
-def without_frames(error: STACGitLabError) -> STACGitLabError:
-    """Forget where one of our errors comes from: the frames there hold a body as it came."""
+def without_traceback(error: STACGitLabError) -> STACGitLabError:
+    """Remove the traceback, whose frames contain a body that is not redacted."""
     error.__context__ = None
     return error.with_traceback(None)
 
 
-def _is_garbled(failure: Exception) -> bool:
-    """Tell whether something came that is no answer, rather than nothing."""
+def _is_malformed(failure: Exception) -> bool:
+    """Tell whether a response came that is not valid HTTP."""
     root = _root(failure)
     return isinstance(root, http.client.HTTPException) and not isinstance(root, ConnectionError)
 
 
 def _kind(failure: Exception) -> type[requests.exceptions.RequestException]:
-    """Return the class of requests that names a failure."""
+    """Return the exception class of requests for a failure."""
     if isinstance(_root(failure), _BROKEN_HANDSHAKES):
         return requests.ConnectionError
     for cls in type(failure).__mro__:
-        # Subclasses made elsewhere (those of a mock, say) may be built in another way.
+        # The constructor of a subclass from another package may have other parameters.
         if issubclass(cls, requests.RequestException) and cls.__module__ == _REQUESTS:
             return cls
     return requests.ConnectionError
@@ -239,28 +239,31 @@ def _request_line(response: requests.Response) -> str:
 
 def _advice_for_class(status: int) -> str:
     if status >= 500:
-        return "The server, or one behind it, failed. Try again later."
+        return "The server failed. Try again later."
     if 300 <= status < 400:
-        return "The server points elsewhere without saying where."
-    return "The server does not accept this request."
+        return "The server redirects without a target."
+    return "The server rejects this request. Check the URL."
 
 
 def _server_says(response: requests.Response) -> str:
-    """Return what the body of an error says, on one line and shortened."""
+    """Return the message in the body of an error, on one line and shortened."""
     body = response.content
     if not body or is_html(response, body):
         return ""
     text = body.decode("utf-8", "replace")
     with contextlib.suppress(ValueError, RecursionError):
         text = _message_in(json.loads(text)) or text
-    # Once more, because JSON may have hidden something; and before it is cut, because half a secret
-    # is still a secret.
+    # JSON escapes may have hidden a secret. Redact before shortening: half a secret is one, too.
     text = redact(printable(" ".join(text.split()), limit=MAX_ERROR_BODY))
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= MAX_EXCERPT else f"{text[:MAX_EXCERPT]}…"
 
 
 def _message_in(body: Any) -> str:
-    """Find the message in an error body: FastAPI's, GitLab's, OGC's and the usual others."""
+    """Return the message in an error body of FastAPI, GitLab, OGC API and the like."""
     if isinstance(body, str):
         return body
     if isinstance(body, list):
@@ -278,7 +281,7 @@ def _message_in(body: Any) -> str:
 
 
 def _root(failure: BaseException) -> BaseException:
-    """Return what is at the bottom of an exception: requests wraps it several times."""
+    """Return the exception that caused the others: requests and urllib3 wrap it several times."""
     for _ in range(8):
         inner = getattr(failure, "reason", None)
         if not isinstance(inner, BaseException):
@@ -292,45 +295,43 @@ def _root(failure: BaseException) -> BaseException:
 def _reason(failure: BaseException) -> str:
     root = _root(failure)
     text = " ".join(str(root).split()) or type(root).__name__
-    # urllib3 puts the connection object, with its address in memory, before some reasons.
+    # urllib3 puts the repr of the connection before some reasons.
     return re.sub(r"^<[^>]*>:\s*|^\w*(?:Connection|Pool)\([^)]*\):\s*", "", text)
 
 
+@dataclass(frozen=True, slots=True)
 class Document:
-    """The whole answer to a request for a document.
+    """A complete response.
 
     Attributes:
-        url: Where it came from, after all redirects, without secrets.
-        body: The bytes, decoded.
-        headers: The response's headers.
+        url: The URL after all redirects, without secrets.
+        body: The decoded body.
+        headers: The headers.
         status: The HTTP status.
     """
 
-    __slots__ = ("body", "headers", "status", "url")
-
-    def __init__(self, url: str, body: bytes, headers: Mapping[str, str], status: int) -> None:
-        self.url = url
-        self.body = body
-        self.headers = headers
-        self.status = status
+    url: str
+    body: bytes
+    headers: Mapping[str, str]
+    status: int
 
 
 def etag_of(headers: Mapping[str, str]) -> str | None:
-    """Return the entity tag among the headers of an answer, unless a secret was put into it."""
+    """Return the ETag, unless it contains a secret."""
     etag = headers.get("ETag")
     return None if etag is None or redact(etag) != etag else etag
 
 
-def text_of(answer: Document) -> str:
-    """Return the text of an answer.
+def text_of(document: Document) -> str:
+    """Return the body as text.
 
     Raises:
         InvalidResponseError: If it is not UTF-8.
     """
     try:
-        return answer.body.decode("utf-8-sig")
+        return document.body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        redacted = redact(answer.url)
+        redacted = redact(document.url)
         raise InvalidResponseError(
             f"{redacted}: not UTF-8 text (at byte {error.start}).", url=redacted
         ) from None

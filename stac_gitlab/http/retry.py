@@ -31,7 +31,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
 )
 from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
-from stac_gitlab.http.responses import error_for_failure, without_frames, without_request
+from stac_gitlab.http.responses import error_for_failure, redacted_cause, without_traceback
 from stac_gitlab.settings import RetryPolicy
 
 # A reset above this is a point in time (seconds since 1970), below it a delay in seconds: the same
@@ -383,7 +383,7 @@ class Retrying(Generic[T]):
             with self._limiter.asking(self._waited_until):
                 return self._attempt()
         except STACGitLabError as known:
-            raise without_frames(known)  # noqa: B904  # it is the same error
+            raise without_traceback(known)  # noqa: B904  # it is the same error
         except (
             requests.RequestException,
             urllib3.exceptions.HTTPError,
@@ -396,7 +396,7 @@ class Retrying(Generic[T]):
 
     def _explained(self, failure: Exception) -> tuple[STACGitLabError, Exception]:
         error = error_for_failure(failure, method=self._method, url=self._url)
-        return error, without_request(failure)
+        return error, redacted_cause(failure)
 
     def _renews(self, token: Token | None) -> bool:
         """After a 401, get a new token from the caller's function, once a request."""

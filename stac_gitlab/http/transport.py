@@ -1,13 +1,13 @@
-"""The transport adapter of our session: requests' own, watched at the socket.
+"""The transport adapter of our session: HTTP/1.1 framing, under a deadline.
 
-A read timeout bounds the silence between two packets, not the whole answer: a server that sends a
-byte a minute, in the headers or the body, escapes it. And a thread that waits for a packet cannot
-be told to stop. Only where bytes are taken off the socket can a deadline and a stop be kept, so
-that is where they are kept.
+The read timeout of requests limits the silence between two packets. A server that sends one byte a
+minute never exceeds it, and a thread that waits for a packet cannot be cancelled. A deadline and a
+cancellation take effect only where bytes are read from the socket, so they are checked here.
 """
 
 from __future__ import annotations
 
+import contextvars
 import http.client
 import io
 import queue
@@ -20,73 +20,81 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import BadStatusLine, HTTPException, HTTPMessage, RemoteDisconnected
+from functools import partial
+from http.client import (
+    BadStatusLine,
+    HTTPException,
+    HTTPMessage,
+    IncompleteRead,
+    RemoteDisconnected,
+)
 from typing import Any, BinaryIO, cast
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError
 
-from stac_gitlab.http.deadline import STOP_LATENCY, _deadline, current_deadline
+from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
 
 READ_AHEAD = 32 * 1024
-"""Bytes that may be taken off a socket with the headers: many a file is in there already."""
+"""Bytes that may be read from a socket together with the headers: a small file is among them."""
 
-
-# Servers whose connections are remembered; beyond, all are looked up anew.
-_KNOWN_POOLS = 64
-# What TLS holds together, in bytes.
-_RECORD = 16 * 1024
+# The largest record of TLS, in bytes.
+_TLS_RECORD = 16 * 1024
+# Bytes of the line with the size of a chunk, extensions included.
+_MAX_CHUNK_LINE = 4096
+# RFC 9112, 7.1. Some servers pad the size with spaces.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 class _DeadlineReader(io.RawIOBase):
-    """The receiving end of a socket, under the watch that is in force in the reading thread."""
+    """Reads from a socket, under the deadline of the reading thread."""
 
     def __init__(self, sock: socket.socket) -> None:
-        # It counts as a user of the socket, which closes only when the last one does.
+        # The socket stays open until this file is closed as well.
         self._raw = sock.makefile("rb", buffering=0)
         self._sock = sock
-        self._patience = sock.gettimeout()
-        self._waits = True
+        self._timeout = sock.gettimeout()
+        self._may_wait = True
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if not self._waits:
+        if not self._may_wait:
             try:
                 return self._sock.recv_into(buffer)
             except (BlockingIOError, ssl.SSLWantReadError):
                 return None
-        deadline = _deadline.get()
+        deadline = current_deadline()
         left = deadline.time_left()
-        patience = self._patience
+        timeout = self._timeout
         if left is not None:
-            patience = left if patience is None else min(left, patience)
+            timeout = left if timeout is None else min(left, timeout)
         if deadline.stop is None:
-            self._sock.settimeout(patience)
+            self._sock.settimeout(timeout)
             return self._sock.recv_into(buffer)
-        give_up = None if patience is None else time.monotonic() + patience
+        end = None if timeout is None else time.monotonic() + timeout
         while True:
             self._sock.settimeout(STOP_LATENCY)
             try:
                 return self._sock.recv_into(buffer)
             except TimeoutError:
                 deadline.time_left()
-                if give_up is not None and time.monotonic() >= give_up:
+                if end is not None and time.monotonic() >= end:
                     raise
 
     @contextmanager
-    def only_what_is_there(self) -> Iterator[None]:
-        """Let reads return at once, with None where they would have to wait."""
-        self._waits = False
+    def without_waiting(self) -> Iterator[None]:
+        """Let a read return None at once if nothing has arrived."""
+        self._may_wait = False
         self._sock.settimeout(0)
         try:
             yield
         finally:
-            self._waits = True
+            self._may_wait = True
 
     def close(self) -> None:
         if not self.closed:
@@ -95,7 +103,7 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _DeadlineSocket:
-    """As much of a socket as a response of the standard library asks for, which is this."""
+    """The one method of a socket that a response of the standard library calls."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -105,7 +113,7 @@ class _DeadlineSocket:
 
 
 class DeadlineResponse(http.client.HTTPResponse):
-    """The standard library's response, whose every read is under the :class:`Watch` in force."""
+    """The response of the standard library, read under a deadline, with strict framing."""
 
     fp: Any
     length: int | None
@@ -114,21 +122,21 @@ class DeadlineResponse(http.client.HTTPResponse):
     will_close: bool
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(_DeadlineSocket(sock), *args, **kwargs)  # type: ignore[arg-type]  # see _Watched
+        super().__init__(_DeadlineSocket(sock), *args, **kwargs)  # type: ignore[arg-type]  # only makefile is called
 
     def begin(self) -> None:
-        """Read the head of the answer, which tells where its body ends."""
+        """Read the head of the response, which says where the body ends."""
         head = ResponseHead.read_from(self.fp)
         self.headers = self.msg = head.headers
         self.version, self.status, self.reason = head.version, head.status, head.reason
         self.code = head.status
         coding = coding_in(head.headers)
         self.chunked, self.chunk_left = coding == "chunked", None
-        # A length beside a coding does not count, not even beside one that nobody knows.
+        # RFC 9112, 6.3: a Transfer-Encoding, even an unknown one, overrides Content-Length.
         self.length = None if coding else length_in(head.headers)
         self.will_close = self._check_close()  # type: ignore[attr-defined]  # missing in the stubs
         if head.status in (204, 304):
-            # If the body that must not be here comes all the same, it is not the next answer.
+            # A body that is sent nevertheless must not be read as the next response.
             self.will_close |= head.announces_body
             self.chunked, self.length = False, 0
         elif self._method == "HEAD":  # type: ignore[attr-defined]  # likewise
@@ -136,13 +144,13 @@ class DeadlineResponse(http.client.HTTPResponse):
         self.will_close |= not self.chunked and self.length is None
 
     def take(self, buffer: memoryview) -> int:
-        """Read what is there straight into `buffer`; return how much, 0 at the end.
+        """Read what has arrived into `buffer`; return the number of bytes, 0 at the end.
 
-        ``readinto`` waits until the buffer is full, and loses what it has when the body breaks off
-        before that. TLS comes in records of 16 KiB: as many are taken together as have arrived.
+        ``readinto`` waits until the buffer is full, and loses its content if the body breaks off
+        before. All records of TLS that have arrived are read together.
 
         Raises:
-            http.client.HTTPException: If chunked framing breaks off.
+            http.client.HTTPException: If chunked framing is broken.
         """
         if self.fp is None:
             return 0
@@ -153,17 +161,44 @@ class DeadlineResponse(http.client.HTTPResponse):
         if self.length is not None:
             buffer = buffer[: self.length]
         count: int = self.fp.readinto1(buffer) if buffer else 0
-        if 0 < count <= _RECORD and count < len(buffer):
-            # The next read will say again what ends this; what has come before is good.
-            with self.fp.raw.only_what_is_there(), suppress(OSError):
-                while count < len(buffer) and (piece := self.fp.readinto1(buffer[count:])):
-                    count += piece
+        if 0 < count <= _TLS_RECORD and count < len(buffer):
+            # An error here comes again with the next read; the bytes before it are valid.
+            with self.fp.raw.without_waiting(), suppress(OSError):
+                while count < len(buffer) and (more := self.fp.readinto1(buffer[count:])):
+                    count += more
         if self.length is not None:
             self.length -= count
         if not count or self.length == 0:
-            # Ours is the last read of this body; the base class gives the socket back likewise.
+            # The body is complete: release the socket, as the base class does.
             self._close_conn()  # type: ignore[attr-defined]  # missing in the stubs
         return count
+
+    def _get_chunk_left(self) -> int | None:
+        """Return the unread bytes of the current chunk, or None at the end of the body.
+
+        The standard library accepts ``+12c``, ``0x12c`` and ``1_2c`` as sizes, and any two bytes
+        as the end of a chunk: a proxy may read the same bytes as other chunks.
+        """
+        if not self.chunk_left:
+            if self.chunk_left is not None and self._safe_read(2) != b"\r\n":  # type: ignore[attr-defined]  # missing in the stubs
+                raise HTTPException("a chunk that does not end where its size says")
+            self.chunk_left = self._read_chunk_size()
+            if self.chunk_left == 0:
+                # A trailer has the form and the limit of a head. Some servers leave it out.
+                with suppress(RemoteDisconnected):
+                    _lines_from(self.fp)
+                self._close_conn()  # type: ignore[attr-defined]  # missing in the stubs
+                self.chunk_left = None
+        return self.chunk_left
+
+    def _read_chunk_size(self) -> int:
+        line = self.fp.readline(_MAX_CHUNK_LINE)
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is not None:
+            return int(match[1], 16)
+        if line.endswith(b"\n") or len(line) == _MAX_CHUNK_LINE:
+            raise HTTPException("a chunk without a valid size")
+        raise IncompleteRead(b"")
 
 
 def drop_inherited_connections(adapter: HTTPAdapter) -> None:
@@ -187,13 +222,13 @@ def drop_inherited_connections(adapter: HTTPAdapter) -> None:
 
 
 def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
-    """Connect, but do not wait for it when the work is called off.
+    """Connect, at most until the deadline of this thread.
 
-    Looking up a name, connecting and shaking hands cannot be interrupted from another thread: where
-    that may be asked for, they are done in a thread that can be left behind.
+    A name lookup cannot be interrupted, and urllib3 applies its timeout to each address of a server
+    anew. Both happen in another thread, which is abandoned if it takes too long.
     """
     deadline = current_deadline()
-    if deadline.stop is None:
+    if deadline.at is None and deadline.stop is None:
         connect()
         return
     outcome: Future[None] = Future()
@@ -201,18 +236,23 @@ def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
     def attempt() -> None:
         try:
             connect()
-        except BaseException as error:  # noqa: BLE001  # handed over, whatever it is
+        except BaseException as error:  # noqa: BLE001  # raised in the waiting thread
             outcome.set_exception(error)
         else:
             outcome.set_result(None)
 
-    threading.Thread(target=attempt, name="stac-gitlab-connect", daemon=True).start()
-    while not wait([outcome], timeout=STOP_LATENCY).done:
-        try:
-            deadline.time_left()
-        except BaseException:
-            outcome.add_done_callback(lambda _: connection.close())
-            raise
+    # With the context of this thread, its deadline applies to the response of a proxy as well.
+    run = partial(contextvars.copy_context().run, attempt)
+    threading.Thread(target=run, name="stac-gitlab-connect", daemon=True).start()
+    try:
+        while not outcome.done():
+            left = deadline.time_left()
+            wait([outcome], STOP_LATENCY if left is None else min(left, STOP_LATENCY))
+    except BaseException as error:
+        outcome.add_done_callback(lambda _: connection.close())
+        if isinstance(error, TimeoutError):
+            raise ConnectTimeoutError(connection, str(error)) from None
+        raise
     outcome.result()
 
 
@@ -223,8 +263,9 @@ class _Connection(HTTPConnection):
         _connect(self, super().connect)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        # What is to be sent is put together only then: an interrupt of a slow connection would
-        # lead through frames that hold the bytes. With TLS urllib3 does so itself.
+        # urllib3 connects only after it has assembled the request. An interrupt of a slow
+        # connection would then have the headers, and the token, in the locals of its traceback.
+        # With TLS urllib3 connects first.
         if self.sock is None:
             self.connect()
         super().request(*args, **kwargs)
@@ -237,27 +278,17 @@ class _SecureConnection(HTTPSConnection):
         _connect(self, super().connect)
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePool}
+_OUR_CONNECTIONS: dict[Any, Any] = {
+    HTTPConnection: _Connection,
+    HTTPSConnection: _SecureConnection,
+}
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """requests' adapter over connections that obey the :class:`Watch` in force.
+    """The adapter of requests, with connections that keep the deadline of the reading thread.
 
-    It retries nothing by itself: that is one layer's work, and not this one's. What requests works
-    out anew for each request to a server, it looks up.
+    It retries nothing, because all retries happen in one place.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._pools: dict[tuple[Any, ...], urllib3.HTTPConnectionPool] = {}
-        super().__init__(*args, **kwargs)
 
     def get_connection_with_tls_context(
         self,
@@ -266,67 +297,40 @@ class DeadlineAdapter(HTTPAdapter):
         proxies: Mapping[str, str] | None = None,
         cert: str | tuple[str, str] | None = None,
     ) -> urllib3.HTTPConnectionPool:
-        """Return the pool of connections to the server of a request, as requests calls it."""
-        scheme, _, host, *_ = [*(request.url or "").split("/", 3), "", ""]
-        key = (scheme, host.rpartition("@")[2], verify, cert, *(proxies or {}).items())
-        pool = self._pools.get(key)
-        if pool is None:
-            found = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            pool = cast("urllib3.HTTPConnectionPool", found)
-            if len(self._pools) >= _KNOWN_POOLS:
-                self._pools.clear()
-            self._pools[key] = pool
+        """Return the connection pool for a request, as requests calls it."""
+        pool = cast(
+            "urllib3.HTTPConnectionPool",
+            super().get_connection_with_tls_context(request, verify, proxies, cert),
+        )
+        # Not once and for all: recorders such as VCR.py replace the class while a test runs. The
+        # connections of a SOCKS proxy are of another class, which knows how to reach it.
+        usual = type(pool).ConnectionCls
+        pool.ConnectionCls = _OUR_CONNECTIONS.get(usual, usual)
         return pool
-
-    def close(self) -> None:
-        """Close all connections."""
-        # They close with the last who knows them.
-        self._pools.clear()
-        super().close()
-
-    def request_url(
-        self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None
-    ) -> str:
-        """Return what to ask the server, or the proxy, for, as requests calls it."""
-        return super().request_url(request, proxies) if proxies else request.path_url
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools, as requests calls it."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> urllib3.ProxyManager:
-        """Make the pools behind a proxy, as requests calls it."""
-        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **kwargs)
-        # A SOCKS manager brings connection classes of its own, which know how to reach the proxy.
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = _POOLS
-        return manager
 
 
 MAX_HEAD = 256 * 1024
-"""Bytes that a head may have."""
+"""Upper limit of the head of a response, in bytes."""
 
 
 _MAX_INTERIM = 100
 _STATUS_LINE = re.compile(r"HTTP/(\d\.\d)[ \t]+([1-9]\d\d)(?:[ \t](.*))?")
-# Neither this nor the next may try to end the same white space at each of its characters: a server
-# can send as much of it as fits.
+# Each of these takes linear time, however much white space a server sends.
 _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)\r?\n", re.MULTILINE)
-# A header may go on in lines that begin with white space, which stands for a single space.
+# RFC 9112, 5.2: a line that begins with white space continues the header before it.
 _FOLD = re.compile(r"(?<![ \t])[ \t]*(?:\r?\n[ \t]+)+")
 _LENGTH = re.compile(r"[ \t]*([0-9]{1,18})[ \t]*")
 
 
 @dataclass(frozen=True)
 class ResponseHead:
-    """The head of an answer.
+    """The head of a response.
 
     Attributes:
         version: 10 for HTTP/1.0 and what is older, 11 for HTTP/1.1.
-        status: The three digits.
-        reason: What the server calls that.
-        headers: Names and values as they came, without the white space around them.
+        status: The status code.
+        reason: The reason phrase.
+        headers: Names and values in their order, without the white space around them.
     """
 
     version: int
@@ -336,30 +340,30 @@ class ResponseHead:
 
     @property
     def announces_body(self) -> bool:
-        """Whether there is word of a body, sensible or not."""
+        """Whether the headers announce a body, even in an invalid way."""
         lengths = self.headers.get_all("Content-Length", ["0"])
         return lengths != ["0"] or "Transfer-Encoding" in self.headers
 
     @classmethod
     def read_from(cls, stream: BinaryIO) -> ResponseHead:
-        """Read the head of the next answer, and pass over interim ones (103, say) before it.
+        """Read the head of the next response, and skip interim responses (such as 103) before it.
 
         Raises:
             RemoteDisconnected: If the connection ends before the head does.
-            HTTPException: If it is too long, garbled, or not of HTTP/1.
+            HTTPException: If it is too large, malformed, or not HTTP/1.
         """
         for _ in range(_MAX_INTERIM):
             status_line, *lines = _lines_from(stream)
             match = _STATUS_LINE.fullmatch(status_line.rstrip())
             if match is None or match[1] > "1.9":
-                raise BadStatusLine("it does not begin as HTTP/1 does")
+                raise BadStatusLine("the response does not begin with an HTTP/1 status line")
             status, reason = int(match[2]), match[3] or ""
             if status >= 200:
                 version = 11 if match[1] > "1.0" else 10
                 return cls(version, status, reason.strip(), _headers_in(lines))
             if status == 101:
                 break
-        raise HTTPException(f"{status} in place of an answer")
+        raise HTTPException(f"{status} in place of a final response")
 
 
 def is_chunked(headers: Mapping[str, str] | HTTPMessage) -> bool:
@@ -368,45 +372,45 @@ def is_chunked(headers: Mapping[str, str] | HTTPMessage) -> bool:
 
 
 def coding_in(headers: Mapping[str, str] | HTTPMessage) -> str:
-    """Return how a body is coded for the way, which may say where it ends; empty for not at all."""
-    coding = _said("Transfer-Encoding", headers).strip(" \t").lower()
+    """Return the transfer coding of a body, or an empty text if there is none."""
+    coding = _joined("Transfer-Encoding", headers).strip(" \t").lower()
     return "" if coding == "identity" else coding
 
 
 def length_in(headers: Mapping[str, str] | HTTPMessage) -> int | None:
-    """Return how many bytes a body is said to have, or None where nothing sensible is said."""
-    said = _said("Content-Length", headers)
-    if "," in said:
-        # Said twice, and twice the same, it counts: proxies join headers that are repeated.
-        said, *others = {part.strip(" \t") for part in said.split(",")}
+    """Return the length that the headers give for a body, or None without a valid one."""
+    value = _joined("Content-Length", headers)
+    if "," in value:
+        # RFC 9110, 8.6: proxies join repeated headers. Equal values count as one.
+        value, *others = {part.strip(" \t") for part in value.split(",")}
         if others:
             return None
-    match = _LENGTH.fullmatch(said)
+    match = _LENGTH.fullmatch(value)
     return int(match[1]) if match else None
 
 
-def _said(name: str, headers: Mapping[str, str] | HTTPMessage) -> str:
-    """Return what headers say under a name; what they say more than once is joined by commas."""
+def _joined(name: str, headers: Mapping[str, str] | HTTPMessage) -> str:
+    """Return the value of a header; repeated ones are joined by commas."""
     if isinstance(headers, HTTPMessage):
         return ", ".join(headers.get_all(name, ()))
     return headers.get(name, "")
 
 
 class _Headers(HTTPMessage):
-    """Headers that are listed as they came, without a search for what no mail may hold."""
+    """Headers that are listed without the checks of the email package."""
 
     def items(self) -> list[tuple[str, str]]:
         return [*self.raw_items()]
 
 
 def _lines_from(stream: BinaryIO) -> list[str]:
-    """Return the lines of a head, with the breaks at their ends, without the empty one."""
+    """Return the lines of a head with their line ends, without the empty line."""
     lines: list[str] = []
     room = MAX_HEAD
     while (line := stream.readline(room + 1)) not in (b"\r\n", b"\n"):
         room -= len(line)
         if room < 0:
-            raise HTTPException(f"got more than {MAX_HEAD} bytes of head")
+            raise HTTPException(f"got more than {MAX_HEAD} bytes of headers")
         if not line.endswith(b"\n"):
             raise RemoteDisconnected("Remote end closed connection without response")
         lines.append(line.decode("latin-1"))
@@ -420,7 +424,7 @@ def _headers_in(lines: list[str]) -> HTTPMessage:
         unfolded = _FOLD.sub(" ", text)
         found = _HEADER.findall(unfolded)
         if len(found) != unfolded.count("\n"):
-            raise HTTPException("a header that is garbled")
+            raise HTTPException("a malformed header")
     headers = _Headers()
     for name, value in found:
         headers.set_raw(name, value.strip(" \t"))
@@ -428,11 +432,11 @@ def _headers_in(lines: list[str]) -> HTTPMessage:
 
 
 def is_well_framed(response: requests.Response) -> bool:
-    """Tell whether there is one way only to read where the body ends.
+    """Tell whether the headers say unambiguously where the body ends.
 
-    The standard library reads ``+5`` and ``5_0`` as lengths, and takes what is ``gzip, chunked``,
-    chunk sizes included, for the body.
+    The standard library accepts ``+5`` and ``5_0`` as lengths, and returns a body that is
+    ``gzip, chunked`` with its chunk sizes.
     """
     headers = response.headers
-    is_clear = length_in(headers) is not None or not headers.get("Content-Length", "").strip()
-    return coding_in(headers) in ("", "chunked") and is_clear
+    is_valid = length_in(headers) is not None or not headers.get("Content-Length", "").strip()
+    return coding_in(headers) in ("", "chunked") and is_valid

@@ -589,7 +589,7 @@ BAD_CHUNKS = {
 @pytest.mark.parametrize("wire", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
 def test_broken_chunks_are_a_broken_body(home: Home, wire: bytes) -> None:
     home.server.inject(faulty.in_raw_chunks(wire, times=None))
-    home.fails(IncompleteDownloadError, "cut short or garbled|no whole answer")
+    home.fails(IncompleteDownloadError, "cut short or is malformed|no complete response")
 
 
 @pytest.mark.parametrize("wire", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
@@ -706,7 +706,7 @@ def test_a_compressed_body_without_length_is_not_called_verified(home: Home) -> 
 
 def test_a_body_that_is_not_compressed_as_it_says_is_broken(home: Home) -> None:
     home.server.inject(Fault(headers={"content-encoding": "gzip"}, times=None))
-    home.fails(IncompleteDownloadError, "garbled")
+    home.fails(IncompleteDownloadError, "malformed")
 
 
 def test_a_small_answer_that_unfolds_to_much_is_decoded_piece_by_piece(home: Home) -> None:
@@ -994,7 +994,7 @@ def test_an_interrupt_leaves_the_old_file(home: Home) -> None:
 def test_nothing_that_was_garbled_is_in_what_led_to_the_error(home: Home) -> None:
     chunks = faulty.in_raw_chunks(f"5\r\nlakes\r\n{TOKEN}\r\n".encode())
     home.server.inject(replace(chunks, times=None))
-    errors: list[BaseException | None] = [home.fails(IncompleteDownloadError, "garbled")]
+    errors: list[BaseException | None] = [home.fails(IncompleteDownloadError, "malformed")]
     for error in errors:
         if error is not None:
             assert TOKEN not in str(error)

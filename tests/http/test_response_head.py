@@ -85,12 +85,12 @@ def test_a_header_may_go_on_in_the_next_line() -> None:
 def test_a_garbled_header_is_an_error_and_hides_no_other(line: bytes, place: int) -> None:
     lines = [b"HTTP/1.1 200 OK", b"Content-Length: 4"]
     lines.insert(place, line)
-    with pytest.raises(http.client.HTTPException, match="garbled"):
+    with pytest.raises(http.client.HTTPException, match="malformed"):
         head_of(*lines)
 
 
 def test_a_head_cannot_begin_with_the_rest_of_a_header() -> None:
-    with pytest.raises(http.client.HTTPException, match="garbled"):
+    with pytest.raises(http.client.HTTPException, match="malformed"):
         head_of(b"HTTP/1.1 200 OK", b" Content-Length: 4")
 
 
@@ -102,7 +102,7 @@ def test_a_head_that_breaks_off_is_no_head(cut: int) -> None:
 
 @pytest.mark.parametrize("line", [b"A: " + b"x" * MAX_HEAD, b"A: 1\r\n" * (MAX_HEAD // 6)])
 def test_a_head_is_bounded(line: bytes) -> None:
-    with pytest.raises(http.client.HTTPException, match=f"more than {MAX_HEAD} bytes of head"):
+    with pytest.raises(http.client.HTTPException, match=f"more than {MAX_HEAD} bytes of headers"):
         head_of(b"HTTP/1.1 200 OK", line)
 
 
@@ -117,7 +117,7 @@ def test_a_head_is_bounded(line: bytes) -> None:
     ],
 )
 def test_no_head_takes_long(lines: tuple[bytes, ...], is_garbled: bool) -> None:
-    garbled = pytest.raises(http.client.HTTPException, match="garbled")
+    garbled = pytest.raises(http.client.HTTPException, match="malformed")
     began = time.process_time()
     with garbled if is_garbled else contextlib.nullcontext():
         head_of(b"HTTP/1.1 200 OK", *lines)
@@ -134,7 +134,9 @@ def test_interim_heads_are_passed_over(status: bytes) -> None:
 @pytest.mark.parametrize(("status", "times"), [(b"100", 1000), (b"103", 1000), (b"101", 1)])
 def test_interim_heads_are_no_answer(status: bytes, times: int) -> None:
     stream = io.BytesIO((b"HTTP/1.1 " + status + b" Wait\r\n\r\n") * times)
-    with pytest.raises(http.client.HTTPException, match=f"{status.decode()} in place of an answer"):
+    with pytest.raises(
+        http.client.HTTPException, match=f"{status.decode()} in place of a final response"
+    ):
         ResponseHead.read_from(stream)
 
 

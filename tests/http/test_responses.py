@@ -32,8 +32,8 @@ from stac_gitlab.http.responses import (
     error_for_page,
     error_for_status,
     is_html,
-    without_frames,
-    without_request,
+    redacted_cause,
+    without_traceback,
 )
 from stac_gitlab.redaction import redact_response, remember_secrets
 
@@ -71,18 +71,18 @@ def response(
 @pytest.mark.parametrize(
     ("status", "cls", "means"),
     [
-        (400, InvalidRequestError, "does not accept"),
+        (400, InvalidRequestError, "rejects this"),
         (401, AuthenticationError, "Check the token"),
-        (403, PermissionDeniedError, "has no right"),
-        (404, NotFoundError, "no access to it with this token"),
+        (403, PermissionDeniedError, "does not allow"),
+        (404, NotFoundError, "token has no access"),
         (405, HTTPStatusError, "does not offer"),
-        (410, NotFoundError, "gone"),
-        (418, HTTPStatusError, "does not accept"),
-        (422, InvalidRequestError, "one of its values"),
+        (410, NotFoundError, "removed permanently"),
+        (418, HTTPStatusError, "rejects this"),
+        (422, InvalidRequestError, "one of the values"),
         (429, RateLimitError, "Too many requests"),
         (500, ServerError, "failed"),
         (599, ServerError, "failed"),
-        (304, HTTPStatusError, "elsewhere"),
+        (304, HTTPStatusError, "without a target"),
     ],
 )
 def test_a_status_is_an_error_that_says_what_was_asked_and_what_it_means(
@@ -102,7 +102,8 @@ def test_advice_takes_the_place_of_the_usual_meaning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.0, "wait 0 s"), (59.7, "wait 60 s"), (float("inf"), "wait inf s")]
+    ("seconds", "said"),
+    [(0.0, "wait 0 s"), (59.7, "wait 60 s"), (float("inf"), "wait inf s")],
 )
 def test_a_wait_is_named(seconds: float, said: str) -> None:
     error = error_for_status(response(429), retry_after=seconds)
@@ -239,7 +240,7 @@ FAILURES: list[tuple[Exception, type[STACGitLabError], str]] = [
         NetworkError,
         "through the proxy.*HTTP_PROXY",
     ),
-    (requests.ConnectTimeout("slow"), RequestTimeoutError, "slow or out of reach"),
+    (requests.ConnectTimeout("slow"), RequestTimeoutError, "slow or unreachable"),
     (requests.ReadTimeout("slow"), RequestTimeoutError, "raise timeout="),
     (TimeoutError("the deadline of the whole request has passed"), RequestTimeoutError, "deadline"),
     (
@@ -247,11 +248,11 @@ FAILURES: list[tuple[Exception, type[STACGitLabError], str]] = [
         RequestTimeoutError,
         "Read timed out",
     ),
-    (requests.TooManyRedirects("Exceeded 10 redirects."), InvalidResponseError, "circles"),
-    (requests.exceptions.InvalidSchema("file:"), InvalidResponseError, "cannot be asked for"),
+    (requests.TooManyRedirects("Exceeded 10 redirects."), InvalidResponseError, "circle"),
+    (requests.exceptions.InvalidSchema("file:"), InvalidResponseError, "is not valid"),
     (requests.exceptions.ChunkedEncodingError("cut"), InvalidResponseError, "cut short"),
     (urllib3.exceptions.IncompleteRead(3, 5), InvalidResponseError, "cut short"),
-    (urllib3.exceptions.DecodeError("bad gzip"), InvalidResponseError, "garbled .bad gzip"),
+    (urllib3.exceptions.DecodeError("bad gzip"), InvalidResponseError, "malformed .bad gzip"),
     (
         urllib3.exceptions.ProtocolError("Connection broken", ConnectionResetError(104, "reset")),
         InvalidResponseError,
@@ -281,7 +282,7 @@ def test_what_is_kept_of_a_failure_holds_no_secret(failure: Exception) -> None:
     try:
         raise failure
     except type(failure) as caught:
-        kept = without_request(caught)
+        kept = redacted_cause(caught)
     assert isinstance(kept, requests.RequestException)
     assert "canary" not in f"{kept} {kept!r} {vars(kept)}"
     assert kept.__traceback__ is kept.__cause__ is kept.__context__ is None
@@ -290,11 +291,11 @@ def test_what_is_kept_of_a_failure_holds_no_secret(failure: Exception) -> None:
 
 def test_the_kind_of_a_failure_is_kept() -> None:
     kinds = {
-        type(without_request(wrapped(OSError("refused")))): requests.ConnectionError,
-        type(without_request(requests.ReadTimeout("slow"))): requests.ReadTimeout,
-        type(without_request(FAILURES[2][0])): requests.exceptions.SSLError,
-        type(without_request(FAILURES[3][0])): requests.ConnectionError,
-        type(without_request(TimeoutError("late"))): requests.ConnectionError,
+        type(redacted_cause(wrapped(OSError("refused")))): requests.ConnectionError,
+        type(redacted_cause(requests.ReadTimeout("slow"))): requests.ReadTimeout,
+        type(redacted_cause(FAILURES[2][0])): requests.exceptions.SSLError,
+        type(redacted_cause(FAILURES[3][0])): requests.ConnectionError,
+        type(redacted_cause(TimeoutError("late"))): requests.ConnectionError,
     }
     assert list(kinds) == list(dict.fromkeys(kinds.values()))
 
@@ -304,7 +305,7 @@ def test_a_failure_class_made_elsewhere_is_known_by_its_family() -> None:
         def __init__(self, request: object, *, needed: int) -> None:
             super().__init__(f"{request} {needed}")
 
-    assert type(without_request(OwnError("x", needed=1))) is requests.exceptions.ReadTimeout
+    assert type(redacted_cause(OwnError("x", needed=1))) is requests.exceptions.ReadTimeout
 
 
 def test_an_error_forgets_the_frames_it_came_through() -> None:
@@ -315,7 +316,7 @@ def test_an_error_forgets_the_frames_it_came_through() -> None:
         except ValueError:
             raise InvalidResponseError("not a number") from None
     except InvalidResponseError as error:
-        plain = without_frames(error)
+        plain = without_traceback(error)
     assert plain.__traceback__ is plain.__context__ is None
 
 

@@ -8,9 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import requests
+import urllib3
 
 from stac_gitlab.http.deadline import Cancelled, Deadline, current_deadline, enforcing
 from stac_gitlab.http.transport import DeadlineAdapter, DeadlineResponse
@@ -190,7 +192,7 @@ def test_nothing_but_interim_answers_is_no_answer(
     flood = itertools.repeat(b"HTTP/1.1 " + interim + b"\r\n\r\n")
     with (
         RawServer(lambda server, connection: server.send(connection, flood)) as server,
-        pytest.raises(requests.ConnectionError, match="in place of an answer"),
+        pytest.raises(requests.ConnectionError, match="in place of a final response"),
     ):
         session.get(server.url, timeout=5)
 
@@ -245,6 +247,109 @@ def test_nothing_is_tried_again_here(server: LoopbackServer, session: requests.S
     with pytest.raises(requests.ConnectionError):
         session.get(f"{server.url}/x", timeout=5)
     assert len(server.requests) == 2
+
+
+# -- connecting ---------------------------------------------------------------------------------
+
+
+def addresses(count: int) -> Callable[..., Any]:
+    """A name lookup that finds so many addresses."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", 9)) for n in range(count)]
+    return lambda *_args, **_options: found
+
+
+class DeadSocket(socket.socket):
+    """A socket whose peer never answers."""
+
+    def connect(self, _address: object) -> None:
+        threading.Event().wait(self.gettimeout())
+        raise TimeoutError("timed out")
+
+
+def test_all_addresses_of_a_server_share_one_deadline(
+    session: requests.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", addresses(12))
+    monkeypatch.setattr(socket, "socket", DeadSocket)
+    began = time.monotonic()
+    with enforcing(Deadline(began + 0.3)), pytest.raises(requests.ConnectTimeout, match="deadline"):
+        session.get("http://dead.example/", timeout=0.25)
+    assert time.monotonic() - began < 0.6
+
+
+@pytest.mark.parametrize("deadline", ["passes", "is cancelled"])
+def test_a_name_lookup_is_not_waited_for_longer_than_allowed(
+    session: requests.Session, monkeypatch: pytest.MonkeyPatch, deadline: str
+) -> None:
+    may_end, stop = threading.Event(), threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: may_end.wait(20) and [])
+    began = time.monotonic()
+    if deadline == "passes":
+        limit, error = Deadline(began + 0.2), requests.ConnectTimeout
+    else:
+        limit, error = Deadline(stop=stop), Cancelled
+        threading.Timer(0.1, stop.set).start()
+    with enforcing(limit), pytest.raises(error):
+        session.get("http://slow.example/", timeout=20)
+    may_end.set()
+    assert time.monotonic() - began < 1
+
+
+# -- chunks -------------------------------------------------------------------------------------
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+VALID_CHUNKS = {
+    "plain": b"5\r\nwhole\r\n0\r\n\r\n",
+    "letters of both cases and zeros": b"00A\r\nwhole\r\nand\r\n0b\r\n from here!\r\n000\r\n\r\n",
+    "padded": b"5  \r\nwhole\r\n0 \r\n\r\n",
+    "extensions": b'5;a="b" ; c\r\nwhole\r\n0;d\r\n\r\n',
+    "a trailer": b"5\r\nwhole\r\n0\r\nDigest: x\r\nMore: y\r\n\r\n",
+    "no trailer": b"5\r\nwhole\r\n0\r\n",
+}
+INVALID_CHUNKS = {
+    "sign": b"+5\r\nwhole\r\n0\r\n\r\n",
+    "minus": b"-5\r\nwhole\r\n0\r\n\r\n",
+    "prefix": b"0x5\r\nwhole\r\n0\r\n\r\n",
+    "underscore": b"0_5\r\nwhole\r\n0\r\n\r\n",
+    "space before": b" 5\r\nwhole\r\n0\r\n\r\n",
+    "space within": b"0 5\r\nwhole\r\n0\r\n\r\n",
+    "no size": b"\r\nwhole\r\n0\r\n\r\n",
+    "extension only": b";a\r\nwhole\r\n0\r\n\r\n",
+    "bare line feed behind the size": b"5\nwhole\r\n0\r\n\r\n",
+    "carriage return in an extension": b"5;a\rb\r\nwhole\r\n0\r\n\r\n",
+    "bare line feed behind the chunk": b"5\r\nwhole\n0\r\n\r\n",
+    "longer chunk": b"5\r\nwholesale\r\n0\r\n\r\n",
+    "shorter chunk": b"6\r\nwhole\r\n0\r\n\r\n",
+    "huge size": b"5" * 17 + b"\r\nwhole\r\n0\r\n\r\n",
+    "huge extension": b"5;" + b"a" * 5000 + b"\r\nwhole\r\n0\r\n\r\n",
+    "cut in a size": b"5\r\nwhole\r\n0",
+    "cut behind a chunk": b"5\r\nwhole\r\n",
+    "cut in a chunk": b"5\r\nwho",
+    "huge trailer": b"5\r\nwhole\r\n0\r\n" + b"A: b\r\n" * 50_000 + b"\r\n",
+}
+
+
+def chunks_of(session: requests.Session, body: bytes) -> bytes:
+    """What is read of a chunked body, as documents and downloads are read."""
+    read = b""
+    with RawServer(lambda server, connection: server.send(connection, [CHUNKED + body])) as server:
+        source = session.get(server.url, timeout=5, stream=True).raw
+        while data := source.read1(decode_content=False):
+            read += data
+    return read
+
+
+@pytest.mark.parametrize("body", VALID_CHUNKS.values(), ids=VALID_CHUNKS)
+def test_chunks_are_joined(session: requests.Session, body: bytes) -> None:
+    assert chunks_of(session, body) in (b"whole", b"whole\r\nand from here!")
+
+
+@pytest.mark.parametrize("body", INVALID_CHUNKS.values(), ids=INVALID_CHUNKS)
+def test_chunks_that_another_reader_would_read_otherwise_are_refused(
+    session: requests.Session, body: bytes
+) -> None:
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        chunks_of(session, body)
 
 
 # -- TLS and proxies ----------------------------------------------------------------------------

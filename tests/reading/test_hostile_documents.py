@@ -309,7 +309,7 @@ def test_an_answer_that_is_no_http_is_not_taken_for_no_connection(name: str) -> 
     with (
         RawServer(lambda server, connection: server.send(connection, HEADS[name])) as server,
         GitLabStacIO("glpat-hostile-doc", retry=HURRY) as stac_io,
-        pytest.raises(InvalidResponseError, match=r"cut short or garbled \(.+\)\. Try again"),
+        pytest.raises(InvalidResponseError, match=r"cut short or is malformed \(.+\)\. Try again"),
     ):
         stac_io.read_json(f"{server.url}/doc")
     assert len(server.requests) == HURRY.max_attempts
