@@ -54,7 +54,7 @@ class _DeadlineReader(io.RawIOBase):
 
     def __init__(self, sock: socket.socket) -> None:
         # The socket stays open until this file is closed as well.
-        self._raw = sock.makefile("rb", buffering=0)
+        self._raw = sock.makefile("rb")
         self._sock = sock
         self._timeout = sock.gettimeout()
         self._may_wait = True
