@@ -1,7 +1,7 @@
-"""Asset keys and ids made file names inside a folder.
+"""Local hrefs, and asset keys and ids as file names inside a folder.
 
-Keys are written by whoever maintains a project, and are often paths. Sub-folders are kept; what
-would lead out of the folder, or cannot be a name, is refused.
+Keys are written by the maintainer of a project and are often paths. Their sub-folders are kept; a
+key that leads out of the folder, or cannot be a file name, is refused.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from stac_gitlab.errors import ConfigurationError, DownloadError, UnsafePathErro
 from stac_gitlab.files.partial_file import OWN_PREFIX
 from stac_gitlab.redaction import _is_deceptive, quoted, redact
 
-# Room is left for what is put around a name while the file is being written.
-MAX_NAME_BYTES = 255 - 40
+MAX_NAME_BYTES = 255
+# The rest is for the path of the output folder, and for the name of a partial file.
 MAX_PATH_BYTES = 4096 - 256
-# Folders are made, and names compared, level by level.
+# Folders are created, and names compared, level by level.
 MAX_PARTS = 100
 _RESERVED_ON_WINDOWS = re.compile(
     r"^(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\s*[.:].*)?$",
@@ -33,15 +33,18 @@ _RESERVED_ON_WINDOWS = re.compile(
 )
 _FORBIDDEN_ON_WINDOWS = re.compile(r'[<>:"|?*\\]')
 _DRIVE = re.compile(r"^[A-Za-z]:")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://(?=[^/])")
 
 
 def relative_path(key: str, *, portable: bool = os.name == "nt") -> str:
     """Return the path of a file below the output folder, with ``/`` between its parts.
 
+    A key that looks like a URL, such as ``python://a.py``, keeps its scheme as part of the name.
+
     Args:
         key: An asset key or an item id.
-        portable: Also refuse what only some systems refuse: names reserved on Windows, characters
-            forbidden there, dots and spaces at the end.
+        portable: Whether to refuse what Windows refuses: drive letters, reserved names, forbidden
+            characters, dots and spaces at the end.
 
     Raises:
         UnsafePathError: If the key cannot be such a path.
@@ -50,6 +53,8 @@ def relative_path(key: str, *, portable: bool = os.name == "nt") -> str:
         >>> from stac_gitlab.files.paths import relative_path
         >>> relative_path("data/train.csv")
         'data/train.csv'
+        >>> relative_path("python://a.py")
+        'python%3A%2F%2Fa.py'
         >>> relative_path("../train.csv")
         Traceback (most recent call last):
             ...
@@ -58,28 +63,31 @@ the folder. Download it by hand under a name of your own.
     """
     if not key:
         raise _refused(key, "it is empty")
-    if key.startswith(("/", "\\")) or _DRIVE.match(key):
+    if key.startswith(("/", "\\")) or (_DRIVE.match(key) and key[2:3] in ("/", "\\")):
         raise _refused(key, "it is an absolute path")
+    if portable and _DRIVE.match(key):
+        raise _refused(key, "it begins with a drive letter of Windows")
     if _is_deceptive(key):
-        raise _refused(key, "it holds control characters or invisible ones")
-    parts = key.split("/")
+        raise _refused(key, "it contains control characters or invisible ones")
+    path = _SCHEME.sub(r"\1%3A%2F%2F", key)
+    parts = path.split("/")
     if len(parts) > MAX_PARTS:
         raise _refused(key, f"it has more than {MAX_PARTS} parts")
     for part in parts:
         _check_part(key, part, portable=portable)
-    if len(key.encode()) > MAX_PATH_BYTES:
+    if len(path.encode()) > MAX_PATH_BYTES:
         raise _refused(key, f"it is longer than {MAX_PATH_BYTES} bytes")
-    return key
+    return path
 
 
 def _check_part(key: str, part: str, *, portable: bool) -> None:
     if not part:
         raise _refused(key, "it has an empty part")
-    # Backslashes separate on Windows only, but "..\\" means harm wherever it was written.
+    # Backslashes separate on Windows only, but "..\\" is never written in good faith.
     if part == "." or ".." in part.split("\\"):
         raise _refused(key, "it leads out of the folder")
     if part.lower().startswith(OWN_PREFIX):
-        raise _refused(key, f"names with {OWN_PREFIX!r} are for files in the making")
+        raise _refused(key, f"names that begin with {OWN_PREFIX!r} are reserved for partial files")
     if len(part.encode()) > MAX_NAME_BYTES:
         raise _refused(key, f"a part of it is longer than {MAX_NAME_BYTES} bytes")
     if not portable:
@@ -87,7 +95,7 @@ def _check_part(key: str, part: str, *, portable: bool) -> None:
     if _RESERVED_ON_WINDOWS.match(part):
         raise _refused(key, f"{part!r} is a device on Windows")
     if _FORBIDDEN_ON_WINDOWS.search(part):
-        raise _refused(key, f"{part!r} holds a character that Windows forbids")
+        raise _refused(key, f"{part!r} contains a character that Windows forbids")
     if part != part.rstrip(". "):
         raise _refused(key, "Windows drops dots and spaces at the end of a name")
 
@@ -99,17 +107,17 @@ def _refused(key: str, why: str) -> UnsafePathError:
 
 
 def contained_path(folder: Path, relative: str) -> Path:
-    """Return the path of a file below `folder`, whose own folder exists and lies inside.
+    """Return the path of a file below `folder`; create the folders between the two.
 
     Raises:
-        UnsafePathError: If a link inside the folder leads out of it, or something that is not a
-            folder stands in the way.
+        UnsafePathError: If a link inside the folder leads out of it, or a file has the name of one
+            of the folders.
     """
     target = folder.joinpath(*relative.split("/"))
-    if _is_straight(folder, relative):
+    if _has_plain_folders(folder, relative):
         return target
-    # Before the folder is made, because making it would follow a link too; and after, because
-    # somebody may have put a link there in the meantime.
+    # Checked before the folder is created, which would follow a link, and again afterwards: a link
+    # may have been put there in the meantime.
     _check_inside(folder, target.parent, relative)
     if target.parent.is_dir():
         return target
@@ -117,17 +125,18 @@ def contained_path(folder: Path, relative: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UnsafePathError(
-            f"{quoted(relative)}: a file stands where the folder {str(target.parent)!r} has to be."
+            f"{quoted(relative)}: the folder {str(target.parent)!r} cannot be created, because a "
+            "file has its name."
         ) from None
     _check_inside(folder, target.parent, relative)
     return target
 
 
-def _is_straight(folder: Path, relative: str) -> bool:
-    """Tell, quickly, whether all folders of a path are there already and none is a link."""
+def _has_plain_folders(folder: Path, relative: str) -> bool:
+    """Return quickly whether all folders of a path exist and none is a link."""
     place = os.fspath(folder)
     *folders, _ = relative.split("/")
-    # A folder of Windows may be a junction; one without folders in it may not be there.
+    # On Windows, a folder may be a junction.
     if os.name == "nt" or not (folders or os.path.isdir(place)):
         return False
     for name in folders:
@@ -141,21 +150,21 @@ def _is_straight(folder: Path, relative: str) -> bool:
 
 
 def _check_inside(folder: Path, parent: Path, relative: str) -> None:
-    home, led_to = os.path.realpath(folder), os.path.realpath(parent)
-    if led_to != home and not led_to.startswith(os.path.join(home, "")):
+    root, real_parent = os.path.realpath(folder), os.path.realpath(parent)
+    if real_parent != root and not real_parent.startswith(os.path.join(root, "")):
         raise UnsafePathError(
-            f"{quoted(relative)}: a link in {str(folder)!r} leads to {led_to!r}, outside of it. "
-            "Nothing is written there."
+            f"{quoted(relative)}: a link in {str(folder)!r} leads to {real_parent!r}, outside of "
+            "it. Nothing is written there."
         )
 
 
 @dataclass(frozen=True)
 class FileNaming:
-    """Which names are one and the same on a file system.
+    """The names that a file system takes for the same.
 
     Attributes:
-        ignores_case: Whether ``A`` and ``a`` are one file.
-        normalizes: Whether a letter and its composed form are one file.
+        ignores_case: Whether ``A`` and ``a`` are the same file.
+        normalizes: Whether the composed and the decomposed form of a letter are the same file.
     """
 
     ignores_case: bool
@@ -163,20 +172,20 @@ class FileNaming:
 
     @classmethod
     def of(cls, folder: Path) -> FileNaming:
-        """Find out by trying in `folder`, which exists.
+        """Return the naming in an existing folder, in which a file is created for that.
 
         Raises:
-            DownloadError: If nothing can be written there.
+            DownloadError: If no file can be created there.
         """
         try:
             handle, name = tempfile.mkstemp(dir=folder, prefix=f"{OWN_PREFIX}-Probe-\u00e9-")
         except UnicodeError:
-            # Names here are ASCII only, by order of the environment.
+            # The environment allows ASCII names only.
             return cls.usual()
         except OSError as error:
             raise DownloadError(
-                f"Nothing can be written to the folder {str(folder)!r}: {error.strerror or error}. "
-                "Check its permissions and the free space, or choose another."
+                f"The folder {str(folder)!r} is not writable: {error.strerror or error}. Check its "
+                "permissions and the free space, or choose another folder."
             ) from error
         os.close(handle)
         try:
@@ -190,17 +199,17 @@ class FileNaming:
 
     @classmethod
     def usual(cls) -> FileNaming:
-        """Return what is usual on this system, where there is no folder to try it in."""
+        """Return the usual naming of this system, for a folder that does not exist yet."""
         tolerant = sys.platform in ("win32", "darwin")
         return cls(ignores_case=tolerant, normalizes=sys.platform == "darwin")
 
     @classmethod
     def strictest(cls) -> FileNaming:
-        """Return the naming under which everything collides that collides on any common system."""
+        """Return the naming under which all names collide that do so on any common system."""
         return cls(ignores_case=True, normalizes=True)
 
     def identity(self, relative: str) -> str:
-        """Return what two names have in common exactly if they are one file."""
+        """Return a text that is the same for all names of the same file."""
         if self.ignores_case:
             relative = unicodedata.normalize("NFD", relative).casefold()
         if self.normalizes or self.ignores_case:
@@ -209,10 +218,10 @@ class FileNaming:
 
 
 class NameClashError(DownloadError):
-    """Assets would share a file, or one would be the folder of another.
+    """Assets have the same file name, or one has the name of another's folder.
 
     Attributes:
-        names: What they are called in the message.
+        names: Their names in the message.
     """
 
     def __init__(self, message: str, *, names: Iterable[str]) -> None:
@@ -221,15 +230,15 @@ class NameClashError(DownloadError):
 
 
 class TakenNames:
-    """The paths that are spoken for in one folder.
+    """The paths that are in use in one folder.
 
     Args:
-        naming: Which names are the same there.
+        naming: The names that are the same there.
     """
 
     def __init__(self, naming: FileNaming) -> None:
         self._naming = naming
-        # By the hashes of the paths: those of all folders above deep ones would fill the memory.
+        # The paths are kept as hashes: those of all folders of deep paths would fill the memory.
         self._files: dict[int, str] = {}
         self._folders: dict[int, str] = {}
 
@@ -237,11 +246,11 @@ class TakenNames:
         """Take a path for each name, or none of them.
 
         Args:
-            paths: The relative path of each asset, by what to call it in messages.
+            paths: The relative path of each asset, by its name in messages.
 
         Raises:
-            NameClashError: If two of them, or one and a path taken before, are the same file, or
-                one is a folder that another needs; the message names them.
+            NameClashError: If one of them is the same file as another or as a path taken before,
+                or has the name of a folder of one. The message names them.
         """
         files: dict[int, str] = {}
         folders: dict[int, str] = {}
@@ -262,8 +271,8 @@ class TakenNames:
         if clashes:
             pairs = "; ".join(f"{quoted(a)} and {quoted(b)}" for a, b in clashes)
             raise NameClashError(
-                f"These would be the same file, or one the folder of the other: {pairs}. Download "
-                "them one at a time into different folders, with include= or a template=.",
+                f"These would be the same file, or one would be the folder of the other: {pairs}. "
+                "Download them one at a time into different folders, with include= or a template=.",
                 names={name for clash in clashes for name in clash},
             )
         self._files.update(files)

@@ -814,7 +814,7 @@ def test_a_file_in_the_place_of_a_folder_fails_its_own_asset_only(
 ) -> None:
     (tmp_path / "data").write_bytes(b"a file")
     item = served(server, "data/a.csv", "b.csv")
-    with pytest.raises(DownloadError, match="a file stands where the folder"):
+    with pytest.raises(DownloadError, match="because a file has its name"):
         downloader.download_assets(item, tmp_path)
     assert files_in(tmp_path) == {"b.csv": b"content of b.csv", "data": b"a file"}
 
