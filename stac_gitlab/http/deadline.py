@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from stac_gitlab.settings import pause
 
 STOP_LATENCY = 0.25
-"""How long a waiting thread may take to notice that it is to stop, in seconds."""
+"""Seconds within which a waiting thread notices a cancellation."""
 
 
-class Cancelled(Exception):  # noqa: N818  # no error: someone asked for it
-    """The work was called off from another thread."""
+class Cancelled(Exception):  # noqa: N818  # no error: the caller asked for it
+    """The work was cancelled from another thread."""
 
 
 class Deadline:
-    """How long a piece of work may take, and whether it was called off.
+    """When work has to be finished, and whether it was cancelled.
 
     Args:
-        at: When it has to be over, by `clock`; None for no limit.
-        clock: What tells the time, in seconds.
-        stop: Set from outside to call the work off.
+        at: The time limit, on `clock`; None for none.
+        clock: Returns the time in seconds.
+        stop: An event that another thread sets to cancel the work.
     """
 
     def __init__(
@@ -38,14 +39,13 @@ class Deadline:
         self.stop = stop
 
     def time_left(self) -> float | None:
-        """Return the seconds that are left, or None without a limit.
+        """Return the seconds that are left, or None without a time limit.
 
         Raises:
-            Stopped: If the work was called off.
+            Cancelled: If the work was cancelled.
             TimeoutError: If no time is left.
         """
-        if self.stop is not None and self.stop.is_set():
-            raise Cancelled
+        self.check_cancelled()
         if self.at is None:
             return None
         left = self.at - self.clock()
@@ -54,35 +54,36 @@ class Deadline:
         return left
 
     def sleep(self, seconds: float, sleep: Callable[[float], None]) -> None:
-        """Wait, but not longer than until the work is called off.
+        """Call `sleep`, or wait for a cancellation as long.
 
         Raises:
-            Stopped: If it is.
+            Cancelled: If the work was cancelled.
         """
         if self.stop is None or sleep is not pause:
             sleep(seconds)
         else:
             self.stop.wait(seconds)
+        self.check_cancelled()
+
+    def check_cancelled(self) -> None:
+        """Raise :class:`Cancelled` if the work was cancelled."""
         if self.stop is not None and self.stop.is_set():
             raise Cancelled
 
 
-_deadline: ContextVar[Deadline] = ContextVar("stac_gitlab_watch", default=Deadline())  # noqa: B039  # never changed
+_current: ContextVar[Deadline] = ContextVar("stac_gitlab_deadline", default=Deadline())  # noqa: B039  # never changed
 
 
-class enforcing:  # noqa: N801  # a context manager that reads like a function
-    """Let a watch be in force for everything that this thread reads from a socket."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._own = deadline
-
-    def __enter__(self) -> None:
-        self._token = _deadline.set(self._own)
-
-    def __exit__(self, *_: object) -> None:
-        _deadline.reset(self._token)
+@contextmanager
+def enforcing(deadline: Deadline) -> Iterator[None]:
+    """Apply a deadline to everything that this thread reads from a socket."""
+    token = _current.set(deadline)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def current_deadline() -> Deadline:
-    """Return the watch that is in force in this thread."""
-    return _deadline.get()
+    """Return the deadline that applies to this thread."""
+    return _current.get()

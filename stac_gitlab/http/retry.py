@@ -1,9 +1,4 @@
-"""How often and how long to try again, and what a server says about waiting.
-
-:class:`RetryPolicy` is the value object that users set. :func:`wait_hint` reads the headers in
-which servers announce when to come back. :class:`RateGate` is what threads share: one 429 slows all
-of them.
-"""
+"""Retries (tenacity), the headers that ask for a wait, and the rate limit that threads share."""
 
 from __future__ import annotations
 
@@ -34,8 +29,10 @@ from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
 from stac_gitlab.http.responses import error_for_failure, redacted_cause, without_traceback
 from stac_gitlab.settings import RetryPolicy
 
-# A reset above this is a point in time (seconds since 1970), below it a delay in seconds: the same
-# header means one at GitLab and the other in the IETF drafts.
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+# A reset above this is a time in seconds since 1970, as GitLab sends it. Below, it is a delay in
+# seconds, as the IETF drafts define it.
 EPOCH_THRESHOLD = 10**9
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*", re.ASCII)
 _RATE_LIMIT_ITEM = re.compile(r"(?:^|[;,\s])(r|t|remaining|reset)\s*=\s*(\d+)", re.ASCII)
@@ -45,16 +42,15 @@ _RATE_LIMIT_FIELDS = {"r": "remaining", "t": "reset", "remaining": "remaining", 
 def retry_after(
     headers: Mapping[str, str], *, rate_limited: bool, now: float | None = None
 ) -> float | None:
-    """Return the seconds that a response asks to wait, or None where it does not say.
+    """Return the wait in seconds that a response asks for, or None.
 
     Args:
-        headers: The response's headers, looked up without regard to case.
-        rate_limited: Whether the status is 429. Only then do the ``RateLimit`` headers, which
-            GitLab sends with every answer, say when to come back.
+        headers: The headers of the response; names are not case-sensitive.
+        rate_limited: Whether the status is 429. Only then the ``RateLimit`` headers count, which
+            GitLab sends with every response.
         now: Seconds since 1970 for a response without ``Date``; the local clock by default.
 
-    Malformed and negative values count as absent; an absurdly long wait is returned as it is, for
-    the caller to refuse.
+    Malformed and negative values count as absent. A very long wait is returned unchanged.
 
     Source: RFC 9110 (Retry-After), the IETF RateLimit header drafts, GitLab's rate limit headers.
     """
@@ -84,7 +80,7 @@ def _rate_limit_wait(headers: Mapping[str, str], at: float) -> float | None:
 
 
 def _ietf_rate_limit(value: str | None) -> float | None:
-    """Read ``"api";r=0;t=55`` or ``remaining=0, reset=55``: the exhausted quota counts."""
+    """Return the reset of an exhausted quota: ``"api";r=0;t=55`` or ``remaining=0, reset=55``."""
     if not value:
         return None
     waits: list[float] = []
@@ -118,205 +114,206 @@ def _seconds_or_date(value: str | None, at: float) -> float | None:
 
 
 class RateLimiter:
-    """What all threads know about how much one origin bears.
+    """The rate limit of one origin, shared by all threads.
 
-    Before a 429 it lets everyone through. A 429 stops everyone until the wait is over, leaves a
-    quarter of the places to ask from, and lets their number grow again with answers that are not a
-    429: each request that is under way when the server has had enough is a wasted one. From then on
-    requests also keep the distance at which the server would have served them all, pauses included,
-    and close up little by little.
+    Before the first 429 there is no limit. A 429 pauses all threads until the wait is over, and
+    reduces the number of concurrent requests to a quarter: each request that is in flight at the
+    next 429 is wasted. The number grows again with successful responses. Requests also keep the
+    interval at which the server would have answered all of them, pauses included, and the interval
+    shrinks with successful responses.
     """
 
-    # Answers, times the current number of askers, until one more may ask.
-    _PATIENCE = 16
-    # Seconds between two requests: never more than the one, not worth a wait below the other.
-    _SLOWEST, _FASTEST = 1.0, 0.001
-    # How much shorter the distance gets with every answer.
-    _CLOSING_UP = 0.99
-    # Fewer answers than this, between two storms, do not tell how many the server bears.
-    _TELLING = 4
+    # Successful responses, times the current limit, until one more request may be concurrent.
+    _RESPONSES_TO_GROW = 16
+    # Limits of the interval, in seconds. A shorter one is not worth a wait.
+    _MAX_INTERVAL, _MIN_INTERVAL = 1.0, 0.001
+    # What each successful response does to the interval.
+    _SHRINK = 0.99
+    # With fewer responses between two 429, nothing can be said about the rate.
+    _MIN_SAMPLE = 4
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._lock = threading.Lock()
-        # Who waits for a place, in the order in which they came; set to have them look again.
+        # Threads that wait for a slot, in the order of their arrival. An event wakes its thread.
         self._waiting: dict[threading.Event, None] = {}
-        self._asking = 0
+        self._in_flight = 0
         self._limit: int | None = None
         self._served = 0
         self._refused = 0
-        self._open_at = 0.0
-        self._distance = 0.0
-        self._next_turn = 0.0
-        self._round_began: float | None = None
+        self._paused_until = 0.0
+        self._interval = 0.0
+        self._next_start = 0.0
+        self._round_start: float | None = None
         self._round_served = 0
-        self._last_left = 0.0
+        self._last_end = 0.0
 
     @contextmanager
-    def asking(self, waited_until: float = 0.0) -> Iterator[None]:
-        """Hold one of the places, after waiting for it and for the end of a pause.
+    def slot(self, waited_until: float = 0.0) -> Iterator[None]:
+        """Hold a slot for one request, after waiting for it and for the end of a pause.
 
         Args:
-            waited_until: A pause that the caller has already sat out, as :meth:`refused` gave it.
+            waited_until: The end of a pause that the caller has waited for already, as returned by
+                :meth:`refused`.
 
         Raises:
             TimeoutError: If the deadline passes before.
         """
-        turn = self._enter(waited_until)
+        delay = self._acquire(waited_until)
         try:
-            if turn > 0:
-                self._wait_for_turn(turn)
+            if delay > 0:
+                self._wait_for_start(delay)
             yield
         finally:
             with self._lock:
-                self._asking -= 1
-                self._last_left = self._policy.clock()
-                self._call_next()
+                self._in_flight -= 1
+                self._last_end = self._policy.clock()
+                self._wake_next()
 
-    def _enter(self, waited_until: float) -> float:
-        """Take a place; return the seconds until its turn comes."""
+    def _acquire(self, waited_until: float) -> float:
+        """Take a slot; return the seconds until the request may start."""
         if self._limit is None:
             with self._lock:
-                self._asking += 1
+                self._in_flight += 1
             return 0.0
         ticket = threading.Event()
         try:
             while True:
                 with self._lock:
-                    open_at, now = self._open_at, self._policy.clock()
-                    is_open = open_at <= now or open_at <= waited_until
-                    if is_open and self._has_place_for(ticket):
-                        self._asking += 1
-                        return self._turn_after(now)
+                    paused_until, now = self._paused_until, self._policy.clock()
+                    is_open = paused_until <= now or paused_until <= waited_until
+                    if is_open and self._is_free_for(ticket):
+                        self._in_flight += 1
+                        return self._delay(now)
                     if is_open:
                         ticket.clear()
                         self._waiting[ticket] = None
                 if is_open:
-                    # Without the lock: those who leave need it.
                     ticket.wait(STOP_LATENCY)
                     current_deadline().time_left()
                 else:
-                    self._pause(open_at - now)
-                    waited_until = open_at
+                    self._sleep(paused_until - now)
+                    waited_until = paused_until
         finally:
             if ticket in self._waiting:
                 with self._lock:
                     del self._waiting[ticket]
-                    self._call_next()
+                    self._wake_next()
 
-    def _has_place_for(self, ticket: threading.Event) -> bool:
-        """Tell whether a place is free, and nobody has waited for it longer."""
-        is_free = self._limit is None or self._asking < self._limit
-        # Whoever has just left comes back sooner than anyone wakes up, and would have it for ever.
+    def _is_free_for(self, ticket: threading.Event) -> bool:
+        """Tell whether there is a free slot for which no thread has waited longer."""
+        is_free = self._limit is None or self._in_flight < self._limit
+        # First come, first served; otherwise a returning thread starves the rest.
         return is_free and next(iter(self._waiting), ticket) is ticket
 
-    def _call_next(self) -> None:
-        """Wake up who has waited longest, if it can have a place."""
+    def _wake_next(self) -> None:
+        """Wake the thread that has waited longest, if there is a slot for it."""
         first = next(iter(self._waiting), None)
-        if first is not None and self._has_place_for(first):
+        if first is not None and self._is_free_for(first):
             first.set()
 
-    def _turn_after(self, now: float) -> float:
-        if self._round_began is None:
-            self._round_began = now
-        elif self._asking == 1:
-            # That nobody has asked for anything for a while says nothing about the server.
-            idle = now - max(self._last_left, self._open_at)
-            self._round_began += idle if idle > self._SLOWEST else 0.0
-        if not self._distance:
+    def _delay(self, now: float) -> float:
+        """Return the seconds until the next start that the interval allows."""
+        if self._round_start is None:
+            self._round_start = now
+        elif self._in_flight == 1:
+            # A time without requests says nothing about the server.
+            idle = now - max(self._last_end, self._paused_until)
+            self._round_start += idle if idle > self._MAX_INTERVAL else 0.0
+        if not self._interval:
             return 0.0
-        turn = max(now, self._next_turn)
-        self._next_turn = turn + self._distance
-        return turn - now
+        start = max(now, self._next_start)
+        self._next_start = start + self._interval
+        return start - now
 
-    def _pause(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
         left = current_deadline().time_left()
         current_deadline().sleep(
             seconds if left is None else min(seconds, left), self._policy.sleep
         )
         current_deadline().time_left()
 
-    def _wait_for_turn(self, seconds: float) -> None:
+    def _wait_for_start(self, seconds: float) -> None:
         try:
-            self._pause(seconds)
+            self._sleep(seconds)
         except BaseException:
-            # Turns that nobody took would put off all later ones, further with every request.
+            # A start that is not used must not delay all later ones.
             with self._lock:
-                self._next_turn -= self._distance
+                self._next_start -= self._interval
             raise
 
     def refused(self, hint: float | None) -> float:
-        """Note a 429; return the time, on the policy's clock, at which everyone may ask again."""
+        """Note a 429; return the end of the pause, on the policy's clock.
+
+        Args:
+            hint: The wait in seconds that the server asks for.
+        """
         with self._lock:
             now = self._policy.clock()
             if hint is not None and hint > self._policy.max_wait:
-                # Nobody waits that long: every request is to hear so at once.
+                # No pause: each request is to fail at once, with this hint.
                 return now
-            if self._open_at > now and not hint:
-                # A late answer of a storm that is already being waited for.
-                return self._open_at
-            is_news = self._open_at <= now
-            if is_news:
-                # One storm is one lesson, however many requests were under way when it came.
+            if self._paused_until > now and not hint:
+                # A late response of the burst that caused the pause.
+                return self._paused_until
+            is_new = self._paused_until <= now
+            if is_new:
+                # A burst counts once, however many of its requests are refused.
                 self._refused += 1
-                self._limit = max(1, (self._limit or self._asking) // 4)
+                self._limit = max(1, (self._limit or self._in_flight) // 4)
                 self._served = 0
-            # "Wait 0 seconds" from a server that has just refused is no hint at all.
-            self._open_at = max(self._open_at, now + (hint or self._backoff()))
-            if is_news:
-                self._keep_distance()
-            return self._open_at
+            # A hint of 0 seconds in a 429 is no hint.
+            self._paused_until = max(self._paused_until, now + (hint or self._backoff()))
+            if is_new:
+                self._set_interval()
+            return self._paused_until
 
-    def _keep_distance(self) -> None:
-        """Spread over the whole round, its pause included, what the server served in it."""
-        self._next_turn = self._open_at
-        if self._round_began is None or self._round_served < self._TELLING:
-            # After a pause that was too short, say: the round goes on.
+    def _set_interval(self) -> None:
+        """Spread the requests that were served since the last 429 over that time and the pause."""
+        self._next_start = self._paused_until
+        if self._round_start is None or self._round_served < self._MIN_SAMPLE:
+            # Perhaps the last pause was too short: the round continues.
             return
-        round_took = self._open_at - self._round_began
-        self._distance = min(self._SLOWEST, round_took / self._round_served)
-        self._round_began, self._round_served = None, 0
+        duration = self._paused_until - self._round_start
+        self._interval = min(self._MAX_INTERVAL, duration / self._round_served)
+        self._round_start, self._round_served = None, 0
 
     def _backoff(self) -> float:
-        # At least half of the ceiling: full jitter would let some threads ask again at once, and
-        # while the server refuses everyone each of those requests is a wasted one.
+        # At least half of the ceiling. With full jitter some threads would retry at once, and be
+        # refused again.
         ceiling = self._policy.backoff_base * 2.0 ** min(self._refused - 1, 60)
         ceiling = min(self._policy.backoff_cap, ceiling)
-        return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # spreads load, guards nothing
+        return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # no cryptography
 
     def served(self) -> None:
-        """Note an answer that is not a 429."""
+        """Note a response that is not a 429."""
         if self._limit is None:
             return
         with self._lock:
-            # Whoever serves something has not refused for good: the next wait is a short one again.
+            # The next pause is a short one again.
             self._refused = 0
             self._served += 1
             self._round_served += 1
-            self._distance *= self._CLOSING_UP
-            if self._distance < self._FASTEST:
-                self._distance = 0.0
-            if self._limit is not None and self._served >= self._PATIENCE * self._limit:
+            self._interval *= self._SHRINK
+            if self._interval < self._MIN_INTERVAL:
+                self._interval = 0.0
+            if self._limit is not None and self._served >= self._RESPONSES_TO_GROW * self._limit:
                 self._served = 0
                 self._limit += 1
-                self._call_next()
-
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
+                self._wake_next()
 
 
 class Retrying(Generic[T]):
     """One request with all its attempts.
 
     Args:
-        attempt: Sends the request once, and makes something of the answer.
+        attempt: Sends the request once and returns the result.
         method: The HTTP method, for messages.
-        url: What is asked for.
-        credentials: Whose token to renew after a 401.
-        gate: What is known about how much the server bears.
-        policy: When to try again.
-        end: When, on the policy's clock, it has to be over.
+        url: The URL.
+        credentials: The token to renew after a 401.
+        limiter: The rate limit of the origin.
+        policy: When to retry.
+        end: The deadline, on the policy's clock.
         idempotent: Whether the request may be sent more than once.
     """
 
@@ -327,7 +324,7 @@ class Retrying(Generic[T]):
         method: str,
         url: str,
         credentials: Credentials,
-        gate: RateLimiter,
+        limiter: RateLimiter,
         policy: RetryPolicy,
         end: float,
         idempotent: bool,
@@ -336,7 +333,7 @@ class Retrying(Generic[T]):
         self._method = method
         self._url = url
         self._credentials = credentials
-        self._limiter = gate
+        self._limiter = limiter
         self._policy = policy
         self._end = end
         self._idempotent = idempotent
@@ -344,10 +341,10 @@ class Retrying(Generic[T]):
         self._renewed = False
 
     def run(self) -> T:
-        """Return what the first successful attempt gives.
+        """Return the result of the first successful attempt.
 
         Raises:
-            STACGitLabError: What the last attempt raised.
+            STACGitLabError: The error of the last attempt.
         """
         return call_with_retries(
             self._once,
@@ -380,7 +377,7 @@ class Retrying(Generic[T]):
 
     def _send(self) -> T:
         try:
-            with self._limiter.asking(self._waited_until):
+            with self._limiter.slot(self._waited_until):
                 return self._attempt()
         except STACGitLabError as known:
             raise without_traceback(known)  # noqa: B904  # it is the same error
@@ -388,7 +385,7 @@ class Retrying(Generic[T]):
             requests.RequestException,
             urllib3.exceptions.HTTPError,
             OSError,
-            # Of http.client, for what cannot be a header.
+            # http.client raises it for an invalid header.
             ValueError,
         ) as failure:
             error, cause = self._explained(failure)
@@ -399,7 +396,7 @@ class Retrying(Generic[T]):
         return error, redacted_cause(failure)
 
     def _renews(self, token: Token | None) -> bool:
-        """After a 401, get a new token from the caller's function, once a request."""
+        """Call the token function after a 401, once a request; tell whether the token is new."""
         if self._renewed or not self._credentials.allows(self._url):
             return False
         self._renewed = True
@@ -426,9 +423,9 @@ class Retrying(Generic[T]):
 
     def _must_stop(self, state: tenacity.RetryCallState) -> bool:
         left = self._end - self._policy.clock()
-        tired = state.attempt_number >= self._policy.max_attempts
-        if tired or state.upcoming_sleep >= left:
-            why = f"{state.attempt_number} attempts" if tired else "the time allowed for it"
+        was_last = state.attempt_number >= self._policy.max_attempts
+        if was_last or state.upcoming_sleep >= left:
+            why = f"{state.attempt_number} attempts" if was_last else "the time allowed for it"
             error = error_of(state)
             if state.attempt_number > 1 and error is not None and error.args:
                 error.args = (f"{error.args[0]} (Given up after {why}.)", *error.args[1:])
@@ -456,18 +453,18 @@ def call_with_retries(
     is_worth_retrying: Callable[[BaseException], bool] = lambda _error: True,
     log: Callable[[tenacity.RetryCallState], None] | None = None,
 ) -> T:
-    """Return what `call` gives, at once or when tenacity has tried it again.
+    """Return the result of `call`, with retries by tenacity.
 
-    Nearly every call succeeds at once, and tenacity's book-keeping takes longer than some of them:
-    it begins with the first failure, which it then sees as its own first attempt.
+    The first attempt is made without tenacity, whose bookkeeping takes longer than some requests.
+    If it fails, tenacity counts it as its own first attempt.
 
     Args:
-        call: What to try.
-        failures: What may be worth another attempt.
+        call: The function to call.
+        failures: The exceptions after which another attempt may succeed.
         policy: How to sleep.
-        wait: How many seconds to wait before the next attempt.
-        stop: Whether there is no next one.
-        is_worth_retrying: Which of the `failures` are worth another attempt.
+        wait: Returns the seconds to wait before the next attempt.
+        stop: Tells whether there is no next attempt.
+        is_worth_retrying: Selects among the `failures`.
         log: Called before each wait.
     """
     try:
@@ -494,5 +491,5 @@ def call_with_retries(
 
 
 def error_of(state: tenacity.RetryCallState) -> BaseException | None:
-    """Return what the attempt that has just been made failed of."""
+    """Return the exception of the latest attempt."""
     return None if state.outcome is None else state.outcome.exception()

@@ -512,7 +512,7 @@ class GitLabSession(requests.Session):
                     method=method,
                     url=candidate,
                     credentials=self.credentials,
-                    gate=self.limiter_for(candidate),
+                    limiter=self.limiter_for(candidate),
                     policy=policy,
                     end=end,
                     idempotent=idempotent,
@@ -531,11 +531,11 @@ class GitLabSession(requests.Session):
     def limiter_for(self, url: str) -> RateLimiter:
         """Return the rate limiter for the origin of `url`, which all threads share."""
         origin = Origin.of(url)
-        gate = self._limiters.get(origin)
-        if gate is None:
+        limiter = self._limiters.get(origin)
+        if limiter is None:
             with self._limiters_lock:
-                gate = self._limiters.setdefault(origin, RateLimiter(self.retry))
-        return gate
+                limiter = self._limiters.setdefault(origin, RateLimiter(self.retry))
+        return limiter
 
 
 def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:

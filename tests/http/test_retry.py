@@ -230,39 +230,39 @@ def policy(clock: Clock) -> RetryPolicy:
 
 
 def test_the_gate_is_open_until_someone_is_refused(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    with gate.asking(), gate.asking(), gate.asking():
+    limiter = RateLimiter(policy)
+    with limiter.slot(), limiter.slot(), limiter.slot():
         pass
     assert clock.slept == []
 
 
 def test_a_refusal_makes_everyone_wait(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    until = gate.refused(30.0)
-    with gate.asking():
+    limiter = RateLimiter(policy)
+    until = limiter.refused(30.0)
+    with limiter.slot():
         assert clock.slept == [30.0]
     assert clock.now == until
-    with gate.asking():
+    with limiter.slot():
         assert clock.slept == [30.0], "the pause is over"
 
 
 def test_who_has_waited_already_does_not_wait_again(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    until = gate.refused(30.0)
-    with gate.asking(until):
+    limiter = RateLimiter(policy)
+    until = limiter.refused(30.0)
+    with limiter.slot(until):
         assert clock.slept == []
-    gate.refused(50.0)
-    with gate.asking(until):
+    limiter.refused(50.0)
+    with limiter.slot(until):
         assert clock.slept == [50.0]
 
 
 def test_a_hint_is_never_shortened_by_a_later_one(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    gate.refused(30.0)
-    gate.refused(10.0)
-    gate.refused(None)
-    gate.refused(0.0)
-    with gate.asking():
+    limiter = RateLimiter(policy)
+    limiter.refused(30.0)
+    limiter.refused(10.0)
+    limiter.refused(None)
+    limiter.refused(0.0)
+    with limiter.slot():
         assert clock.slept == [30.0]
 
 
@@ -270,65 +270,65 @@ def test_a_hint_is_never_shortened_by_a_later_one(policy: RetryPolicy, clock: Cl
 def test_without_a_hint_the_pause_grows_and_is_never_nothing(
     useless: float | None, policy: RetryPolicy, clock: Clock
 ) -> None:
-    gate = RateLimiter(policy)
+    limiter = RateLimiter(policy)
     for ceiling in (8.0, 16.0, 30.0, 30.0):
-        pause = gate.refused(useless) - clock.now
+        pause = limiter.refused(useless) - clock.now
         assert ceiling / 2 <= pause <= ceiling
         clock.now += pause
 
 
 def test_a_wait_that_nobody_would_sit_out_pauses_nobody(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    gate.refused(3600.0)
-    gate.refused(float("inf"))
-    with gate.asking():
+    limiter = RateLimiter(policy)
+    limiter.refused(3600.0)
+    limiter.refused(float("inf"))
+    with limiter.slot():
         assert clock.slept == []
 
 
 def test_a_pause_ends_with_the_deadline(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    gate.refused(90.0)
+    limiter = RateLimiter(policy)
+    limiter.refused(90.0)
     with (
         enforcing(Deadline(clock.now + 5, clock=clock.time)),
         pytest.raises(TimeoutError),
-        gate.asking(),
+        limiter.slot(),
     ):
         pytest.fail("nobody may ask")
     assert clock.slept == [5.0]
 
 
 def test_a_pause_ends_with_a_stop(policy: RetryPolicy) -> None:
-    gate = RateLimiter(policy)
-    gate.refused(90.0)
+    limiter = RateLimiter(policy)
+    limiter.refused(90.0)
     stop = threading.Event()
     stop.set()
-    with enforcing(Deadline(stop=stop)), pytest.raises(Cancelled), gate.asking():
+    with enforcing(Deadline(stop=stop)), pytest.raises(Cancelled), limiter.slot():
         pytest.fail("nobody may ask")
 
 
 def test_a_refusal_leaves_a_quarter_of_the_places_and_answers_let_them_grow(
     policy: RetryPolicy, clock: Clock
 ) -> None:
-    gate = RateLimiter(policy)
-    places = [gate.asking() for _ in range(8)]
+    limiter = RateLimiter(policy)
+    places = [limiter.slot() for _ in range(8)]
     for place in places:
         place.__enter__()
-    until = gate.refused(1.0)
+    until = limiter.refused(1.0)
     for place in places:
         place.__exit__(None, None, None)
     clock.now = until
-    assert how_many_may_ask(gate, clock) == 2
+    assert how_many_may_ask(limiter, clock) == 2
     for _ in range(2 * 16):
-        gate.served()
-    assert how_many_may_ask(gate, clock) == 3
+        limiter.served()
+    assert how_many_may_ask(limiter, clock) == 3
 
 
-def how_many_may_ask(gate: RateLimiter, clock: Clock) -> int:
+def how_many_may_ask(limiter: RateLimiter, clock: Clock) -> int:
     """Enter until it would have to wait; a deadline that has passed ends the wait."""
     inside: list[object] = []
     places = []
     while True:
-        place = gate.asking()
+        place = limiter.slot()
         late = Deadline(clock.now, clock=clock.time)
         try:
             with enforcing(late):
@@ -342,62 +342,62 @@ def how_many_may_ask(gate: RateLimiter, clock: Clock) -> int:
 
 
 def test_a_place_is_given_back_when_a_request_fails(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    clock.now = gate.refused(1.0)
+    limiter = RateLimiter(policy)
+    clock.now = limiter.refused(1.0)
     for _ in range(3):
-        with pytest.raises(OSError, match="broken"), gate.asking():
+        with pytest.raises(OSError, match="broken"), limiter.slot():
             raise OSError("broken")
-    assert how_many_may_ask(gate, clock) == 1
+    assert how_many_may_ask(limiter, clock) == 1
 
 
 def test_threads_that_wait_for_a_place_get_it(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    clock.now = gate.refused(1.0)
+    limiter = RateLimiter(policy)
+    clock.now = limiter.refused(1.0)
     most, inside = 0, 0
     lock = threading.Lock()
 
     def ask() -> None:
         nonlocal most, inside
-        with gate.asking():
+        with limiter.slot():
             with lock:
                 inside += 1
                 most = max(most, inside)
             time.sleep(0.001)
             with lock:
                 inside -= 1
-        gate.served()
+        limiter.served()
 
     run_all([ask] * 6)
     assert most == 1
 
 
 def test_who_waits_for_a_place_is_not_overtaken(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    clock.now = gate.refused(1.0)
+    limiter = RateLimiter(policy)
+    clock.now = limiter.refused(1.0)
     order = []
 
     def ask() -> None:
-        with gate.asking():
+        with limiter.slot():
             order.append("who waited")
 
     asker = threading.Thread(target=ask)
-    with gate.asking():
+    with limiter.slot():
         asker.start()
-        while not gate._waiting:
+        while not limiter._waiting:
             asker.join(0.001)
-    with gate.asking():
+    with limiter.slot():
         order.append("who came back")
     asker.join(5)
     assert order == ["who waited", "who came back"]
 
 
 def test_nobody_waits_behind_one_who_has_given_up(policy: RetryPolicy, clock: Clock) -> None:
-    gate = RateLimiter(policy)
-    clock.now = gate.refused(1.0)
+    limiter = RateLimiter(policy)
+    clock.now = limiter.refused(1.0)
     late = Deadline(clock.now, clock=clock.time)
-    with gate.asking(), enforcing(late), pytest.raises(TimeoutError), gate.asking():
+    with limiter.slot(), enforcing(late), pytest.raises(TimeoutError), limiter.slot():
         pytest.fail("there is one place")
-    with enforcing(late), gate.asking():
+    with enforcing(late), limiter.slot():
         pass
 
 
@@ -411,18 +411,18 @@ def run_all(works: list[Callable[[], None]]) -> None:
 
 
 def test_after_a_storm_requests_keep_the_distance_that_the_server_bears(clock: Clock) -> None:
-    gate = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
-    gate.refused(1.0)
+    limiter = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    limiter.refused(1.0)
     for _ in range(4):
-        with gate.asking():
-            gate.served()
+        with limiter.slot():
+            limiter.served()
     # Four in a round of one second, the pause at its end: a quarter of a second for each.
-    paused_until = gate.refused(1.0)
+    paused_until = limiter.refused(1.0)
     clock.slept.clear()
-    with gate.asking(paused_until):
-        gate.served()
-    with gate.asking():
-        gate.served()
+    with limiter.slot(paused_until):
+        limiter.served()
+    with limiter.slot():
+        limiter.served()
     assert clock.slept == [pytest.approx(1.0), pytest.approx(0.25)]
 
 
@@ -430,73 +430,73 @@ def test_after_a_storm_requests_keep_the_distance_that_the_server_bears(clock: C
 def test_time_in_which_nobody_asks_makes_no_distance_longer(
     was_refused_before: bool, clock: Clock
 ) -> None:
-    gate = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    limiter = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
     if was_refused_before:
-        clock.now = gate.refused(1.0)
-    with gate.asking():
-        gate.served()
+        clock.now = limiter.refused(1.0)
+    with limiter.slot():
+        limiter.served()
     clock.now += 600
     if not was_refused_before:
-        clock.now = gate.refused(1.0)
+        clock.now = limiter.refused(1.0)
     for _ in range(4 - was_refused_before):
-        with gate.asking():
-            gate.served()
-    clock.now = gate.refused(1.0)
+        with limiter.slot():
+            limiter.served()
+    clock.now = limiter.refused(1.0)
     clock.slept.clear()
     # Four in a second.
     for _ in range(2):
-        with gate.asking():
+        with limiter.slot():
             pass
     assert clock.slept == [pytest.approx(0.25)]
 
 
 def test_turns_that_nobody_took_put_off_no_others(clock: Clock) -> None:
-    gate = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
-    clock.now = gate.refused(1.0)
+    limiter = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    clock.now = limiter.refused(1.0)
     for _ in range(4):
-        with gate.asking():
-            gate.served()
-    clock.now = gate.refused(1.0)
-    with gate.asking():
+        with limiter.slot():
+            limiter.served()
+    clock.now = limiter.refused(1.0)
+    with limiter.slot():
         pass
     for _ in range(100):
         hurried = Deadline(clock.now + 0.001, clock=clock.time)
-        with enforcing(hurried), pytest.raises(TimeoutError), gate.asking():
+        with enforcing(hurried), pytest.raises(TimeoutError), limiter.slot():
             pytest.fail("its turn is later")
     clock.slept.clear()
-    with gate.asking():
+    with limiter.slot():
         pass
     assert clock.slept == [pytest.approx(0.15)]
 
 
 def test_a_round_in_which_little_was_served_goes_on_after_the_storm(clock: Clock) -> None:
-    gate = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
-    gate.refused(1.0)
+    limiter = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    limiter.refused(1.0)
     # Eight in two rounds of a second, then: the rest of the pause, and a quarter of a second.
     for served, slept in ((2, 0.0), (6, 1.25)):
         for _ in range(served):
-            with gate.asking():
-                gate.served()
-        paused_until = gate.refused(1.0)
+            with limiter.slot():
+                limiter.served()
+        paused_until = limiter.refused(1.0)
         clock.slept.clear()
         for _ in range(2):
-            with gate.asking(paused_until):
+            with limiter.slot(paused_until):
                 pass
         assert sum(clock.slept) == pytest.approx(slept)
 
 
 def test_the_distance_shrinks_with_every_answer_until_there_is_none(clock: Clock) -> None:
-    gate = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
+    limiter = RateLimiter(RetryPolicy(clock=clock.time, sleep=clock.sleep))
     for _ in range(2):
-        gate.refused(1.0)
+        limiter.refused(1.0)
         for _ in range(4):
-            with gate.asking():
-                gate.served()
+            with limiter.slot():
+                limiter.served()
     waits = []
     for _ in range(800):
         clock.slept.clear()
-        with gate.asking():
-            gate.served()
+        with limiter.slot():
+            limiter.served()
         waits.append(sum(clock.slept))
     assert waits[1] > waits[10] > waits[100]
     assert waits[-1] == 0
