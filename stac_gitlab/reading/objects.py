@@ -65,7 +65,7 @@ class RemoteDocument(dict[str, Any]):
 
 
 class OwnDocument(dict[str, Any]):
-    """An item's document that nobody else holds, so that pystac may migrate it without a copy."""
+    """A document that nobody else holds, so that pystac may migrate it without a copy."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OwnDocument:
         # While it changes this list, pystac goes by what stood there before.

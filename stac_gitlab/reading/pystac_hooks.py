@@ -197,8 +197,7 @@ def _from_file(stock: Any) -> Callable[..., Any]:
         href = getattr(document, "url", href)
         if cls is pystac.Catalog and document.get("type") == pystac.STACObjectType.COLLECTION:
             cls = pystac.Collection
-        elif cls is pystac.Item:
-            document = OwnDocument(document)
+        document = OwnDocument(document)
         with explain_pystac_errors(href, document):
             found = cls.from_dict(document, href=href, migrate=True, preserve_dict=False)
         keep_stac_io(found, reader)

@@ -305,8 +305,7 @@ class GitLabStacIO(pystac.StacIO):
         href = _href(source)
         document = self.read_json(source)
         href = getattr(document, "url", href)
-        if document.get("type") == "Feature":
-            document = OwnDocument(document)
+        document = OwnDocument(document)
         with explain_pystac_errors(href, document):
             found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
         if root is None:

@@ -30,6 +30,8 @@ REMOTE_FILE = "remote-file://refused/"
 _LISTS = ("features", "collections")
 # The first STAC versions called extensions by a bare word; pystac knows which schemas those are.
 _SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+# pystac knows less than thirty of them, and takes long over each.
+_MOST_SHORT_NAMES = 100
 _PASSED_OVER = "".join(map(chr, range(33)))
 _REMOVED = dict.fromkeys(map(ord, "\t\r\n"))
 # What a JSON Schema calls itself, and where it looks up others.
@@ -170,8 +172,8 @@ def _names_known_to_pystac(holder: dict[str, Any]) -> set[str]:
     """
     names = {name for name in holder["stac_extensions"] if isinstance(name, str)}
     bare = {name for name in names if _SHORT_NAME.fullmatch(name)}
-    if not bare:
-        return bare
+    if not bare or len(bare) > _MOST_SHORT_NAMES:
+        return set()
     try:
         # Of a copy, which costs time, but only documents as old as the names have any.
         migrated = migrate_to_latest(holder, identify_stac_object(holder))
