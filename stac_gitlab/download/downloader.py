@@ -177,7 +177,7 @@ class STACDownloader:
                 - `overwrite`: what to do if a file exists already: ``"if-changed"`` (default)
                   downloads it again if the local or the remote file has changed; or ``"always"``,
                   ``"never"`` or ``"error"``.
-                - `verify`: whether to compare checksums (default: True).
+                - `verify`: whether to compare sizes and checksums (default: True).
                 - `segments`: how many connections to use for each large file, up to 16 (default:
                   1). More than one helps if the server limits the rate of a connection and
                   supports range requests; otherwise one connection is used.

@@ -93,7 +93,7 @@ class Source:
             raise IncompleteDownloadError(
                 f"{quoted(self.key)}: the server announces {size} bytes, but file:size is "
                 f"{self.size}. The file has changed since the metadata were written, or the server "
-                "sends something else."
+                "sends something else. verify=False skips this check."
             )
 
     def check_limit(self, size: int, allowed: int | None) -> None:
@@ -111,7 +111,8 @@ class Source:
         if self.size not in (None, size):
             raise IncompleteDownloadError(
                 f"{quoted(self.key)}: {size} bytes arrived, but file:size is {self.size}. The file "
-                "has changed since the metadata were written, or it is incomplete."
+                "has changed since the metadata were written, or it is incomplete. verify=False "
+                "skips this check."
             )
 
     def check_digest(self, checksum: Checksum | None, digest: bytes | None) -> None:
@@ -144,7 +145,7 @@ class Locator:
     Attributes:
         session: The session, which knows the dialect of each server.
         alternates: Names of alternate assets to prefer to the main href, best first.
-        verify: Whether to use checksums.
+        verify: Whether to use sizes and checksums.
     """
 
     session: GitLabSession
@@ -173,7 +174,7 @@ class Locator:
         source = Source(
             url=url,
             key=key,
-            size=_size_of(asset),
+            size=_size_of(asset) if self.verify else None,
             checksum=_checksum_of(key, asset) if self.verify else None,
             media_type=asset.media_type if isinstance(asset.media_type, str) else None,
         )

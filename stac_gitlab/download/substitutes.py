@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from urllib.parse import urlsplit
 
@@ -44,8 +45,9 @@ _FORMATS = {
         ("gzip", r".*\.t?gz|application/(?:x-)?gzip", rb"\x1f\x8b"),
     )
 }
-# The start of JSON, XML or HTML, perhaps with a byte order mark.
-_TEXT_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{<]")
+# The start of JSON, XML or HTML, perhaps with a byte order mark. A few bytes do not tell it from
+# binary content that begins with the same character.
+_TEXT_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{<][^\0-\x08\x0e-\x1f]{7,63}")
 
 
 def error_for_substitute(
@@ -65,7 +67,7 @@ def error_for_substitute(
     if not is_page and is_html(response, start):
         return error_for_page(response, start, wanted=f"the file {quoted(source.key)}")
     expected = _expected_format(source)
-    if expected is None or not _TEXT_START.match(start):
+    if expected is None or not _is_text(start):
         return None
     url = redact_response(response).url
     message = redact(printable(start.decode("utf-8", "replace").strip(), limit=PAGE_START))
@@ -110,6 +112,17 @@ def check_no_pointer(source: Source, content: bytes) -> None:
             f"{quoted(source.key)}: the server sent a DVC pointer in place of the file. Run "
             "'dvc pull' in a clone of the project."
         )
+
+
+def _is_text(start: bytes) -> bool:
+    match = _TEXT_START.match(start)
+    if match is None:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(match[0])
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _expected_format(source: Source) -> str | None:

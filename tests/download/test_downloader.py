@@ -419,6 +419,17 @@ def test_a_checksum_that_cannot_be_read_is_a_warning(
     assert files_in(tmp_path) == {"big": BODY}
 
 
+def test_a_wrong_size_in_the_metadata_is_overruled_without_verification(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, big=BODY)
+    item.assets["big"].extra_fields["file:size"] = 7
+    with pytest.raises(DownloadError, match=r"file:size is 7.* verify=False skips this check"):
+        downloader.download_assets(item, tmp_path)
+    assert downloader.download_assets(item, tmp_path, verify=False).ok
+    assert files_in(tmp_path) == {"big": BODY}
+
+
 @pytest.mark.parametrize("size", ["40000", True, None, -1, 4e4, [], 2**63, 10**400])
 def test_a_size_that_is_none_is_passed_over(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, size: Any

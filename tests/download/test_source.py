@@ -236,7 +236,10 @@ def test_a_file_of_another_format_is_kept_with_a_warning(home: Home) -> None:
     home.assert_there(home.file.content)
 
 
-@pytest.mark.parametrize("start", [b"II*\0", b"MM\0*", b"II+\0", b"unknown"])
+@pytest.mark.parametrize(
+    "start",
+    [b"II*\0", b"MM\0*", b"II+\0", b"unknown", b"{\xff\xfe\xfd is no text", b"<\0\1\2\3\4\5\6\7"],
+)
 def test_a_file_of_the_stated_format_or_an_unknown_one_is_kept(home: Home, start: bytes) -> None:
     home.file.content = start + bytes(100)
     home.bring(key="B04.tif")
