@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -60,7 +61,8 @@ def reader_of(response: requests.Response, *, decode: bool = True) -> Read:
     # Some mocks and recorders (VCR.py) replace the response of urllib3 by one that only has `read`.
     is_usual = isinstance(raw, BaseHTTPResponse)
     read: Read = partial(raw.read1, decode_content=False) if is_usual else raw.read
-    if not decode:
+    if not decode or isinstance(raw, http.client.HTTPResponse):
+        # The latter is VCR.py's, which records and plays decoded bodies.
         return read
     if not is_decodable(response):
         url = redact(response.url)

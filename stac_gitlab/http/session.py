@@ -44,7 +44,13 @@ from stac_gitlab.http.responses import (
     is_html,
 )
 from stac_gitlab.http.retry import RateLimiter, Retrying, retry_after
-from stac_gitlab.http.transport import DeadlineAdapter, drop_inherited_connections, length_in
+from stac_gitlab.http.transport import (
+    DeadlineAdapter,
+    StandInAdapter,
+    are_connections_replaced,
+    drop_inherited_connections,
+    length_in,
+)
 from stac_gitlab.redaction import (
     CREDENTIAL_HEADERS,
     MAX_ERROR_BODY,
@@ -152,9 +158,12 @@ class GitLabSession(requests.Session):
 
     def get_adapter(self, url: str) -> BaseAdapter:
         """Return the adapter for `url`: that of the caller's session, if there is one."""
-        if self._transport is not None:
-            return self._transport.get_adapter(url)
-        return super().get_adapter(url)
+        transport = self._transport
+        if transport is not None and "send" in vars(transport):
+            # requests-mock replaces this method of the session that it mocks.
+            return StandInAdapter(partial(transport.send, allow_redirects=False))
+        adapter = transport.get_adapter(url) if transport else super().get_adapter(url)
+        return StandInAdapter(adapter.send) if are_connections_replaced() else adapter
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request. The .netrc login is ours to choose; requests would go by the host."""
@@ -166,6 +175,9 @@ class GitLabSession(requests.Session):
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send one request, which may be a redirect, with the secrets that belong to its URL."""
         self._check_origin(request)
+        if getattr(vars(self).get("get_adapter"), "__func__", None) is requests.Session.get_adapter:
+            # requests-mock leaves this behind.
+            vars(self).pop("get_adapter", None)
         left = current_deadline().time_left()
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self.timeout

@@ -32,8 +32,14 @@ from typing import Any, BinaryIO, cast
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.connectionpool import (  # type: ignore[attr-defined]  # VCR.py patches .connection
+    HTTPConnection,
+    HTTPConnectionPool,
+    HTTPSConnection,
+    HTTPSConnectionPool,
+)
 from urllib3.exceptions import ConnectTimeoutError
 
 from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
@@ -307,6 +313,36 @@ class DeadlineAdapter(HTTPAdapter):
         usual = type(pool).ConnectionCls
         pool.ConnectionCls = _OUR_CONNECTIONS.get(usual, usual)
         return pool
+
+
+class StandInAdapter(BaseAdapter):
+    """Sends requests through a tool for tests, such as VCR.py.
+
+    Args:
+        send: Sends a request, as adapters do.
+    """
+
+    def __init__(self, send: Callable[..., requests.Response]) -> None:
+        super().__init__()
+        self._send = send
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        """Send a request, as requests calls it."""
+        request = request.copy()
+        # VCR.py records plain strings only.
+        request.headers = CaseInsensitiveDict({n: str(v) for n, v in request.headers.items()})
+        return self._send(request, *args, **kwargs)
+
+    def close(self) -> None:
+        """Do nothing: the owner of `send` closes what it has opened."""
+
+
+def are_connections_replaced() -> bool:
+    """Tell whether a tool such as VCR.py has replaced the connections of all pools."""
+    usual = {HTTPConnectionPool.ConnectionCls, HTTPSConnectionPool.ConnectionCls}
+    return not usual <= _OUR_CONNECTIONS.keys()
 
 
 MAX_HEAD = 256 * 1024

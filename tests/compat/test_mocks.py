@@ -6,23 +6,22 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
+import betamax
+import mocket
+import pook
 import pystac
 import pytest
 import requests
 import requests_mock
+import responses
+from mocket.mocks import mockhttp
+from requests.adapters import HTTPAdapter
 from stac_documents import a
 
-from stac_gitlab import GitLabStacIO, NetworkError, RetryPolicy, STACDownloader
+from stac_gitlab import GitLabStacIO, NetworkError, NotFoundError, RetryPolicy, STACDownloader
 from stac_gitlab.testing import LoopbackServer
-
-# Of the extra `dev`, because they have no wheels for the newest Python yet.
-betamax = pytest.importorskip("betamax")
-mocket = pytest.importorskip("mocket")
-mockhttp = pytest.importorskip("mocket.mocks.mockhttp")
-pook = pytest.importorskip("pook")
-responses = pytest.importorskip("responses")
-vcr = pytest.importorskip("vcr")
 
 HOST = "http://hub.example.org"
 CONTENT = b"content of the file"
@@ -82,6 +81,32 @@ def test_what_a_mock_gives_is_read(
         assert read_and_download(stac_io, HOST, tmp_path) == CONTENT
 
 
+def test_a_status_that_a_mock_gives_is_the_error_that_it_means() -> None:
+    with responses.RequestsMock() as mock, GitLabStacIO(retry=ONCE) as stac_io:
+        mock.get(f"{HOST}/item.json", status=404, json={"detail": "no such item"})
+        with pytest.raises(NotFoundError, match="no such item"):
+            stac_io.read_json(f"{HOST}/item.json")
+
+
+@pytest.mark.parametrize("mocked", ["all", "ours", "theirs"])
+def test_a_session_of_the_caller_can_be_mocked_for_a_while(mocked: str, tmp_path: Path) -> None:
+    session = requests.Session()
+    stac_io = GitLabStacIO(retry=ONCE, session=session)
+    target = {"all": None, "ours": stac_io.session, "theirs": session}[mocked]
+    with requests_mock.Mocker(session=target) as mock:
+        for url, body in documents(HOST).items():
+            mock.get(url, content=body)
+        assert read_and_download(stac_io, HOST, tmp_path) == CONTENT
+    session.mount(HOST, Refusing())
+    with pytest.raises(NetworkError, match="refused"):
+        stac_io.read_json(f"{HOST}/item.json")
+
+
+class Refusing(HTTPAdapter):
+    def send(self, *_: Any, **__: Any) -> requests.Response:
+        raise requests.ConnectionError("refused")
+
+
 @pytest.fixture
 def recorded(server: LoopbackServer) -> LoopbackServer:
     for url, body in documents(server.url).items():
@@ -89,41 +114,7 @@ def recorded(server: LoopbackServer) -> LoopbackServer:
     return server
 
 
-@pytest.mark.parametrize("session", [None, requests.Session])
-def test_vcr_records_and_plays(
-    recorded: LoopbackServer, tmp_path: Path, session: type[requests.Session] | None
-) -> None:
-    cassette = str(tmp_path / "cassette.yaml")
-    for mode in ("once", "none"):
-        made = None if session is None else session()
-        with (
-            vcr.use_cassette(cassette, record_mode=mode) as played,
-            GitLabStacIO(retry=ONCE, session=made) as stac_io,
-        ):
-            assert read_and_download(stac_io, recorded.url, tmp_path / mode) == CONTENT
-        assert len(played) == 2
-        assert len(recorded.requests) == 2
-
-
-def test_a_reader_from_before_a_cassette_is_recorded_and_goes_on_after_it(
-    recorded: LoopbackServer, tmp_path: Path
-) -> None:
-    cassette = str(tmp_path / "cassette.yaml")
-    url = f"{recorded.url}/item.json"
-    with GitLabStacIO(retry=ONCE) as stac_io:
-        stac_io.read_json(url)
-        with vcr.use_cassette(cassette) as played:
-            stac_io.read_json(url)
-        assert len(played) == 1
-        stac_io.read_json(url)
-        assert len(recorded.requests) == 3
-        recorded.close()
-        with vcr.use_cassette(cassette, record_mode="none"):
-            stac_io.read_json(url)
-        with pytest.raises(NetworkError):
-            stac_io.read_json(url)
-
-
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 def test_betamax_records_and_plays_a_session_of_the_caller(
     recorded: LoopbackServer, tmp_path: Path
 ) -> None:
