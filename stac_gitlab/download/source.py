@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 import pystac
 import requests
@@ -25,7 +24,7 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
-from stac_gitlab.files.paths import is_local_path, is_web
+from stac_gitlab.files.paths import is_local, is_web, local_path
 from stac_gitlab.http.decoding import is_decodable
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_well_framed, length_in
@@ -161,7 +160,7 @@ class Locator:
         item_url = self_href(item)
         try:
             url = self._url(item, item_url, key, asset)
-            path = _path_of_href(url) if _is_on_disk(url) else None
+            path = _path_of_href(url) if is_local(url) else None
             if path is None:
                 url.encode()
             elif path.exists() and not path.is_file():
@@ -186,9 +185,9 @@ class Locator:
 
     def _url(self, item: HasAssets, item_url: str, key: str, asset: pystac.Asset) -> str:
         url = self._absolute(item_url, self._preferred(asset))
-        if _is_on_disk(url):
+        if is_local(url):
             # The URL of the item may have any scheme (s3:, urn:); only a path or file: is local.
-            if not item_url or not _is_on_disk(item_url):
+            if not item_url or not is_local(item_url):
                 where = Origin.of(item_url) or "an unknown place"
                 raise DownloadError(
                     f"{quoted(key)}: an item from {where} refers to a local file. Only an item "
@@ -235,17 +234,13 @@ def self_href(item: HasAssets) -> str:
     return (item.get_self_href() or "") if isinstance(item, pystac.STACObject) else ""
 
 
-def _is_on_disk(href: str) -> bool:
-    return not is_web(href) and is_local_path(href)
-
-
 def _path_of_href(href: str) -> Path:
     """Return the path of a local href.
 
     Raises:
         ValueError: If no file can have this path.
     """
-    path = url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href
+    path = local_path(href)
     if b"\0" in os.fsencode(path):
         raise ValueError("embedded null character")
     return Path(path)

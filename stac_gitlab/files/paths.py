@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import url2pathname
 
 from pystac.utils import safe_urlparse
 
@@ -285,29 +286,38 @@ def _folders(path: str) -> Iterable[str]:
 
 
 def is_local(href: str) -> bool:
-    """Tell whether `href` is a local path or a ``file://`` URL."""
+    """Return whether an href is a path, relative or absolute, or a ``file:`` URL.
+
+    The file system is not accessed: the href may be a stranger's.
+
+    Raises:
+        ConfigurationError: If it is not a URL.
+    """
     try:
-        return is_local_path(href)
+        return not is_web(href) and safe_urlparse(href).scheme in ("", "file")
     except ValueError as error:
         raise ConfigurationError(f"{redact(href)}: not a URL ({error}).") from None
 
 
-def _path_of(href: str) -> str:
-    """Return the path of a local href, as pystac takes it, unless a # or ? was meant literally.
+def local_path(href: str) -> str:
+    """Return the path that a local href names.
 
-    pystac cuts a path there, and follows links cut like that. So must what it is to find again;
-    only what stands in a folder, or is a file, with such a name was certainly meant.
+    Like pystac, it takes a ``file:`` URL literally, and ends a path at a # or ?. It takes them as
+    part of a name if there is such a file, or its folder. Escapes of a ``file:`` URL are decoded if
+    only that names a file.
     """
     parts = safe_urlparse(href)
-    if parts.scheme == "file" or parts.path == href:
-        return parts.path
-    meant = os.path.exists(href) or os.path.isdir(os.path.dirname(href))
-    return href if meant else parts.path
+    if parts.scheme == "file":
+        decoded = url2pathname(parts.path)
+        is_escaped = os.path.exists(decoded) and not os.path.exists(parts.path)
+        return decoded if is_escaped else parts.path
+    is_literal = os.path.exists(href) or os.path.isdir(os.path.dirname(href))
+    return href if is_literal else parts.path
 
 
 def read_local(href: str) -> bytes:
     """Return the content of the file that a local href names."""
-    path = _path_of(href)
+    path = local_path(href)
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -319,15 +329,6 @@ def read_local(href: str) -> bytes:
 _DRIVE_OR_VSI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]|/vsi")
 
 
-def is_local_path(href: str) -> bool:
-    """Tell whether an href means a path, relative or absolute, or a ``file:`` URL.
-
-    Raises:
-        ValueError: If it is nothing at all.
-    """
-    return safe_urlparse(href).scheme in ("", "file")
-
-
 def is_web(href: object) -> bool:
-    """Tell, quickly, whether an href is written as nearly all are. Others may be web URLs, too."""
+    """Return whether an href is written like nearly all URLs. Others may be web URLs, too."""
     return isinstance(href, str) and href.startswith(("http://", "https://"))

@@ -23,7 +23,7 @@ from stac_gitlab.errors import (
     RemoteWriteError,
 )
 from stac_gitlab.files.partial_file import write_atomically
-from stac_gitlab.files.paths import _path_of, is_local, read_local
+from stac_gitlab.files.paths import is_local, local_path, read_local
 from stac_gitlab.http.responses import Document, etag_of, text_of
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.reading.documents import check_stac, parse_json
@@ -379,7 +379,7 @@ class GitLabStacIO(pystac.StacIO):
                 f"{redact(href)}: this reader writes local files only. Save to a local folder, for "
                 "example with normalize_and_save('folder'), and upload that."
             )
-        write_atomically(_path_of(href), txt.encode("utf-8"))
+        write_atomically(local_path(href), txt.encode("utf-8"))
 
 
 def _href(source: object, *, name: str = "source", wanted: str = "a URL or a path") -> str:

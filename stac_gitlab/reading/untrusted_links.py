@@ -20,7 +20,7 @@ from pystac.serialization import identify_stac_object, migrate_to_latest
 from pystac.utils import safe_urlparse
 
 from stac_gitlab.errors import InvalidResponseError
-from stac_gitlab.files.paths import _DRIVE_OR_VSI, is_local_path, is_web
+from stac_gitlab.files.paths import _DRIVE_OR_VSI, is_local, is_web
 
 REMOTE_FILE = "remote-file://refused/"
 """Stands before an href that was found in a remote document and names a file. Nothing opens it."""
@@ -212,7 +212,7 @@ def _confined(href: str, url: str, *, keep_relative: bool) -> str:
         return href
     if _names_file(href):
         return f"{REMOTE_FILE}{href}"
-    if not is_local_path(seen):
+    if not is_local(seen):
         return href
     # As written, pystac takes a path from the root of the server for one on this machine.
     rooted = path.startswith(("/", "\\")) or seen.startswith("//")
@@ -220,7 +220,7 @@ def _confined(href: str, url: str, *, keep_relative: bool) -> str:
         return href
     try:
         joined = urljoin(url, href.replace("\\", "/") if rooted else href)
-        return f"{REMOTE_FILE}{href}" if is_local_path(joined) else joined
+        return f"{REMOTE_FILE}{href}" if is_local(joined) else joined
     except ValueError:
         return f"{REMOTE_FILE}{href}"
 

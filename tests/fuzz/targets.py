@@ -24,7 +24,7 @@ from stac_gitlab.dialects.gitlab import GitLab
 from stac_gitlab.dialects.sharinghub import SharingHub
 from stac_gitlab.errors import InvalidResponseError, STACGitLabError, UnsafePathError
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
-from stac_gitlab.files.paths import is_local_path, relative_path
+from stac_gitlab.files.paths import is_local, relative_path
 from stac_gitlab.http.retry import retry_after
 from stac_gitlab.http.transport import ResponseHead
 from stac_gitlab.reading.documents import check_stac, parse_json
@@ -144,7 +144,7 @@ def hrefs(data: bytes) -> None:
                 continue
             absolute = pystac.utils.make_absolute_href(got, URL if rel == "child" else None)
             is_read_as_is = rel == "self" or pystac.utils.is_absolute_href(got)
-            assert not is_local_path(got if is_read_as_is else absolute), (href, got)
+            assert not is_local(got if is_read_as_is else absolute), (href, got)
     for each in (href, f"https://{href}"):
         item = {
             "type": "Feature",
@@ -203,9 +203,9 @@ def objects(data: bytes) -> None:
             found = pystac.read_dict(document, href=URL)
         json.dumps(found.to_dict(transform_hrefs=False))
         for link in found.links:
-            assert not is_local_path(link.get_absolute_href() or URL), link
+            assert not is_local(link.get_absolute_href() or URL), link
         for name in found.stac_extensions:
-            assert not is_local_path(pystac.utils.make_absolute_href(name, None)), name
+            assert not is_local(pystac.utils.make_absolute_href(name, None)), name
 
 
 def schemas(data: bytes) -> None:
@@ -219,7 +219,7 @@ def schemas(data: bytes) -> None:
                 reference = resource.get(keyword)
                 if isinstance(reference, str):
                     target = urldefrag(urljoin(base, reference))[0]
-                    assert not target or not is_local_path(target), (base, reference)
+                    assert not target or not is_local(target), (base, reference)
 
 
 def _resources(schema: Any, base: str) -> Iterator[tuple[dict[str, Any], str]]:
