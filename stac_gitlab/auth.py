@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import logging
 import os
 import re
 import threading
@@ -29,11 +28,12 @@ from stac_gitlab.redaction import (
     is_credential,
     quoted,
     redact,
+    redacting_logger,
     remember_secrets,
 )
 from stac_gitlab.settings import expect, expect_text
 
-logger = logging.getLogger(__name__)
+logger = redacting_logger(__name__)
 TokenSource = str | Callable[[], str | None] | None
 """A token, a function that returns one (asked again after a 401), or None: the environment."""
 

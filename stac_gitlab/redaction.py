@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -157,11 +158,17 @@ def remember_secrets(values: Iterable[str]) -> None:
 
 
 def redact(text: str) -> str:
-    """Return `text` without anything that is, or looks like, a secret.
+    """Return `text` without anything that is, or looks like, a secret, on one line.
+
+    Control and invisible characters are escaped: they could change what a terminal shows.
 
     Args:
-        text: A URL, a header, a response's body, an error message.
+        text: A URL, a header, an error message, a log message.
     """
+    return _escaped(_without_secrets(text))
+
+
+def _without_secrets(text: str) -> str:
     text = redact_known(text)
     if _SUSPECT.search(text) is None:
         return text
@@ -246,7 +253,7 @@ def redact_text(text: str) -> str:
 
 def quoted(text: str, *, limit: int = 200) -> str:
     """Return a text in quotes, with its control characters escaped, and shortened to `limit`."""
-    shown = ascii(text) if _is_deceptive(text) else repr(text)
+    shown = ascii(text) if has_invisible(text) else repr(text)
     return shown if len(shown) <= limit else f"{shown[:limit]}…"
 
 
@@ -256,10 +263,36 @@ def printable(text: str, *, limit: int = 200) -> str:
     return shown[1:] if shown.endswith("…") else shown[1:-1]
 
 
-def _is_deceptive(text: str) -> bool:
-    if text.isascii() and text.isprintable():
-        return False
-    return any(unicodedata.category(c) in _INVISIBLE and c not in _JOINERS for c in text)
+def has_invisible(text: str) -> bool:
+    """Return whether a text has control or other invisible characters."""
+    return not text.isprintable() and any(map(_is_invisible, text))
+
+
+def _escaped(text: str, *, keep: str = "") -> str:
+    """Return `text` with its control and invisible characters escaped, but those in `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if _is_invisible(c) and c not in keep else c for c in text)
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character) in _INVISIBLE and character not in _JOINERS
+
+
+class _RedactingFilter(logging.Filter):
+    """Passes the message of each record through :func:`redact`."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), None
+        return True
+
+
+def redacting_logger(name: str) -> logging.Logger:
+    """Return the logger of a module. Its messages may name ids, hrefs and errors as they are."""
+    logger = logging.getLogger(name)
+    if not logger.filters:
+        logger.addFilter(_RedactingFilter())
+    return logger
 
 
 # -- documents -----------------------------------------------------------------------------------
@@ -342,7 +375,7 @@ def redact_response(response: requests.Response) -> requests.Response:
     """Return a copy of a response, and of its request, that can be shown, kept and pickled."""
     clean = requests.Response()
     clean.status_code = response.status_code
-    clean.reason = printable(redact(response.reason or ""))
+    clean.reason = redact(response.reason or "")[:200]
     clean.url = redact(response.url or "")
     # Not the charset that the server names: a secret in UTF-7 or UTF-16 would not be found.
     clean.encoding = "utf-8"
@@ -350,7 +383,7 @@ def redact_response(response: requests.Response) -> requests.Response:
     clean.headers = _redacted_headers(response.headers)
     body = response._content if isinstance(response._content, bytes) else b""
     text = body[:MAX_ERROR_BODY].decode("utf-8", "replace").replace("\0", "")
-    clean._content = redact(text).encode()
+    clean._content = _escaped(_without_secrets(text), keep="\t\r\n").encode()
     if response.request is not None:
         asked = requests.PreparedRequest()
         asked.method = response.request.method

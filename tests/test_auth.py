@@ -10,9 +10,14 @@ from base64 import b64encode
 from collections.abc import Callable
 
 import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from stac_gitlab import redaction
-from stac_gitlab.auth import Credentials, Origin, Token, parse_host
+from stac_gitlab.auth import DEFAULT_PORTS, Credentials, Origin, Token, parse_host
 from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning
 
 TOKEN = "glpat-canary-0123456789"
@@ -25,6 +30,27 @@ def header(token: Token) -> tuple[str, str]:
 
 def sent_to(credentials: Credentials, url: str) -> dict[str, str]:
     return credentials.headers_for(url, header)
+
+
+@given(
+    st.one_of(
+        st.text("htps:/\\@?#[]. \t\n%2eab:80", max_size=30).map("http://".__add__),
+        st.text(max_size=30).map("https://hub.example.org".__add__),
+    )
+)
+def test_an_origin_is_where_requests_would_connect(url: str) -> None:
+    origin = Origin.of(url)
+    try:
+        prepared = requests.Request("GET", url).prepare().url or ""
+        reached = parse_url(prepared)
+    except (requests.RequestException, ValueError, LocationParseError):
+        return
+    if origin is not None:
+        host = (reached.host or "").strip("[]").removesuffix(".")
+        port = reached.port if reached.port is not None else DEFAULT_PORTS[reached.scheme or ""]
+        assert origin == (reached.scheme, host, port)
+        assert reached.auth is None
+        assert Origin.of(prepared) == origin
 
 
 # -- origins ------------------------------------------------------------------------------------

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
+import requests
 
-from stac_gitlab.redaction import redact, remember_secrets
+import stac_gitlab
+from stac_gitlab.redaction import (
+    Secret,
+    redact,
+    redact_response,
+    redacting_logger,
+    remember_secrets,
+)
 
 
 def redact_with(secrets: Iterable[str], text: str) -> str:
@@ -97,3 +106,49 @@ def test_what_is_no_secret_stays_readable(text: str) -> None:
 
 def test_a_value_too_short_to_be_a_secret_does_not_garble_texts() -> None:
     assert redact_with(["a", "an", ""], "a banana") == "a banana"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("a\nb\tc", r"a\nb\tc"),
+        ("a\u202eb\u2028c\x85", r"a\u202eb\u2028c\x85"),
+        ("\N{BLACK SQUARE}\u200d b\u00a0c", "\N{BLACK SQUARE}\u200d b\u00a0c"),
+    ],
+)
+def test_control_and_invisible_characters_are_escaped(text: str, escaped: str) -> None:
+    assert redact(text) == escaped
+    assert redact(escaped) == escaped
+
+
+def test_the_body_of_an_error_keeps_its_lines() -> None:
+    response = requests.Response()
+    response.status_code, response._content = 500, b"one\n\ttwo\x1b[31m"
+    assert redact_response(response).text == "one\n\ttwo\\x1b[31m"
+
+
+def test_log_messages_are_redacted(caplog: pytest.LogCaptureFixture) -> None:
+    remember_secrets(["the-secret-one"])
+    logger = redacting_logger("stac_gitlab.test")
+    assert redacting_logger("stac_gitlab.test").filters == logger.filters
+    with caplog.at_level("INFO", "stac_gitlab"):
+        logger.info("of %s: %s", "an id\n\x1b", "the-secret-one")
+    assert caplog.messages == [r"of an id\n\x1b: ***"]
+
+
+def test_every_logger_of_the_package_redacts() -> None:
+    package = Path(stac_gitlab.__path__[0])
+    modules = [path for path in package.rglob("*.py") if "getLogger(" in path.read_text("utf-8")]
+    # The first adds the handler that the logging documentation asks libraries for.
+    assert sorted(path.relative_to(package).as_posix() for path in modules) == [
+        "__init__.py",
+        "redaction.py",
+    ]
+
+
+def test_a_secret_is_not_in_its_repr_or_that_of_a_container() -> None:
+    secret = Secret("glpat-hidden")
+    assert "hidden" not in repr({"a": [secret]})
+    assert secret == "glpat-hidden"
+    assert f"{secret}" == "glpat-hidden"

@@ -24,7 +24,7 @@ _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", re.ASCII)
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII | re.IGNORECASE
 )
-_COMPARISON = re.compile(r"\s*(.+?)\s*(>=|<=|<>|!=|=|>|<)\s*(.+?)\s*")
+_COMPARISON = re.compile(r"(.+?)(>=|<=|<>|!=|=|>|<)(.+)", re.DOTALL)
 _QUERY_OPERATORS = {
     "=": "eq",
     "<>": "neq",
@@ -402,12 +402,12 @@ def query_parameter(value: Any) -> str:
     if not isinstance(value, Mapping):
         query: dict[str, Any] = {}
         for text in _texts("query", value):
-            match = _COMPARISON.fullmatch(text)
+            match = _COMPARISON.fullmatch(text.strip())
             if match is None:
                 raise ConfigurationError(
                     f"query: {text!r} is no comparison such as 'eo:cloud_cover<10'."
                 )
-            name, operator, operand = match.groups()
+            name, operator, operand = map(str.strip, match.groups())
             query.setdefault(name, {})[_QUERY_OPERATORS[operator]] = _operand(operand)
         value = query
     for name, comparisons in value.items():

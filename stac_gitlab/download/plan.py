@@ -6,7 +6,6 @@ The only requests list repositories, to find out which existing files are unchan
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -36,10 +35,10 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import FileNaming, NameClashError, TakenNames, relative_path
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.redaction import quoted
+from stac_gitlab.redaction import quoted, redacting_logger
 from stac_gitlab.settings import expect
 
-logger = logging.getLogger(__name__)
+logger = redacting_logger(__name__)
 MAX_SEGMENTS = 16
 _OVERWRITE = ("if-changed", "always", "never", "error")
 # Tells a glob from the key of an asset.

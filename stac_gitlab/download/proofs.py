@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,8 +22,9 @@ from stac_gitlab.files.partial_file import (
 from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.http.responses import Document
 from stac_gitlab.http.session import GitLabSession
+from stac_gitlab.redaction import redacting_logger
 
-logger = logging.getLogger(__name__)
+logger = redacting_logger(__name__)
 FILE_NAME = f"{OWN_PREFIX}-records.jsonl"
 # Longer than any record: then the file is not one of ours.
 _MAX_LINE = 1024 * 1024

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -31,7 +30,7 @@ from stac_gitlab.http.transport import (
     is_chunked,
     length_in,
 )
-from stac_gitlab.redaction import redact
+from stac_gitlab.redaction import redact, redacting_logger
 from stac_gitlab.settings import RetryPolicy
 
 FIRST_SEGMENT = 4 * 1024 * 1024
@@ -41,7 +40,7 @@ FIRST_SEGMENT = 4 * 1024 * 1024
 # With this many segments for each connection, all connections end at about the same time.
 _SEGMENTS_PER_CONNECTION = 8
 _MIN_SEGMENT, _MAX_SEGMENT = 1024 * 1024, 64 * 1024 * 1024
-logger = logging.getLogger(__name__)
+logger = redacting_logger(__name__)
 
 
 class BrokenBodyError(IncompleteDownloadError):

@@ -25,7 +25,7 @@ _MAX_EXCERPT = 200
 _LFS_POINTER = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
 )
-_DVC_POINTER = re.compile(rb"(?:^|\n)outs:\s*\n(?:\s*-)?\s+(?:md5|etag|size|path|hash):")
+_DVC_POINTER = re.compile(rb"(?:^|\n)outs:[ \t\r]*+\n\s*+(?:-\s++)?(?:md5|etag|size|path|hash):")
 # The formats whose files begin with certain bytes: their names and media types, and those bytes.
 _FORMATS = {
     name: (re.compile(names, re.IGNORECASE), re.compile(start, re.DOTALL))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import stat
 import threading
@@ -30,9 +29,9 @@ from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.files.paths import contained_path
 from stac_gitlab.http.deadline import Cancelled, Deadline, current_deadline, enforcing
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.redaction import quoted
+from stac_gitlab.redaction import quoted, redacting_logger
 
-logger = logging.getLogger(__name__)
+logger = redacting_logger(__name__)
 Overwrite = Literal["if-changed", "always", "never", "error"]
 """What to do if a file exists already."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -43,9 +42,9 @@ from stac_gitlab.http.responses import Document
 from stac_gitlab.http.retry import call_with_retries, error_of
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_chunked, length_in
-from stac_gitlab.redaction import quoted, redact, redact_document
+from stac_gitlab.redaction import quoted, redact, redact_document, redacting_logger
 
-logger = logging.getLogger(__name__)
+logger = redacting_logger(__name__)
 _MAX_DOCUMENT = 64 * 1024 * 1024
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 OnFinish = Callable[[TransferResult, PartialFile], None]

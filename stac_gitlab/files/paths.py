@@ -21,7 +21,7 @@ from pystac.utils import safe_urlparse
 
 from stac_gitlab.errors import ConfigurationError, DownloadError, UnsafePathError
 from stac_gitlab.files.partial_file import OWN_PREFIX
-from stac_gitlab.redaction import _is_deceptive, quoted, redact
+from stac_gitlab.redaction import has_invisible, quoted, redact
 
 MAX_NAME_BYTES = 255
 # The rest is for the path of the output folder, and for the name of a partial file.
@@ -68,7 +68,7 @@ the folder. Download it by hand under a name of your own.
         raise _refused(key, "it is an absolute path")
     if portable and _DRIVE.match(key):
         raise _refused(key, "it begins with a drive letter of Windows")
-    if _is_deceptive(key):
+    if has_invisible(key):
         raise _refused(key, "it contains control characters or invisible ones")
     path = _SCHEME.sub(r"\1%3A%2F%2F", key)
     parts = path.split("/")

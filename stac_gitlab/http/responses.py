@@ -66,8 +66,10 @@ _SIGN_IN = re.compile(
     rb"users/sign_in|sign[ _-]?in|log[ _-]?in|type=[\"']?password|single sign-on|/oauth|/auth/",
     re.IGNORECASE,
 )
-_HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)", re.IGNORECASE)
-_HTML_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
+_HTML_START = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<!--.*?-->\s*+)*+<(?:!doctype\s+html|html)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def error_for_status(
@@ -192,7 +194,7 @@ _BROKEN_HANDSHAKES = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallErr
 def is_html(response: requests.Response, body: bytes) -> bool:
     """Tell whether a body is an HTML page, mainly by its content."""
     kind = response.headers.get("Content-Type", "").lower()
-    return _HTML_START.match(_HTML_COMMENT.sub(b"", body[:1024])) is not None or (
+    return _HTML_START.match(body[:1024]) is not None or (
         "text/html" in kind and body.lstrip()[:1] == b"<"
     )
 

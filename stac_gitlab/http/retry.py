@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 import threading
@@ -27,14 +26,15 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
 from stac_gitlab.http.responses import error_for_failure, redacted_cause, without_traceback
+from stac_gitlab.redaction import redacting_logger
 from stac_gitlab.settings import RetryPolicy
 
-logger = logging.getLogger(__name__)
+logger = redacting_logger(__name__)
 T = TypeVar("T")
 # A reset above this is a time in seconds since 1970, as GitLab sends it. Below, it is a delay in
 # seconds, as the IETF drafts define it.
 EPOCH_THRESHOLD = 10**9
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*+(\d++(?:\.\d++)?)\s*+", re.ASCII)
 _RATE_LIMIT_ITEM = re.compile(r"(?:^|[;,\s])(r|t|remaining|reset)\s*=\s*(\d+)", re.ASCII)
 _RATE_LIMIT_FIELDS = {"r": "remaining", "t": "reset", "remaining": "remaining", "reset": "reset"}
 

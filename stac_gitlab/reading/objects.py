@@ -8,7 +8,6 @@ Identifying and migrating stay pystac's own work.
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,9 +25,9 @@ from pystac.version import STACVersion
 from stac_gitlab.errors import InvalidResponseError, NotSTACError, STACGitLabError
 from stac_gitlab.files.paths import is_local
 from stac_gitlab.reading.documents import check_stac, with_version
-from stac_gitlab.redaction import redact, strip_token_parameters
+from stac_gitlab.redaction import redact, redacting_logger, strip_token_parameters
 
-logger = logging.getLogger(__name__)
+logger = redacting_logger(__name__)
 # The fields that are arguments of Item, or none of its business. All others are its extra fields.
 _FIELDS = frozenset(
     {

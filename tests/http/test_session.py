@@ -1594,6 +1594,27 @@ def test_the_scrubbed_response_is_still_of_use(
     assert http.client.responses[response.status_code] == response.reason
 
 
+def test_a_header_of_the_user_is_redacted_in_errors_however_short_it_is(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    server.route("/x", b"", status=403)
+    session = session_for(server.url, headers={"X-Pin": "1234", "Accept-Language": "en"})
+    with pytest.raises(PermissionDeniedError) as caught:
+        fetch(session, f"{server.url}/x")
+    assert server.requests[0].headers["X-Pin"] == "1234"
+    headers = caught.value.response.request.headers
+    assert (headers["X-Pin"], headers["Accept-Language"]) == ("***", "en")
+
+
+def test_a_token_in_the_path_of_a_redirect_is_not_in_the_url_of_the_document(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    redirect(server, "/x", f"{server.url}/{TOKEN}/y")
+    server.route(f"/{TOKEN}/y", b"{}")
+    url = session_for(server.url).fetch(f"{server.url}/x", lambda d: d.url, max_bytes=100)
+    assert url == f"{server.url}/***/y"
+
+
 @pytest.mark.parametrize("spelled", [TOKEN, f"%{ord(TOKEN[0]):x}{TOKEN[1:]}"])
 def test_a_redirect_that_would_carry_our_token_away_is_not_followed(
     spelled: str, server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
