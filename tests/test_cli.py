@@ -1,4 +1,4 @@
-"""The command, as a person at a terminal meets it."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_demo_needs_no_proxy_for_its_own_server(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_demo_works_against_a_server_of_ones_own(hub: SharingHubServer, tmp_path: Path) -> None:
+def test_the_demo_works_with_a_real_server(hub: SharingHubServer, tmp_path: Path) -> None:
     item = "alpine/lakes/ice-cover"
     done = command(
         "demo",
@@ -66,7 +66,7 @@ def test_the_demo_works_against_a_server_of_ones_own(hub: SharingHubServer, tmp_
     assert TOKEN not in done.stdout + done.stderr
 
 
-def test_a_wrong_token_is_one_sentence_and_no_traceback(hub: SharingHubServer) -> None:
+def test_a_wrong_token_is_a_message_without_a_traceback(hub: SharingHubServer) -> None:
     done = command("demo", "--url", hub.url, STAC_GITLAB_TOKEN="glpat-wrong-0000001")
     assert done.returncode == 1
     assert done.stderr.startswith("stac-gitlab: GET ")
@@ -75,26 +75,26 @@ def test_a_wrong_token_is_one_sentence_and_no_traceback(hub: SharingHubServer) -
     assert "glpat-wrong" not in done.stdout + done.stderr
 
 
-def test_an_item_that_is_not_there_is_said_to_be_missing(hub: SharingHubServer) -> None:
+def test_a_missing_item_is_reported(hub: SharingHubServer) -> None:
     done = command("demo", "--url", hub.url, "--item", "no/such", STAC_GITLAB_TOKEN=TOKEN)
     assert (done.returncode, done.stderr) == (1, "\nThere is no item 'no/such' to download.\n")
 
 
-def test_an_address_that_is_none_is_said_to_be_none() -> None:
+def test_an_invalid_address_is_reported() -> None:
     done = command("demo", "--url", "ftp://hub.example.org")
     assert done.returncode == 1
     assert "is not" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_terminal_that_lacks_letters_is_no_reason_to_fail(tmp_path: Path) -> None:
+def test_a_terminal_with_few_characters_works(tmp_path: Path) -> None:
     done = command("demo", "--output", str(tmp_path), PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "r?sum?" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is a matter of POSIX systems")
-def test_nothing_that_a_hub_says_commands_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_from_a_hub_are_escaped(tmp_path: Path) -> None:
     escape = "\x1b]0;title\x07\x1b[2J"
     project = Project("group/lakes", {"a.csv": b"id"}, title=f"Lakes{escape}")
     with SharingHubServer([project], token=TOKEN) as hub:
@@ -103,7 +103,7 @@ def test_nothing_that_a_hub_says_commands_the_terminal(tmp_path: Path) -> None:
     assert not {"\x1b", "\x07"}.intersection(done.stdout + done.stderr)
 
 
-def test_sigterm_is_a_clean_stop(hub: SharingHubServer, tmp_path: Path) -> None:
+def test_sigterm_stops_the_command_cleanly(hub: SharingHubServer, tmp_path: Path) -> None:
     hub.inject(Fault(path="/api/download", delay=30, times=None))
     child = subprocess.Popen(
         [sys.executable, "-m", "stac_gitlab", "demo", "--url", hub.url, "--output", str(tmp_path)],
@@ -122,5 +122,5 @@ def test_sigterm_is_a_clean_stop(hub: SharingHubServer, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert command("--version").stdout == f"stac-gitlab {__version__}\n"

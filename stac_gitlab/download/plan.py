@@ -299,7 +299,7 @@ class Planner:
             href=self._locator.redacted_url(source.url),
             folder=self.folder,
             path=path,
-            reported_path=self._reported_folder.joinpath(*path.split("/")),
+            reported_folder=self._reported_folder,
             origin=origin,
             record=self._records.get(path),
             leftovers=self._leftovers_for(path),
@@ -324,6 +324,8 @@ class Planner:
             )
             if place is not None and task.could_be_current():
                 places[task.key] = place
+        if not places:
+            return tasks
         listings = {
             # A listing with more pages than files would cost more than to request the files.
             url: list_blob_ids(self._session, url, max_pages=files)

@@ -54,7 +54,7 @@ class DownloadTask:
         href: The redacted URL of the source.
         folder: The output folder, as an absolute path.
         path: The path of the file below the folder, with slashes.
-        reported_path: The path of the file as results contain it.
+        reported_folder: The output folder as the paths of results begin with it.
         origin: The path of a local asset of a local item.
         record: What was recorded when the file was downloaded before.
         leftovers: Partial files of earlier runs.
@@ -69,7 +69,7 @@ class DownloadTask:
     href: str
     folder: Path
     path: str
-    reported_path: Path
+    reported_folder: Path
     origin: Path | None = None
     record: Record | None = None
     leftovers: tuple[Leftover, ...] = ()
@@ -153,6 +153,11 @@ class DownloadTask:
         except OSError as error:
             return self.result("failed", error=_file_error(self, error))
 
+    def _reported_path(self) -> Path:
+        if self.reported_folder == self.folder:
+            return self.target
+        return self.reported_folder.joinpath(*self.path.split("/"))
+
     def result(
         self,
         status: AssetStatus,
@@ -166,7 +171,7 @@ class DownloadTask:
         return AssetResult(
             key=self.key,
             href=self.href,
-            path=self.reported_path,
+            path=self._reported_path(),
             size=self.source.size if size is None else size,
             checksum=checksum,
             status=status,

@@ -1,4 +1,4 @@
-"""Which assets: by role, media type and key."""
+"""Selecting assets by role, media type and key."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ EXTENT = {
 }
 
 
-def test_without_criteria_all_assets_come_in_the_order_of_the_item(
+def test_without_conditions_all_assets_are_returned_in_order(
     collection: pystac.Collection,
 ) -> None:
     assert list(filter_assets(collection)) == list(collection.assets)
     assert filter_assets(collection)["cog.tif"] is collection.assets["cog.tif"]
 
 
-def test_the_item_itself_is_not_what_is_returned(collection: pystac.Collection) -> None:
+def test_the_returned_dictionary_is_a_copy(collection: pystac.Collection) -> None:
     filter_assets(collection).clear()
     assert collection.assets
 
@@ -83,7 +83,7 @@ def test_unwanted_roles_win_over_wanted_ones(collection: pystac.Collection) -> N
     assert list(found) == ["data/train.csv"]
 
 
-def test_an_asset_without_roles_survives_unwanted_roles(collection: pystac.Collection) -> None:
+def test_an_asset_without_roles_has_no_unwanted_role(collection: pystac.Collection) -> None:
     assert "unknown" in filter_assets(collection, exclude_roles="data")
 
 
@@ -101,7 +101,7 @@ def test_an_asset_without_roles_survives_unwanted_roles(collection: pystac.Colle
         (["image/png", "text/markdown"], ["README.md", "thumb.png"]),
     ],
 )
-def test_media_types_may_be_globs_and_their_parameters_count_where_given(
+def test_media_types_may_be_globs_and_have_parameters(
     collection: pystac.Collection, types: Any, keys: list[str]
 ) -> None:
     assert list(filter_assets(collection, media_types=types)) == keys
@@ -118,19 +118,19 @@ def test_media_types_may_be_globs_and_their_parameters_count_where_given(
         ("*", "data/*", ["cog.tif", "README.md", "thumb.png", "unknown"]),
     ],
 )
-def test_globs_choose_by_key_with_letter_case(
+def test_globs_match_keys_case_sensitively(
     collection: pystac.Collection, include: Any, exclude: Any, keys: list[str]
 ) -> None:
     assert list(filter_assets(collection, include=include, exclude=exclude)) == keys
 
 
-def test_a_key_with_brackets_is_found_under_its_own_name(collection: pystac.Collection) -> None:
+def test_a_key_with_brackets_matches_itself(collection: pystac.Collection) -> None:
     collection.add_asset("band[1].tif", asset(["data"]))
     assert list(filter_assets(collection, include="band[1].tif")) == ["band[1].tif"]
     assert "band[1].tif" not in filter_assets(collection, exclude="band[1].tif")
 
 
-def test_all_criteria_have_to_fit(collection: pystac.Collection) -> None:
+def test_all_conditions_must_be_met(collection: pystac.Collection) -> None:
     found = filter_assets(collection, roles="data", media_types="text/*", include="*test*")
     assert list(found) == ["data/test.csv"]
 
@@ -147,7 +147,7 @@ def test_all_criteria_have_to_fit(collection: pystac.Collection) -> None:
         {"match": "some"},
     ],
 )
-def test_what_is_no_name_is_refused_rather_than_matching_nothing(
+def test_an_invalid_name_is_rejected(
     collection: pystac.Collection, arguments: dict[str, Any]
 ) -> None:
     (name,) = arguments

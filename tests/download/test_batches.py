@@ -64,7 +64,7 @@ def collection_of(items: Iterable[pystac.Item]) -> pystac.Collection:
     return collection
 
 
-# -- every kind of download under every fault -----------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
 
 
 def as_item(downloader: STACDownloader, item: pystac.Item, folder: Path) -> dict[str, bytes]:
@@ -102,7 +102,7 @@ Kind = Callable[[STACDownloader, pystac.Item, Path], dict[str, bytes]]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", FAULTS_TO_SURVIVE.values(), ids=FAULTS_TO_SURVIVE)
-def test_what_goes_wrong_once_is_survived_by_every_kind_of_download(
+def test_every_kind_of_download_survives_a_fault_that_occurs_once(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, fault: Fault, kind: Kind
 ) -> None:
     item = served(server, "good.csv", big=BODY)
@@ -114,7 +114,7 @@ def test_what_goes_wrong_once_is_survived_by_every_kind_of_download(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FAULTS_TO_FAIL_OF)
-def test_what_always_goes_wrong_gives_right_bytes_or_no_file_in_every_kind_of_download(
+def test_no_kind_of_download_saves_wrong_bytes_under_a_lasting_fault(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, name: str, kind: Kind
 ) -> None:
     item = served(server, big=BODY)
@@ -129,10 +129,10 @@ def test_what_always_goes_wrong_gives_right_bytes_or_no_file_in_every_kind_of_do
     assert files_in(tmp_path) == {}
 
 
-# -- many items -----------------------------------------------------------------------------------
+# -- many items ------------------------------------------------------------------------------------
 
 
-def test_the_assets_of_many_items_come_home_into_folders_of_their_own(
+def test_each_item_has_a_folder_of_its_own(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     items = items_of(server, 3, "a.csv", "data/b.csv")
@@ -167,7 +167,7 @@ def test_a_second_run_over_many_items_transfers_no_body(
     assert {request.status for request in server.requests} == {304}
 
 
-def test_a_collection_of_a_hub_comes_home(tmp_path: Path) -> None:
+def test_a_collection_of_a_hub_is_downloaded(tmp_path: Path) -> None:
     projects = [
         Project(f"group/lake-{n}", {"data/a.csv": b"%d" % n, "README.md": b"# Lake"})
         for n in range(12)
@@ -188,7 +188,7 @@ def test_a_collection_of_a_hub_comes_home(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 4, None])
-def test_items_are_taken_only_as_they_are_needed(
+def test_items_are_read_as_they_are_needed(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, workers: int | None
 ) -> None:
     taken = 0
@@ -207,7 +207,7 @@ def test_items_are_taken_only_as_they_are_needed(
     assert gap <= (workers or 64) + 5
 
 
-def test_a_large_item_does_not_keep_small_ones_waiting(
+def test_a_large_item_does_not_delay_small_ones(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     [large] = items_of(server, 1, *(f"{n}.bin" for n in range(50)))
@@ -228,7 +228,7 @@ def test_names_may_come_from_an_iterator(
     assert [Path(name).name for name in files_in(tmp_path)] == ["a.csv"] * 3
 
 
-def test_one_bad_item_does_not_end_the_rest(
+def test_a_bad_item_does_not_stop_the_others(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     items = items_of(server, 6, "a.csv")
@@ -256,7 +256,7 @@ def test_one_bad_item_does_not_end_the_rest(
 
 
 @pytest.mark.parametrize("start", [5, [], {}, True, "9" * 30, "10000-01-01", "0000-01-01T00:00Z"])
-def test_an_item_that_begins_at_no_date_is_undated(
+def test_an_item_with_an_invalid_start_is_undated(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, start: Any
 ) -> None:
     (item,) = items_of(server, 1, "a.csv")
@@ -280,7 +280,7 @@ def test_an_item_is_not_written_through_a_link(
     assert json.loads(report.item_path.read_text())["id"] == "lakes"
 
 
-def test_an_item_that_cannot_be_placed_is_an_error_of_ours(
+def test_an_item_with_too_long_a_path_is_a_download_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv", item_id="/".join(["group" * 30] * 25))
@@ -318,7 +318,7 @@ def test_an_id_may_be_a_number(
         "\ud800",
     ],
 )
-def test_a_hostile_id_leads_nowhere(
+def test_an_unsafe_id_fails_its_own_item_only(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, item_id: str
 ) -> None:
     bad, good = items_of(server, 2, "a.csv")
@@ -338,7 +338,7 @@ def test_a_hostile_id_leads_nowhere(
 @pytest.mark.parametrize(
     "item_id", ["{key}", "{0}", "%s", "$HOME", "~", "a b", "été", "ab:c", "-rf", "ひ/み"]
 )
-def test_an_odd_id_is_a_name_like_any_other(
+def test_an_unusual_id_is_a_valid_name(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, item_id: str
 ) -> None:
     [item] = items_of(server, 1, "a.csv")
@@ -357,7 +357,7 @@ def test_an_odd_id_is_a_name_like_any_other(
         ("{{x}}/{key}", "{x}/a.csv"),
     ],
 )
-def test_a_template_says_where_files_go(
+def test_a_template_sets_the_paths(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, template: str, path: str
 ) -> None:
     [item] = items_of(server, 1, "a.csv")
@@ -432,7 +432,7 @@ def test_a_date_in_a_template_is_that_of_the_item(
         "{key:{id}}{title}",
     ],
 )
-def test_a_template_that_makes_no_sense_is_refused_before_anything_happens(
+def test_an_invalid_template_is_rejected_at_once(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, template: str
 ) -> None:
     def never() -> Iterator[pystac.Item]:
@@ -445,7 +445,7 @@ def test_a_template_that_makes_no_sense_is_refused_before_anything_happens(
 
 
 @pytest.mark.parametrize("template", ["../{key}", "/{key}", "./{key}", "a//{key}"])
-def test_a_template_that_leads_out_downloads_nothing(
+def test_a_template_that_leads_out_of_the_folder_downloads_nothing(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, template: str
 ) -> None:
     with pytest.raises(DownloadError, match="cannot be a file name"):
@@ -471,7 +471,7 @@ def test_an_option_that_does_not_exist_is_an_error(
         downloader.download_items([], tmp_path, overwrite="sometimes")  # type: ignore[arg-type]
 
 
-def test_files_of_two_items_that_would_be_one_are_an_error_of_the_later_one(
+def test_a_path_of_an_earlier_item_is_an_error_of_the_later_one(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     items = items_of(server, 4, "b/c.csv", "d.csv")
@@ -491,7 +491,7 @@ def test_files_of_two_items_that_would_be_one_are_an_error_of_the_later_one(
     }
 
 
-def test_an_id_that_is_no_text_is_taken_for_one(
+def test_an_id_that_is_not_text_is_converted(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     items = items_of(server, 2, "a.csv")
@@ -500,7 +500,7 @@ def test_an_id_that_is_no_text_is_taken_for_one(
     assert set(files_in(tmp_path)) == {"7/7/a.csv", "no-collection/1/a.csv"}
 
 
-def test_items_with_one_id_are_told_apart(
+def test_items_with_the_same_id_have_different_names(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     items = items_of(server, 4, "a.csv")
@@ -520,7 +520,7 @@ class OwnError(Exception):
 @pytest.mark.parametrize(
     "error", [OwnError(f"no more {TOKEN}"), pystac.STACError("no more"), DownloadError("no more")]
 )
-def test_items_that_end_in_an_error_do_not_cost_those_before(
+def test_items_before_a_reading_error_are_downloaded(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, error: Exception
 ) -> None:
     def items() -> Iterator[pystac.Item]:
@@ -536,7 +536,7 @@ def test_items_that_end_in_an_error_do_not_cost_those_before(
     assert caught.value.report.ok
 
 
-def test_a_listing_that_is_refused_half_way_says_why(tmp_path: Path) -> None:
+def test_the_error_of_an_incomplete_listing_is_the_cause(tmp_path: Path) -> None:
     projects = [Project(f"group/lake-{n}", {"a.csv": b"a"}) for n in range(9)]
     with (
         SharingHubServer(projects, token=TOKEN) as hub,
@@ -552,7 +552,7 @@ def test_a_listing_that_is_refused_half_way_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "item.json", 7, {"type": "Feature"}])
-def test_what_is_no_item_is_an_error_and_does_not_pass_for_the_end(
+def test_an_element_that_is_not_an_item_is_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, wrong: Any
 ) -> None:
     items = items_of(server, 2, "a.csv")
@@ -561,12 +561,14 @@ def test_what_is_no_item_is_an_error_and_does_not_pass_for_the_end(
     assert set(files_in(tmp_path)) == {"no-collection/0/a.csv"}
 
 
-def test_no_items_are_no_error(downloader: STACDownloader, tmp_path: Path) -> None:
+def test_an_empty_iterable_gives_an_empty_report(
+    downloader: STACDownloader, tmp_path: Path
+) -> None:
     report = downloader.download_items([], tmp_path)
     assert (len(report), report.ok, report.bytes, str(report)) == (0, True, 0, "empty")
 
 
-def test_items_without_anything_that_fits_are_a_warning(
+def test_items_without_a_selected_asset_are_a_warning(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     items = items_of(server, 3, "a.csv")
@@ -578,7 +580,7 @@ def test_items_without_anything_that_fits_are_a_warning(
     assert downloader.download_items(items[1:], tmp_path, roles="weights").ok
 
 
-def test_fail_fast_takes_no_more_items(
+def test_fail_fast_reads_no_further_items(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     for broken in ("gone", "../evil"):
@@ -591,7 +593,7 @@ def test_fail_fast_takes_no_more_items(
         assert len(list(waiting)) > 80
 
 
-def test_a_dry_run_over_many_items_asks_for_nothing_and_makes_nothing(
+def test_a_dry_run_over_many_items_sends_no_request_and_writes_nothing(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     items = items_of(server, 3, "a.csv")
@@ -604,7 +606,7 @@ def test_a_dry_run_over_many_items_asks_for_nothing_and_makes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_item_without_room_fails_and_the_others_come(
+def test_an_item_that_does_not_fit_on_the_disk_fails_alone(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -628,10 +630,10 @@ def test_many_items_in_an_executor(
     assert len(files_in(tmp_path)) == 60
 
 
-def test_those_who_are_told_can_tell_the_assets_of_items_apart(
+def test_progress_names_the_item_of_each_asset(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
-    class Told:
+    class RecordingProgress:
         def __init__(self) -> None:
             self.files = 0
             self.received: dict[str, int] = {}
@@ -647,7 +649,7 @@ def test_those_who_are_told_can_tell_the_assets_of_items_apart(
             assert key not in self.ended
             self.ended[key] = size
 
-    progress = Told()
+    progress = RecordingProgress()
     downloader.progress = progress
     downloader.download_items(items_of(server, 3, "a.csv"), tmp_path)
     assert progress.files == 3
@@ -700,10 +702,10 @@ def test_an_interrupt_ends_a_batch_within_a_second(server: LoopbackServer, tmp_p
     assert files_in(tmp_path) == {f"no-collection/{n}/a": b"good" for n in range(3)}
 
 
-# -- one item as a folder -------------------------------------------------------------------------
+# -- one item as a folder --------------------------------------------------------------------------
 
 
-def test_an_item_comes_home_as_a_folder_that_pystac_reads(
+def test_pystac_reads_the_folder_of_an_item(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "data/a.csv", "b.csv")
@@ -732,7 +734,7 @@ def test_an_item_comes_home_as_a_folder_that_pystac_reads(
     assert item.get_self_href() == f"{server.url}/items/lakes"
 
 
-def test_the_folder_of_an_item_is_valid_and_asks_nobody_for_relatives(tmp_path: Path) -> None:
+def test_the_folder_of_an_item_is_valid_and_needs_no_server(tmp_path: Path) -> None:
     project = Project("group/lakes", {"a.csv": b"a"})
     with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
         item = loader.load_item("dataset", "group", "lakes")
@@ -763,7 +765,7 @@ def test_an_item_with_odd_file_names_can_be_downloaded_from_its_folder(
     assert files_in(tmp_path / "copy") == dict(sorted(contents.items()))
 
 
-def test_without_a_folder_one_is_named_after_project_and_time(
+def test_the_default_folder_is_named_after_project_and_time(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -777,7 +779,7 @@ def test_without_a_folder_one_is_named_after_project_and_time(
     assert report.paths == {"a.csv": Path(folder.name, "a.csv")}
 
 
-def test_no_secret_is_written_with_an_item(
+def test_no_secret_is_in_the_files_of_an_item(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv")
@@ -794,7 +796,7 @@ def test_no_secret_is_written_with_an_item(
     assert TOKEN.encode() not in written
 
 
-def test_the_file_of_the_item_and_its_assets_do_not_share_a_name(
+def test_an_asset_with_the_path_of_the_item_file_is_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     for key in ("lakes.json", "lakes.json/part"):
@@ -807,7 +809,7 @@ def test_the_file_of_the_item_and_its_assets_do_not_share_a_name(
     assert server.requests == []
 
 
-def test_an_item_is_not_written_where_an_asset_failed(
+def test_an_item_is_not_written_if_an_asset_failed(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv", "gone.csv", item_id="lakes")
@@ -818,7 +820,7 @@ def test_an_item_is_not_written_where_an_asset_failed(
 
 
 @pytest.mark.parametrize("overwrite", ["if-changed", "always", "never", "error"])
-def test_overwrite_is_also_about_the_file_of_the_item(
+def test_overwrite_applies_to_the_item_file(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, overwrite: Any
 ) -> None:
     (tmp_path / "lakes.json").write_bytes(b"old")
@@ -833,7 +835,7 @@ def test_overwrite_is_also_about_the_file_of_the_item(
     assert ((tmp_path / "lakes.json").read_bytes() == b"old") == kept
 
 
-def test_a_dry_run_of_an_item_makes_nothing(
+def test_a_dry_run_of_an_item_writes_nothing(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     report = downloader.download_item(served(server, "a.csv"), tmp_path / "out", dry_run=True)
@@ -843,7 +845,7 @@ def test_a_dry_run_of_an_item_makes_nothing(
 
 
 @pytest.mark.parametrize("value", [b"x", object()])
-def test_an_item_that_json_cannot_hold_is_an_error_that_says_so(
+def test_an_item_that_is_not_valid_json_is_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, value: Any
 ) -> None:
     item = served(server, "a.csv")
@@ -854,7 +856,7 @@ def test_an_item_that_json_cannot_hold_is_an_error_that_says_so(
     assert set(files_in(tmp_path)) == {"a.csv"}
 
 
-def test_an_item_that_cannot_be_written_is_an_error_that_says_so(
+def test_the_error_for_an_item_that_cannot_be_written_names_its_path(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     (tmp_path / "lakes.json").mkdir()

@@ -1,4 +1,4 @@
-"""The assets of an item brought home: which, where to, with which token, and what is reported."""
+"""Downloading the assets of one item: selection, paths, tokens and reports."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ RECORDED = Path(__file__).parents[1] / "recorded"
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and links are POSIX's")
 
 
-# -- which assets ---------------------------------------------------------------------------------
+# -- selection -------------------------------------------------------------------------------------
 
 
-def test_assets_come_home_under_their_keys(
+def test_assets_are_saved_under_their_keys(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "data/train.csv", "data/deep/er.csv", "README.md")
@@ -70,7 +70,7 @@ def test_assets_come_home_under_their_keys(
     assert report.ok
 
 
-def test_only_data_comes_by_default_and_roles_choose_the_rest(
+def test_only_data_is_downloaded_by_default_and_roles_select_the_rest(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv", "README.md", "thumb.png", "model.onnx")
@@ -88,7 +88,7 @@ def test_only_data_comes_by_default_and_roles_choose_the_rest(
     ]
 
 
-def test_nothing_that_fits_is_a_warning_that_names_the_assets(
+def test_an_empty_selection_is_a_warning_that_names_the_assets(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv")
@@ -97,7 +97,7 @@ def test_nothing_that_fits_is_a_warning_that_names_the_assets(
     assert (len(report), report.ok) == (0, True)
 
 
-def test_an_asset_asked_for_by_name_that_is_not_there_is_an_error(
+def test_a_missing_asset_that_include_names_is_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv")
@@ -125,7 +125,7 @@ def test_help_explains_every_option() -> None:
         assert f"- `{name}`:" in explained
 
 
-def test_assets_without_roles_are_pointed_out_where_nothing_else_fits(
+def test_an_empty_selection_points_to_assets_without_roles(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv")
@@ -135,7 +135,7 @@ def test_assets_without_roles_are_pointed_out_where_nothing_else_fits(
     assert downloader.download_assets(item, tmp_path, roles=None).ok
 
 
-def test_an_item_without_assets_points_to_the_access_of_the_token(
+def test_the_warning_for_an_item_without_assets_mentions_the_token(
     downloader: STACDownloader, tmp_path: Path
 ) -> None:
     with pytest.warns(NothingToDownloadWarning, match="none that this token can see"):
@@ -193,10 +193,10 @@ def test_a_media_type_that_is_not_text_is_ignored(
         assert file.read() == (tmp_path / "a.csv").read_bytes()
 
 
-# -- the report -----------------------------------------------------------------------------------
+# -- reports ---------------------------------------------------------------------------------------
 
 
-def test_the_report_is_a_mapping_that_tells_what_became_of_each_asset(
+def test_the_report_maps_keys_to_results(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv", big=BODY)
@@ -222,7 +222,7 @@ def test_the_report_is_a_mapping_that_tells_what_became_of_each_asset(
     assert "2 downloaded (40.0 kB)" in text.splitlines()[-1]
 
 
-def test_a_continued_body_is_reported_as_resumed(
+def test_a_resumed_download_is_reported_as_such(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, big=BODY)
@@ -233,7 +233,7 @@ def test_a_continued_body_is_reported_as_resumed(
     assert files_in(tmp_path) == {"big": BODY}
 
 
-def test_the_report_of_a_failure_holds_the_rest_as_well(
+def test_the_report_of_a_failure_contains_the_other_assets(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv", "gone.csv", "b.csv")
@@ -332,7 +332,7 @@ def test_secrets_of_an_href_reach_neither_message_nor_report(
     assert all(TOKEN not in request.target for request in server.requests)
 
 
-def test_a_token_of_any_shape_is_masked_wherever_an_href_holds_it(
+def test_a_token_of_any_format_is_redacted_in_an_href(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
     secret = "opensesame4711"
@@ -348,11 +348,11 @@ def test_a_token_of_any_shape_is_masked_wherever_an_href_holds_it(
     assert set(files_in(tmp_path)) == {"a"}
 
 
-# -- every fault ----------------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", FAULTS_TO_SURVIVE.values(), ids=FAULTS_TO_SURVIVE)
-def test_what_goes_wrong_once_is_survived(
+def test_a_fault_that_occurs_once_is_survived(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, fault: Fault
 ) -> None:
     item = served(server, "good.csv", big=BODY)
@@ -364,7 +364,7 @@ def test_what_goes_wrong_once_is_survived(
 
 
 @pytest.mark.parametrize("fault", FAULTS_TO_FAIL_OF.values(), ids=FAULTS_TO_FAIL_OF)
-def test_what_always_goes_wrong_fails_its_own_asset_and_harms_nothing(
+def test_a_lasting_fault_fails_its_own_asset_only(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -406,7 +406,7 @@ def test_a_body_without_length_is_kept_with_a_warning(
         ({"sha256": "00"}, "not a hexadecimal multihash"),
     ],
 )
-def test_a_checksum_that_cannot_be_read_is_a_warning(
+def test_a_checksum_that_cannot_be_verified_is_a_warning(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, checksum: Any, why: str
 ) -> None:
     item = served(server, big=BODY)
@@ -431,7 +431,7 @@ def test_a_wrong_size_in_the_metadata_is_overruled_without_verification(
 
 
 @pytest.mark.parametrize("size", ["40000", True, None, -1, 4e4, [], 2**63, 10**400])
-def test_a_size_that_is_none_is_passed_over(
+def test_an_invalid_size_is_ignored(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, size: Any
 ) -> None:
     item = served(server, big=BODY)
@@ -441,7 +441,7 @@ def test_a_size_that_is_none_is_passed_over(
 
 
 @pytest.mark.parametrize("first", [1, 5_000])
-def test_a_page_that_repeats_the_token_shows_it_in_no_frame(
+def test_the_token_in_a_page_is_in_no_frame_of_the_traceback(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, first: int
 ) -> None:
     spelled = "".join(f"%{ord(char):02x}" for char in TOKEN)
@@ -459,7 +459,7 @@ def test_a_page_that_repeats_the_token_shows_it_in_no_frame(
     assert spelled not in redacted
 
 
-def test_no_folder_is_left_of_files_that_did_not_come(
+def test_folders_of_failed_files_are_removed(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "good/a")
@@ -490,7 +490,7 @@ def test_a_path_that_the_system_refuses_is_an_error_of_its_asset(
 
 
 @pytest.mark.parametrize("name", ["pipe", "folder", "a\0b", "a\ud800"])
-def test_what_is_no_plain_file_is_not_opened(
+def test_only_regular_local_files_are_opened(
     downloader: STACDownloader, tmp_path: Path, name: str
 ) -> None:
     os.mkfifo(tmp_path / "pipe")  # to open it would be to wait for ever
@@ -503,7 +503,7 @@ def test_what_is_no_plain_file_is_not_opened(
         downloader.download_assets(item, tmp_path / "out")
 
 
-def test_without_verification_a_wrong_checksum_is_no_error(
+def test_verify_false_ignores_a_wrong_checksum(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, big=BODY)
@@ -511,11 +511,11 @@ def test_without_verification_a_wrong_checksum_is_no_error(
     assert downloader.download_assets(item, tmp_path, verify=False).ok
 
 
-# -- whose token goes where -----------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------------------
 
 
 def secrets_seen(server: LoopbackServer) -> set[str]:
-    """The names of the headers in which the token arrived."""
+    """The names of the headers that contained the token."""
     return {
         name
         for request in server.requests
@@ -568,7 +568,7 @@ def test_an_item_does_not_choose_the_server_of_the_token(
     assert secrets_seen(other_server) == set()
 
 
-def test_a_refusal_elsewhere_says_that_the_token_was_not_sent_there(
+def test_a_401_of_another_server_says_that_the_token_was_not_sent(
     other_server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     other_server.inject(Fault(status=401, times=None))
@@ -577,7 +577,7 @@ def test_a_refusal_elsewhere_says_that_the_token_was_not_sent_there(
         downloader.download_assets(item, tmp_path)
 
 
-def test_cookies_of_one_asset_do_not_travel_with_the_next(
+def test_cookies_are_not_sent_with_the_next_asset(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a", "b")
@@ -586,7 +586,7 @@ def test_cookies_of_one_asset_do_not_travel_with_the_next(
     assert all("Cookie" not in request.headers for request in server.requests)
 
 
-def test_assets_come_over_tls_whose_certificate_the_environment_names(
+def test_assets_are_downloaded_over_tls_with_a_certificate_of_the_environment(
     tls_server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = served(tls_server, "a", "b", big=BODY)
@@ -603,7 +603,7 @@ def test_assets_come_over_tls_whose_certificate_the_environment_names(
     assert files_in(tmp_path / "out") == {"a": b"content of a", "b": b"content of b", "big": BODY}
 
 
-# -- hrefs ----------------------------------------------------------------------------------------
+# -- hrefs -----------------------------------------------------------------------------------------
 
 
 def test_relative_hrefs_are_relative_to_the_item(
@@ -617,7 +617,7 @@ def test_relative_hrefs_are_relative_to_the_item(
 
 
 @pytest.mark.parametrize("href", ["file:///etc/hostname", "FILE:///etc/hostname"])
-def test_a_remote_item_does_not_get_to_choose_local_files(
+def test_a_remote_item_cannot_select_local_files(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, href: str
 ) -> None:
     item = item_of({"a": href}, at=f"{server.url}/items/lakes")
@@ -626,7 +626,7 @@ def test_a_remote_item_does_not_get_to_choose_local_files(
     assert files_in(tmp_path) == {}
 
 
-def test_a_remote_item_that_calls_itself_local_is_remote_all_the_same(
+def test_a_remote_item_with_a_local_self_link_cannot_select_local_files(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
@@ -678,7 +678,7 @@ def test_a_file_url_of_a_local_item_is_copied(
     assert files_in(tmp_path / "out") == {"a": BODY}
 
 
-def test_a_local_asset_that_is_missing_is_an_error_that_says_what_cannot_be_read(
+def test_the_error_for_a_missing_local_asset_names_its_path(
     downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = item_of({"a": "missing.csv"}, at=str(tmp_path / "item.json"))
@@ -699,7 +699,7 @@ def test_a_local_asset_that_is_missing_is_an_error_that_says_what_cannot_be_read
         ("python://a.py", "a tool that speaks it"),
     ],
 )
-def test_what_is_not_http_is_an_error_that_names_a_tool(
+def test_the_error_for_another_scheme_names_a_tool(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, href: str, tool: str
 ) -> None:
     item = served(server, "good.csv")
@@ -711,7 +711,7 @@ def test_what_is_not_http_is_an_error_that_names_a_tool(
 
 
 @pytest.mark.parametrize("href", ["http://[bad", "http://", "http://host:port/x", "https://a b/"])
-def test_an_href_that_is_no_url_fails_its_own_asset_only(
+def test_an_invalid_href_fails_its_own_asset_only(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, href: str
 ) -> None:
     item = served(server, "good.csv")
@@ -722,7 +722,7 @@ def test_an_href_that_is_no_url_fails_its_own_asset_only(
     assert files_in(tmp_path) == {"good.csv": b"content of good.csv"}
 
 
-# -- names ----------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 UNSAFE = [
     "../evil",
@@ -751,7 +751,7 @@ def test_an_unsafe_name_fails_its_own_asset_only(
     assert len(server.requests) == 1
 
 
-def test_names_that_other_systems_could_not_hold_are_refused_if_asked(
+def test_portable_names_rejects_names_that_other_systems_forbid(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = item_of({"con.txt": f"{server.url}/files/good", "a": f"{server.url}/files/good"})
@@ -790,7 +790,7 @@ def test_names_that_collide_are_an_error_before_the_first_byte(
     assert set(rest) == {keys[1], "other.csv"}
 
 
-def test_names_that_collide_elsewhere_are_an_error_if_asked(
+def test_portable_names_rejects_names_that_collide_elsewhere(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "Case.csv", "case.csv")
@@ -802,7 +802,7 @@ def test_names_that_collide_elsewhere_are_an_error_if_asked(
 
 
 @posix_only
-def test_a_link_inside_the_folder_that_leads_out_is_not_followed(
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     folder, outside = tmp_path / "out", tmp_path / "outside"
@@ -820,7 +820,7 @@ def test_a_link_inside_the_folder_that_leads_out_is_not_followed(
     assert list(outside.iterdir()) == [outside / "mine.csv"]
 
 
-def test_a_file_in_the_place_of_a_folder_fails_its_own_asset_only(
+def test_a_file_where_a_folder_is_needed_fails_its_own_asset_only(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     (tmp_path / "data").write_bytes(b"a file")
@@ -830,7 +830,7 @@ def test_a_file_in_the_place_of_a_folder_fails_its_own_asset_only(
     assert files_in(tmp_path) == {"b.csv": b"content of b.csv", "data": b"a file"}
 
 
-def test_a_folder_in_the_place_of_a_file_fails_its_own_asset_only(
+def test_a_folder_where_a_file_is_needed_fails_its_own_asset_only(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     (tmp_path / "a.csv").mkdir()
@@ -840,10 +840,10 @@ def test_a_folder_in_the_place_of_a_file_fails_its_own_asset_only(
     assert files_in(tmp_path) == {"b.csv": b"content of b.csv"}
 
 
-# -- where it cannot be written -------------------------------------------------------------------
+# -- folders that cannot be written to -------------------------------------------------------------
 
 
-def test_a_file_in_the_place_of_the_output_folder_is_an_error(
+def test_a_file_where_the_output_folder_is_needed_is_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_bytes(b"a file")
@@ -854,7 +854,7 @@ def test_a_file_in_the_place_of_the_output_folder_is_an_error(
     assert server.requests == []
 
 
-def test_a_folder_that_may_not_be_written_to_is_an_error(
+def test_a_folder_that_refuses_new_files_is_an_error(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -887,7 +887,7 @@ def test_a_folder_without_the_permission_to_write_is_an_error(
         tmp_path.chmod(0o700)
 
 
-def test_a_folder_that_vanishes_is_an_error_and_is_not_made_anew_half_way(
+def test_a_folder_that_is_removed_during_the_run_is_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
@@ -905,7 +905,7 @@ def test_a_folder_that_vanishes_is_an_error_and_is_not_made_anew_half_way(
     assert files_in(tmp_path) == {}
 
 
-def test_a_full_disk_is_an_error_that_says_what_to_check(
+def test_the_error_for_a_full_disk_says_what_to_check(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -1010,7 +1010,7 @@ def test_a_tilde_is_the_home_folder(
 
 
 @pytest.mark.parametrize("method", ["download_assets", "download_item"])
-def test_a_relative_folder_is_that_of_the_start_of_the_run(
+def test_a_relative_folder_does_not_follow_the_current_folder(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -1035,10 +1035,10 @@ def test_a_relative_folder_is_that_of_the_start_of_the_run(
     assert (tmp_path / "out" / "a.csv").read_bytes() == b"a"
 
 
-# -- stopping -------------------------------------------------------------------------------------
+# -- stopping --------------------------------------------------------------------------------------
 
 
-def test_fail_fast_does_not_begin_what_is_left(
+def test_fail_fast_starts_no_further_download(
     server: LoopbackServer, tmp_path: Path, downloader: STACDownloader
 ) -> None:
     keys = [f"{n:02}.csv" for n in range(40)]
@@ -1052,7 +1052,7 @@ def test_fail_fast_does_not_begin_what_is_left(
     assert len(files_in(tmp_path)) < 5
 
 
-def test_fail_fast_ends_what_is_under_way(
+def test_fail_fast_cancels_running_downloads(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     gate = Gate(BODY)
@@ -1074,7 +1074,7 @@ def test_fail_fast_ends_what_is_under_way(
     assert files_in(tmp_path) == {}
 
 
-def test_fail_fast_asks_for_nothing_where_a_name_is_unsafe(
+def test_fail_fast_sends_no_request_if_a_name_is_unsafe(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "good.csv", "../evil")
@@ -1083,7 +1083,7 @@ def test_fail_fast_asks_for_nothing_where_a_name_is_unsafe(
     assert server.requests == []
 
 
-def test_assets_come_in_parallel(
+def test_assets_are_downloaded_in_parallel(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     gate = Gate(BODY)
@@ -1122,7 +1122,7 @@ IN_ANOTHER_PROCESS = textwrap.dedent("""
 def download_in_another_process(
     item: pystac.Item, folder: Path, url: str, *, timeout: float = 60
 ) -> subprocess.Popen[str]:
-    """Begin a download that a signal can be sent to."""
+    """Start a download in another process."""
     arguments = [json.dumps(item.to_dict()), str(folder), url, str(timeout)]
     return subprocess.Popen(
         [sys.executable, "-c", IN_ANOTHER_PROCESS, *arguments],
@@ -1134,7 +1134,7 @@ def download_in_another_process(
 
 
 @posix_only
-def test_an_interrupt_ends_within_a_second_and_leaves_nothing_behind(
+def test_an_interrupt_ends_the_run_and_leaves_nothing_behind(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
     gate = Gate(BODY)
@@ -1171,7 +1171,7 @@ def test_an_interrupt_ends_within_a_second_and_leaves_nothing_behind(
 
 
 @posix_only
-def test_an_interrupt_does_not_wait_for_a_connection_that_does_not_come_about(
+def test_an_interrupt_does_not_wait_for_a_connection(
     tmp_path: Path,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -1194,7 +1194,7 @@ def test_an_interrupt_does_not_wait_for_a_connection_that_does_not_come_about(
 
 
 @posix_only
-def test_a_kill_leaves_no_half_file_under_a_final_name(
+def test_a_kill_leaves_no_incomplete_file_under_a_final_name(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     gate = Gate(BODY)
@@ -1214,10 +1214,10 @@ def test_a_kill_leaves_no_half_file_under_a_final_name(
     assert files_in(tmp_path)["new.bin"] == files_in(tmp_path)["old.bin"] == BODY
 
 
-# -- making one -----------------------------------------------------------------------------------
+# -- constructor -----------------------------------------------------------------------------------
 
 
-def test_arguments_that_make_no_sense_are_refused(server: LoopbackServer) -> None:
+def test_invalid_arguments_are_rejected(server: LoopbackServer) -> None:
     stac_io = GitLabStacIO(TOKEN, base_url=server.url)
     for wrong in (
         {"max_workers": 0},
@@ -1251,7 +1251,7 @@ def test_load_item_without_a_server_says_how_to_name_one(monkeypatch: pytest.Mon
     assert STACDownloader(TOKEN).base_url == "https://hub.example.org"
 
 
-# -- SharingHub and GitLab ------------------------------------------------------------------------
+# -- SharingHub and GitLab -------------------------------------------------------------------------
 
 ODD_FILES = {
     key: f"content of {key}".encode()
@@ -1298,25 +1298,25 @@ def test_load_item_finds_the_project(
     assert TOKEN not in json.dumps(item.to_dict())
 
 
-def test_load_item_under_a_path_of_its_own() -> None:
+def test_load_item_accepts_a_server_below_a_path() -> None:
     server = SharingHubServer([Project("group/lakes")], token=TOKEN, base_path="/hub/api/stac")
     with server, STACDownloader(TOKEN, f"{server.url}/hub") as downloader:
         assert downloader.load_item("dataset", "group", "lakes").id == "group/lakes"
 
 
-def test_load_item_quotes_what_is_no_path(server: LoopbackServer) -> None:
+def test_load_item_quotes_special_characters(server: LoopbackServer) -> None:
     with STACDownloader(TOKEN, server.url) as downloader, pytest.raises(NotFoundError):
         downloader.load_item("a/b?c", "gr?oup", "la#kes")
     assert server.requests[0].raw_path == "/api/stac/collections/a%2Fb%3Fc/items/gr%3Foup/la%23kes"
 
 
-def test_load_item_passes_a_refusal_on(hub: SharingHubServer) -> None:
+def test_load_item_raises_the_error_of_the_server(hub: SharingHubServer) -> None:
     downloader = STACDownloader("glpat-wrong", hub.url)
     with downloader, pytest.raises(AuthenticationError, match="401"):
         downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
 
 
-def test_files_with_odd_names_come_home_right(hub: SharingHubServer, tmp_path: Path) -> None:
+def test_files_with_odd_names_are_downloaded(hub: SharingHubServer, tmp_path: Path) -> None:
     hub.clear_requests()
     with STACDownloader(TOKEN, hub.url) as downloader:
         item = downloader.load_item("dataset", "earth-obs/sentinel", "s2-demo")
@@ -1331,7 +1331,7 @@ def test_files_with_odd_names_come_home_right(hub: SharingHubServer, tmp_path: P
     assert all(request.headers["X-Gitlab-Token"] == TOKEN for request in hub.requests)
 
 
-def test_a_file_with_a_backslash_in_its_name_comes_home_right(
+def test_a_file_with_a_backslash_in_its_name_is_downloaded(
     hub: SharingHubServer, tmp_path: Path
 ) -> None:
     with STACDownloader(TOKEN, hub.url) as downloader:

@@ -1,4 +1,4 @@
-"""A download that is killed at any moment: right files, or none, and nothing done twice."""
+"""A download that is killed at any moment leaves complete files only."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def start(server: LoopbackServer, folder: Path, segments: int) -> subprocess.Pop
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a matter of POSIX systems")
 @pytest.mark.parametrize(("segments", "kills"), [(1, 50), (4, 20)])
-def test_no_kill_leaves_a_wrong_file_and_the_rerun_fetches_nothing_twice(
+def test_no_kill_leaves_a_wrong_file_and_the_next_run_downloads_no_file_twice(
     file_server: LoopbackServer, tmp_path: Path, segments: int, kills: int
 ) -> None:
     chance = random.Random(20)

@@ -1,4 +1,4 @@
-"""What the caller wishes for, made jobs: where from, where to, and whether there is room."""
+"""Items and options made tasks: sources, targets and disk space."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Usage(NamedTuple):
 
 @pytest.fixture
 def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk with room for less than two files."""
+    """A disk with space for less than two files."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, 70_000))
 
 
 def sized(server: LoopbackServer, *keys: str) -> pystac.Item:
-    """An item whose assets hold `BODY`, and say how large they are."""
+    """An item whose assets contain `BODY`, with their sizes."""
     item = served(server, **dict.fromkeys(keys, BODY))
     for asset in item.assets.values():
         asset.extra_fields.update({"file:size": len(BODY), "file:checksum": SHA256})
     return item
 
 
-# -- room -----------------------------------------------------------------------------------------
+# -- disk space ------------------------------------------------------------------------------------
 
 
-def test_what_has_no_room_is_not_begun(
+def test_files_that_do_not_fit_on_the_disk_are_not_started(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, small_disk: None
 ) -> None:
     with pytest.raises(DownloadError, match=r"80\.0 kB are needed, but .* has only 70\.0 kB free"):
@@ -51,7 +51,7 @@ def test_what_has_no_room_is_not_begun(
     assert files_in(tmp_path) == {}
 
 
-def test_what_is_there_already_needs_no_room(
+def test_an_existing_file_needs_no_space(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, small_disk: None
 ) -> None:
     item = sized(server, "a", "b")
@@ -62,7 +62,7 @@ def test_what_is_there_already_needs_no_room(
     downloader.download_assets(item, tmp_path, overwrite="never")
 
 
-def test_what_is_replaced_needs_room_beside_the_old(
+def test_a_replaced_file_needs_space_beside_the_old_one(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, small_disk: None
 ) -> None:
     item = sized(server, "a", "b")
@@ -77,7 +77,7 @@ def test_what_is_replaced_needs_room_beside_the_old(
         downloader.download_assets(item, tmp_path, overwrite="always")
 
 
-def test_what_an_earlier_run_left_has_its_room_already(
+def test_a_partial_file_takes_part_of_the_space_already(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -100,13 +100,13 @@ def test_what_an_earlier_run_left_has_its_room_already(
     assert files_in(tmp_path) == {"a": content}
 
 
-def test_what_is_of_unknown_size_is_tried(
+def test_files_of_unknown_size_are_downloaded(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, small_disk: None
 ) -> None:
     assert downloader.download_assets(served(server, "a", "b"), tmp_path).ok
 
 
-def test_a_disk_that_does_not_tell_its_room_is_tried(
+def test_a_disk_that_does_not_report_its_space_is_used(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -119,7 +119,7 @@ def test_a_disk_that_does_not_tell_its_room_is_tried(
     assert downloader.download_assets(sized(server, "a"), tmp_path).ok
 
 
-# -- where from -----------------------------------------------------------------------------------
+# -- sources ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_disk_that_does_not_tell_its_room_is_tried(
         (["missing", "broken", "empty"], b"own"),
     ],
 )
-def test_the_first_alternate_that_there_is_comes_home(
+def test_the_first_existing_alternate_is_downloaded(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, wanted: Any, came: bytes
 ) -> None:
     for name in ("own", "https", "mirror", "relative"):
@@ -152,7 +152,7 @@ def test_the_first_alternate_that_there_is_comes_home(
 
 
 @pytest.mark.parametrize("alternate", [None, [], "x", {"https": None}, {"https": {"href": 5}}])
-def test_alternates_that_are_none_are_passed_over(
+def test_invalid_alternates_are_ignored(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, alternate: Any
 ) -> None:
     server.route("/own", b"own")
@@ -169,7 +169,7 @@ def test_a_preferred_alternate_of_another_scheme_names_a_tool(
         downloader.download_assets(item_of({"a": asset}), tmp_path, alternates=["s3"])
 
 
-def test_a_relative_href_is_resolved_for_an_asset_that_knows_no_owner(
+def test_a_relative_href_of_an_asset_without_owner_is_resolved(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     server.route("/items/a.csv", b"a")
@@ -179,11 +179,11 @@ def test_a_relative_href_is_resolved_for_an_asset_that_knows_no_owner(
     assert files_in(tmp_path) == {"a": b"a"}
 
 
-# -- where to -------------------------------------------------------------------------------------
+# -- targets ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", ["", "sometimes", None, True])
-def test_overwrite_takes_one_of_four(
+def test_overwrite_accepts_one_of_four_values(
     downloader: STACDownloader, tmp_path: Path, wrong: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match="'if-changed', 'always', 'never', 'error'"):
@@ -191,7 +191,7 @@ def test_overwrite_takes_one_of_four(
     assert not (tmp_path / "out").exists()
 
 
-def test_where_names_collide_every_asset_says_why_it_did_not_come(
+def test_every_asset_of_an_item_with_colliding_names_has_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "data", "data/a.csv", "other.csv", "../evil")
@@ -205,7 +205,7 @@ def test_where_names_collide_every_asset_says_why_it_did_not_come(
     assert server.requests == []
 
 
-def test_neither_a_header_nor_a_field_nor_an_href_chooses_a_path(
+def test_neither_a_header_nor_a_field_nor_an_href_sets_the_path(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     hostile = {"content-disposition": 'attachment; filename="../../evil.csv"'}

@@ -1,4 +1,4 @@
-"""Where jobs are done: in how many threads, in whose executor, and how they are stopped."""
+"""The number of threads, the executor of the caller, and cancellation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 
 
 class Pickling(Executor):
-    """What goes in and what comes out is pickled, as on the way to another machine and back."""
+    """Pickles tasks and results, like an executor on other machines."""
 
     def __init__(self) -> None:
         self._threads = Threads(4)
@@ -50,7 +50,7 @@ def pickling() -> Iterator[Pickling]:
         yield executor
 
 
-# -- how many -------------------------------------------------------------------------------------
+# -- number of threads -----------------------------------------------------------------------------
 
 
 def run_round(
@@ -61,9 +61,9 @@ def run_round(
     busy: float = 0.0,
     tasks: int | None = None,
 ) -> int:
-    """Let a round of jobs end after some seconds, and return how many are done at a time then.
+    """Add a round of tasks that ends after some seconds, and return the new number.
 
-    Each took a second, and as many that had to connect ended before.
+    Each task took a second. The tasks that include connecting end before the round.
     """
     result = AssetResult("a", "", size=size, seconds=1.0)
     for _ in range(count._connecting):
@@ -74,7 +74,7 @@ def run_round(
     return count.now
 
 
-def test_more_jobs_are_done_at_a_time_while_that_pays() -> None:
+def test_the_number_grows_while_rounds_become_faster() -> None:
     count = _WorkerCount(START_WORKERS, 100)
     assert run_round(count, seconds=1) == 32
     assert run_round(count, seconds=1) == 64
@@ -90,7 +90,7 @@ def test_the_number_stays_after_rounds_that_were_not_faster() -> None:
     assert run_round(count, seconds=0.01) == 32
 
 
-def test_one_round_that_others_slowed_does_not_decide() -> None:
+def test_one_slow_round_does_not_stop_the_growth() -> None:
     count = _WorkerCount(START_WORKERS, 100)
     assert run_round(count, seconds=1, busy=0.9) == START_WORKERS
     assert run_round(count, seconds=2) == 32
@@ -98,7 +98,7 @@ def test_one_round_that_others_slowed_does_not_decide() -> None:
     assert run_round(count, seconds=2) == 64
 
 
-def test_no_more_than_keep_the_processor_busy() -> None:
+def test_the_number_stops_where_the_processor_is_busy() -> None:
     count = _WorkerCount(START_WORKERS, 100)
     assert run_round(count, seconds=1, busy=0.04) == 25
     for _ in range(3):
@@ -114,13 +114,13 @@ def test_connecting_does_not_count() -> None:
     assert run_round(count, seconds=0.5, busy=0.5) == START_WORKERS
 
 
-def test_for_large_files_bytes_count_and_not_files() -> None:
+def test_large_files_are_measured_by_their_bytes() -> None:
     count = _WorkerCount(START_WORKERS, 100)
     assert run_round(count, seconds=1, size=100_000_000) == 32
     assert run_round(count, seconds=1, size=10_000_000) == 32
 
 
-def test_what_was_there_already_does_not_count_as_speed() -> None:
+def test_the_bytes_of_skipped_files_are_not_counted() -> None:
     count = _WorkerCount(START_WORKERS, 100)
     assert run_round(count, seconds=1, size=100_000_000) == 32
     skipped = AssetResult("a", "", size=10**9, status="skipped", seconds=1.0)
@@ -129,14 +129,14 @@ def test_what_was_there_already_does_not_count_as_speed() -> None:
     assert count.now == 32
 
 
-def test_a_thread_that_is_busy_stays_alone() -> None:
+def test_a_busy_thread_stays_alone() -> None:
     count = _WorkerCount(1, 64)
     for _ in range(10):
         assert run_round(count, seconds=1, busy=0.9, tasks=4) == 1
     assert run_round(count, seconds=1, busy=0.1, tasks=4) == START_WORKERS
 
 
-def test_a_thread_that_lets_everyone_wait_does_not_stay_alone() -> None:
+def test_a_waiting_thread_gets_company() -> None:
     count = _WorkerCount(1, 64)
     count.add_silence()
     assert count.now == START_WORKERS
@@ -144,7 +144,7 @@ def test_a_thread_that_lets_everyone_wait_does_not_stay_alone() -> None:
     assert count.now == START_WORKERS
 
 
-def test_a_number_that_was_asked_for_stays() -> None:
+def test_a_requested_number_is_kept() -> None:
     count = _WorkerCount(3, 3)
     count.add_silence()
     assert run_round(count, seconds=0.001, tasks=4) == 3
@@ -171,7 +171,7 @@ def test_a_fixed_number_is_never_exceeded(
     assert under_way[1] == 3
 
 
-def test_a_few_to_begin_with(
+def test_sixteen_threads_start_if_the_server_is_slow(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     gate = Gate(BODY)
@@ -214,10 +214,10 @@ def test_a_rate_limit_wastes_few_requests_of_many_threads(
     assert len(refused) <= wasted * len(server.requests)
 
 
-# -- whose executor -------------------------------------------------------------------------------
+# -- executors -------------------------------------------------------------------------------------
 
 
-def test_an_executor_of_the_callers_does_the_work_and_is_left_running(
+def test_the_callers_executor_runs_the_tasks_and_is_not_shut_down(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "a.csv", "data/b.csv", big=BODY)
@@ -228,7 +228,7 @@ def test_an_executor_of_the_callers_does_the_work_and_is_left_running(
     assert set(files_in(tmp_path)) == {"a.csv", "data/b.csv", "big"}
 
 
-def test_what_goes_to_another_process_is_plain_and_comes_back_as_plain_data(
+def test_tasks_and_results_pickle(
     server: LoopbackServer,
     tmp_path: Path,
     pickling: Pickling,
@@ -247,7 +247,7 @@ def test_what_goes_to_another_process_is_plain_and_comes_back_as_plain_data(
     assert all(request.headers["X-Gitlab-Token"] == TOKEN for request in server.requests)
 
 
-def test_another_process_makes_its_reader_once(
+def test_another_process_unpickles_the_reader_once(
     server: LoopbackServer,
     tmp_path: Path,
     pickling: Pickling,
@@ -268,7 +268,7 @@ def test_another_process_makes_its_reader_once(
     assert len(made) <= 4
 
 
-def test_a_relative_folder_means_the_callers_working_folder(
+def test_a_relative_folder_is_that_of_the_caller(
     server: LoopbackServer,
     tmp_path: Path,
     pickling: Pickling,
@@ -291,7 +291,7 @@ def test_a_relative_folder_means_the_callers_working_folder(
     assert (tmp_path / "out" / "a.csv").read_bytes() == b"content of a.csv"
 
 
-def test_a_reader_that_cannot_be_made_elsewhere_fails_its_jobs_and_not_the_executor(
+def test_a_reader_that_cannot_be_unpickled_fails_its_tasks_only(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -310,7 +310,7 @@ def in_spawned_process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
-def test_other_processes_take_the_token_from_their_environment(
+def test_other_processes_read_the_token_from_their_environment(
     server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = served(server, "a.csv", big=BODY)
@@ -334,7 +334,7 @@ def test_other_processes_take_the_token_from_their_environment(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_executor_of_dask_does_the_work(
+def test_the_executor_of_dask_runs_the_tasks(
     server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distributed = pytest.importorskip("distributed")
@@ -352,7 +352,7 @@ def test_the_executor_of_dask_does_the_work(
 
 
 class Broken(Executor):
-    """Does a few jobs, and then nothing any more."""
+    """Runs a few tasks, and then fails."""
 
     def __init__(self, after: int, *, refuses: bool) -> None:
         self.submitted = 0
@@ -371,7 +371,7 @@ class Broken(Executor):
         return future
 
 
-def test_a_broken_pool_fails_what_it_had_and_keeps_what_was_done(
+def test_a_broken_pool_fails_its_unfinished_tasks_only(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, *(f"{n}.csv" for n in range(5)))
@@ -382,7 +382,7 @@ def test_a_broken_pool_fails_what_it_had_and_keeps_what_was_done(
     assert set(files_in(tmp_path)) == {"0.csv", "1.csv"}
 
 
-def test_an_executor_that_takes_nothing_more_is_not_asked_again(
+def test_an_executor_that_rejects_a_task_gets_no_other(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, *(f"{n}.csv" for n in range(5)))
@@ -406,7 +406,7 @@ def test_a_process_that_dies_is_an_error_of_its_assets(
 
 
 @pytest.mark.parametrize("name", [*FAULTS_TO_SURVIVE, *(f"always {n}" for n in FAULTS_TO_FAIL_OF)])
-def test_whatever_goes_wrong_elsewhere_leaves_right_bytes_or_no_file(
+def test_no_fault_in_another_process_leaves_wrong_bytes(
     server: LoopbackServer,
     tmp_path: Path,
     pickling: Pickling,
@@ -431,7 +431,7 @@ def test_whatever_goes_wrong_elsewhere_leaves_right_bytes_or_no_file(
     assert files_in(tmp_path) == ({} if lasting else {"big": BODY})
 
 
-# -- stopping -------------------------------------------------------------------------------------
+# -- stopping --------------------------------------------------------------------------------------
 
 
 def threads_of_ours() -> list[str]:
@@ -439,7 +439,7 @@ def threads_of_ours() -> list[str]:
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "of the caller's"])
-def test_fail_fast_ends_what_is_under_way_in_any_threads(
+def test_fail_fast_cancels_running_tasks_in_any_thread_pool(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, own: bool
 ) -> None:
     gate = Gate(BODY)
@@ -466,7 +466,7 @@ def test_fail_fast_ends_what_is_under_way_in_any_threads(
     assert threads_of_ours() == []
 
 
-def test_fail_fast_does_not_wait_for_what_an_executor_has_not_begun(
+def test_fail_fast_does_not_wait_for_tasks_that_have_not_started(
     server: LoopbackServer, tmp_path: Path, pickling: Pickling
 ) -> None:
     item = served(server, "00", *(f"{n}" for n in range(1, 100)))
@@ -482,7 +482,7 @@ def test_fail_fast_does_not_wait_for_what_an_executor_has_not_begun(
 
 
 class Interrupts:
-    """Somebody presses Ctrl-C while being told of the first end of a file."""
+    """Raises KeyboardInterrupt when the first file is done."""
 
     def expect(self, files: int, size: int | None) -> None: ...
 
@@ -493,7 +493,7 @@ class Interrupts:
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "of the caller's"])
-def test_an_interrupt_at_any_moment_leaves_no_thread(
+def test_an_interrupt_leaves_no_thread(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, own: bool
 ) -> None:
     gate = Gate(BODY)
@@ -514,7 +514,7 @@ def test_an_interrupt_at_any_moment_leaves_no_thread(
     assert files_in(tmp_path) == {"good": b"good"}
 
 
-def test_a_long_look_at_a_local_file_can_be_called_off(
+def test_reading_a_large_local_file_can_be_cancelled(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -533,7 +533,7 @@ def test_a_long_look_at_a_local_file_can_be_called_off(
     assert "cancelled" in str(caught.value.errors["big"])
 
 
-def test_someone_told_who_raises_fails_the_asset_and_is_named(
+def test_an_error_of_the_progress_object_fails_the_asset(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     class Clumsy:

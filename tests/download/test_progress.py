@@ -1,4 +1,4 @@
-"""Who is told how far a download is, and what they are told."""
+"""Progress reports and progress bars."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.testing import Answer, Fault, LoopbackServer
 
 
-class Told:
-    """Writes everything down, and finds contradictions."""
+class RecordingProgress:
+    """Records all calls, and checks that they are consistent."""
 
     def __init__(self) -> None:
         self.files = 0
@@ -42,10 +42,10 @@ class Told:
         self.ended[key] = size
 
 
-def test_someone_is_told_of_every_file_from_beginning_to_end(
+def test_progress_of_every_file_is_reported(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
-    progress = Told()
+    progress = RecordingProgress()
     item = served(server, "a.csv", big=BODY * 20)
     item.assets["big"].extra_fields["file:size"] = len(BODY) * 20
     downloader.download_assets(item, tmp_path, progress=progress)
@@ -57,10 +57,10 @@ def test_someone_is_told_of_every_file_from_beginning_to_end(
 
 
 @pytest.mark.parametrize("resumes", [True, False])
-def test_the_numbers_are_right_after_a_body_broke(
+def test_the_numbers_are_right_after_a_broken_connection(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, resumes: bool
 ) -> None:
-    progress = Told()
+    progress = RecordingProgress()
     item = served(server, big=BODY)
     server.inject(faulty.cut(30_000))
     if not resumes:
@@ -74,24 +74,24 @@ def test_the_numbers_are_right_after_a_body_broke(
     assert files_in(tmp_path) == {"big": BODY}
 
 
-def test_what_was_there_or_failed_ends_as_well(
+def test_skipped_and_failed_files_are_reported_as_done(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "gone", there=BODY)
     item.assets["there"].extra_fields["file:checksum"] = SHA256
     (tmp_path / "there").write_bytes(BODY)
     server.inject(Fault(path="gone", status=404))
-    progress = Told()
+    progress = RecordingProgress()
     with pytest.raises(Exception, match="gone"):
         downloader.download_assets(item, tmp_path, progress=progress)
     assert progress.ended == {"there": len(BODY), "gone": None}
     assert progress.received == {}
 
 
-def test_the_option_of_a_call_beats_that_of_the_downloader(
+def test_the_option_of_a_call_overrides_that_of_the_downloader(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
-    one, other = Told(), Told()
+    one, other = RecordingProgress(), RecordingProgress()
     downloader.progress = one
     item = served(server, "a.csv")
     downloader.download_assets(item, tmp_path / "1", progress=other)
@@ -101,12 +101,12 @@ def test_the_option_of_a_call_beats_that_of_the_downloader(
 
 
 @pytest.mark.parametrize("wrong", ["yes", 1, print, object()])
-def test_what_cannot_be_told_is_refused(wrong: Any) -> None:
+def test_an_invalid_option_is_rejected(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="expect, advance and done"):
         check_progress(wrong)
 
 
-# -- bars -----------------------------------------------------------------------------------------
+# -- bars ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", [True, "force"])
@@ -145,7 +145,7 @@ def test_bars_are_shown_on_terminals_only_unless_forced(
     assert ("2 files" in err) == is_shown
 
 
-def test_bars_are_not_shown_where_there_is_no_terminal_at_all(
+def test_bars_are_not_shown_without_a_console(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("tqdm")
@@ -155,7 +155,7 @@ def test_bars_are_not_shown_where_there_is_no_terminal_at_all(
 
 
 class Bar:
-    """As much of tqdm as is used, without a terminal."""
+    """The part of tqdm that is used, without a terminal."""
 
     made: ClassVar[list[Bar]] = []
 
@@ -203,7 +203,22 @@ def test_the_bar_of_all_bytes_adds_up(bars: _Bars) -> None:
     assert (whole.n, whole.total, whole.desc) == (157, 157, "3 of 3 files")
 
 
-def test_a_failure_takes_nothing_from_the_bar_of_all_bytes(bars: _Bars) -> None:
+def test_the_total_grows_with_the_sizes_that_become_known(bars: _Bars) -> None:
+    whole = Bar.made[0]
+    bars.expect(3, 100)
+    bars.advance("a", 10, 100)
+    assert whole.total == 100
+    bars.advance("b", 10, 200)
+    bars.advance("c", 10, None)
+    assert whole.total == 310
+    bars.advance("c", 60, None)
+    assert whole.total == 360
+    for key, size in (("a", 100), ("b", 200), ("c", 70)):
+        bars.done(key, size)
+    assert (whole.n, whole.total, whole.desc) == (370, 370, "3 of 3 files")
+
+
+def test_the_bytes_of_a_failed_file_stay_in_the_bar_of_all_bytes(bars: _Bars) -> None:
     bars.advance("a", 60, 100)
     bars.done("a", None)
     assert Bar.made[0].n == 60

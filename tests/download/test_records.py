@@ -1,4 +1,4 @@
-"""The notes for a second run: what stands in them, and what may stand in their place."""
+"""Records of downloaded files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stac_gitlab.testing import LoopbackServer
 RECORD = Record("data/a.csv", 7, 1_600_000_000_123_456_789, "f" * 32, "1220ab", '"one"')
 
 
-def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     sparse = Record("b", 0, 0, "")
     append_record(tmp_path, RECORD)
     append_record(tmp_path, sparse)
@@ -48,14 +48,14 @@ def test_a_record_is_one_line_of_ascii(tmp_path: Path) -> None:
     assert "validator" not in json.loads(written)
 
 
-def test_without_records_there_are_none(tmp_path: Path) -> None:
+def test_a_folder_without_records_has_none(tmp_path: Path) -> None:
     assert read_records(tmp_path) == {}
     assert read_records(tmp_path / "missing") == {}
     (tmp_path / FILE_NAME).mkdir()
     assert read_records(tmp_path) == {}
 
 
-def test_what_stands_in_the_place_of_the_records_is_neither_read_nor_written(
+def test_a_link_or_pipe_with_the_name_of_the_records_is_neither_read_nor_written(
     tmp_path: Path,
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -76,13 +76,13 @@ def test_what_stands_in_the_place_of_the_records_is_neither_read_nor_written(
         append_record(tmp_path, RECORD)
 
 
-def test_a_line_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_an_endless_line_is_not_read(tmp_path: Path) -> None:
     append_record(tmp_path, RECORD)
     os.truncate(tmp_path / FILE_NAME, 2**40)
     assert read_records(tmp_path) == {"data/a.csv": RECORD}
 
 
-def test_a_file_is_described_as_long_as_size_and_time_are_its_own(tmp_path: Path) -> None:
+def test_a_record_describes_a_file_with_its_size_and_time(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"content")
     os.utime(file, ns=(5, 6_000_000_000))
@@ -97,7 +97,7 @@ def test_a_file_is_described_as_long_as_size_and_time_are_its_own(tmp_path: Path
 
 
 @pytest.mark.parametrize("validator", ['"a"\r\nX-Evil: 1', '"a\x00"', '"é"', '"\u202e"'])
-def test_a_validator_that_could_not_be_sent_is_none(tmp_path: Path, validator: str) -> None:
+def test_a_validator_that_cannot_be_a_header_is_dropped(tmp_path: Path, validator: str) -> None:
     assert Record("a", 1, 1, "", validator=validator).validator is None
     line = {"path": "a", "size": 1, "mtime_ns": 1, "source": "", "validator": validator}
     (tmp_path / FILE_NAME).write_text(json.dumps(line))
@@ -119,7 +119,7 @@ def test_a_validator_that_could_not_be_sent_is_none(tmp_path: Path, validator: s
         {"validator": ["x"]},
     ],
 )
-def test_a_line_that_is_not_ours_is_passed_over(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_an_invalid_line_is_ignored(tmp_path: Path, changes: dict[str, Any]) -> None:
     sound = {"path": "a", "size": 1, "mtime_ns": 1, "source": "", "added later": 1}
     lines = [json.dumps({**sound, **changes}), json.dumps({**sound, "path": "b"})]
     (tmp_path / FILE_NAME).write_text("\n".join(lines))
@@ -127,7 +127,7 @@ def test_a_line_that_is_not_ours_is_passed_over(tmp_path: Path, changes: dict[st
 
 
 @given(st.binary(max_size=300))
-def test_whatever_stands_there_is_read_without_an_error(
+def test_any_content_is_read_without_an_error(
     tmp_path_factory: pytest.TempPathFactory, rubbish: bytes
 ) -> None:
     folder = tmp_path_factory.mktemp("records")
@@ -136,7 +136,7 @@ def test_whatever_stands_there_is_read_without_an_error(
     assert read_records(folder)["data/a.csv"] == RECORD
 
 
-def test_many_writers_do_not_garble_each_other(tmp_path: Path) -> None:
+def test_concurrent_writers_do_not_mix_their_records(tmp_path: Path) -> None:
     def write(writer: int) -> None:
         for number in range(50):
             append_record(tmp_path, Record(f"{writer}/{number}", number, writer, "f" * 32))
@@ -176,7 +176,7 @@ def test_compacted_records_are_the_latest_ones_of_files_that_are_unchanged(tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"kept", "changed", FILE_NAME}
 
 
-def test_few_outdated_records_are_left(tmp_path: Path) -> None:
+def test_a_few_outdated_records_are_kept(tmp_path: Path) -> None:
     for _ in range(100):
         append_record(tmp_path, RECORD)
     assert not read_records(tmp_path).need_compacting
@@ -196,7 +196,7 @@ def test_a_run_that_writes_compacts_the_records(
     assert downloader.download_assets(item, tmp_path)["a"].status == "skipped"
 
 
-def test_a_url_is_kept_as_a_digest_only() -> None:
+def test_a_url_is_recorded_as_a_digest_only() -> None:
     assert url_digest("https://h/a?ref=x") != url_digest("https://h/a?ref=y")
     assert len(url_digest("https://h/\ud800")) == 32
     assert len(url_digest("https://[h/a?b")) == 32

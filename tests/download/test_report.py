@@ -1,4 +1,4 @@
-"""What became of the assets: counted, printed, shown in a notebook, sent elsewhere."""
+"""Reports: counting, printing, notebooks and pickles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport, human_size
+from stac_gitlab.download.report import (
+    AssetResult,
+    BatchReport,
+    DownloadReport,
+    download_error,
+    human_size,
+)
 from stac_gitlab.errors import DownloadError, UnsafePathError
 
 HOSTILE = "<script>alert('1')</script>&\x1b[2J\u202e"
@@ -38,7 +44,7 @@ class Tags(HTMLParser):
         self.text += f"{data} "
 
 
-def test_assets_are_sorted_by_what_became_of_them() -> None:
+def test_assets_are_listed_by_their_status() -> None:
     assert dict(REPORT) == RESULTS
     assert [result.key for result in REPORT.downloaded] == ["new", "again"]
     assert [result.key for result in REPORT.skipped] == ["old"]
@@ -58,7 +64,7 @@ def test_a_report_prints_a_line_for_each_asset_and_a_total() -> None:
     assert str(DownloadReport()) == "empty"
 
 
-def test_the_bytes_of_each_kind_stand_beside_it() -> None:
+def test_the_summary_has_the_bytes_of_each_status() -> None:
     assert REPORT.summary() == (
         "2 downloaded (1.5 kB), 1 planned (size unknown), 1 skipped, 1 failed"
     )
@@ -69,7 +75,7 @@ def test_the_bytes_of_each_kind_stand_beside_it() -> None:
 
 
 @pytest.mark.parametrize("report", [REPORT, BatchReport({HOSTILE: REPORT, "lakes": REPORT})])
-def test_nothing_hostile_gets_into_a_notebook_or_a_terminal(
+def test_no_markup_or_control_character_gets_into_a_notebook_or_a_terminal(
     report: DownloadReport | BatchReport,
 ) -> None:
     html = report._repr_html_()
@@ -79,6 +85,30 @@ def test_nothing_hostile_gets_into_a_notebook_or_a_terminal(
     assert html.isprintable()
     assert "script" in page.text
     assert str(report).replace("\n", "").isprintable()
+
+
+def failed(key: str, text: str) -> AssetResult:
+    return AssetResult(key, "", status="failed", error=DownloadError(text))
+
+
+def test_failures_that_differ_in_names_and_numbers_only_share_a_line() -> None:
+    keys = [f"{n}.csv" for n in range(5)]
+    same = {k: failed(k, f"'{k}': https://h/{k}: no, {len(k)}") for k in keys}
+    other = {"x": failed("x", "'x': no such file")}
+    lines = str(DownloadReport({**same, **other, "new": RESULTS["new"]})).splitlines()
+    assert lines == [
+        "downloaded    1.5 kB  new",
+        "failed             -  5 assets ('0.csv', '1.csv', '2.csv', …): https://h/0.csv: no, 5",
+        "failed             -  'x': no such file",
+        "1 downloaded (1.5 kB), 6 failed",
+    ]
+
+
+def test_a_few_failures_have_a_line_each() -> None:
+    report = DownloadReport({k: failed(k, f"'{k}': refused") for k in ("a", "b", "c")})
+    error = download_error(report)
+    assert str(error) == "3 of 3 assets failed:\n  'a': refused\n  'b': refused\n  'c': refused"
+    assert list(error.errors) == ["a", "b", "c"]
 
 
 def test_reports_pickle() -> None:
@@ -92,7 +122,7 @@ def test_reports_pickle() -> None:
     assert str(pickle.loads(pickle.dumps(batch))) == str(batch)
 
 
-def test_a_batch_sums_up_its_items() -> None:
+def test_a_batch_report_sums_up_its_items() -> None:
     batch = BatchReport({"one": REPORT, "two": DownloadReport({"new": RESULTS["new"]})})
     assert list(batch) == ["one", "two"]
     assert batch["two"].ok
@@ -125,10 +155,10 @@ def test_keys_are_printed_as_they_are(key: str, printed: str) -> None:
         (10**15, "1000.0 TB"),
     ],
 )
-def test_sizes_are_written_for_people(size: int | None, text: str) -> None:
+def test_sizes_have_a_unit(size: int | None, text: str) -> None:
     assert human_size(size) == text
 
 
-def test_a_result_with_an_error_pickles_with_it() -> None:
+def test_a_result_pickles_with_its_error() -> None:
     result = AssetResult("a", "", status="failed", error=DownloadError("no", errors={}))
     assert str(pickle.loads(pickle.dumps(result)).error) == "no"

@@ -1,4 +1,4 @@
-"""What a second run downloads, what it continues, and how runs share a folder."""
+"""What a later run downloads, skips and resumes, and how runs share a folder."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ OTHER = BODY[::-1]
 
 
 def one_file(server: LoopbackServer, route: Any = None, **fields: Any) -> pystac.Item:
-    """An item with one asset, `a`, that holds `BODY` unless a route says otherwise."""
+    """An item with one asset, `a`. Its content is `BODY` if there is no route."""
     server.route("/a", BODY if route is None else route)
     return item_of({"a": {"href": f"{server.url}/a", **fields}}, at=f"{server.url}/items/lakes")
 
 
-# -- what has not changed -------------------------------------------------------------------------
+# -- unchanged files -------------------------------------------------------------------------------
 
 PROOFS: dict[str, tuple[Callable[[bytes], Any], Callable[[bytes], dict[str, Any]], list[int]]] = {
     "checksum": (
@@ -103,7 +103,7 @@ def test_one_listing_of_a_project_proves_that_its_files_are_unchanged(tmp_path: 
         assert len(hub.requests) == 3
 
 
-def test_a_file_of_a_gitlab_is_compared_with_the_listing_of_its_project(tmp_path: Path) -> None:
+def test_a_file_in_gitlab_is_compared_with_the_listing_of_its_project(tmp_path: Path) -> None:
     with GitLabServer([Project("group/lakes", {"a b.csv": b"a"})], token=TOKEN) as gitlab:
         item = item_of({"a": gitlab.raw_url("group/lakes", "a b.csv")})
         with STACDownloader(TOKEN, gitlab.url) as loader:
@@ -130,7 +130,7 @@ def test_a_file_that_changed_under_the_same_date_is_downloaded_again(
 
 
 @pytest.mark.parametrize("page", [b"{}", b"[1]", b"[", b'[{"type": "blob"}]', b"null"])
-def test_a_listing_that_is_not_one_is_ignored(tmp_path: Path, page: bytes) -> None:
+def test_an_invalid_listing_is_ignored(tmp_path: Path, page: bytes) -> None:
     project = Project("group/lakes", {"a.csv": b"a"})
     with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
         item = loader.load_item("dataset", "group", "lakes")
@@ -174,7 +174,7 @@ def test_changed_metadata_download_again(
     assert files_in(tmp_path) == {"a": longer}
 
 
-def test_another_size_than_promised_is_not_what_the_server_confirms(
+def test_a_file_of_another_size_than_file_size_is_an_error(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, Conditional(BODY, etag='"one"'))
@@ -193,7 +193,7 @@ def test_another_href_downloads_again(
     assert files_in(tmp_path) == {"a": OTHER}
 
 
-def test_what_nothing_vouches_for_downloads_again(
+def test_a_file_without_proof_is_downloaded_again(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, **{"file:size": len(BODY)})
@@ -201,12 +201,12 @@ def test_what_nothing_vouches_for_downloads_again(
     assert downloader.download_assets(item, tmp_path)["a"].status == "downloaded"
 
 
-# -- what has changed here ------------------------------------------------------------------------
+# -- local changes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fields", [{}, {"file:checksum": SHA256}], ids=["etag", "checksum"])
 @pytest.mark.parametrize("changed", [b"short", OTHER, None], ids=["size", "content", "gone"])
-def test_a_file_that_was_changed_here_is_downloaded_again(
+def test_a_file_that_was_changed_locally_is_downloaded_again(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -223,7 +223,7 @@ def test_a_file_that_was_changed_here_is_downloaded_again(
     assert files_in(tmp_path) == {"a": BODY}
 
 
-def test_a_touched_file_is_read_and_kept_where_a_checksum_vouches_for_it(
+def test_a_touched_file_is_compared_with_its_checksum(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, **{"file:checksum": SHA256})
@@ -234,7 +234,7 @@ def test_a_touched_file_is_read_and_kept_where_a_checksum_vouches_for_it(
     assert server.requests == []
 
 
-def test_size_and_time_kept_mean_unchanged_until_the_caller_doubts_it(
+def test_a_file_with_its_recorded_size_and_time_counts_as_unchanged(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, **{"file:checksum": SHA256})
@@ -260,7 +260,7 @@ def test_size_and_time_kept_mean_unchanged_until_the_caller_doubts_it(
     ],
     ids=["deleted", "empty", "binary", "texts", "types", "deep", "no objects"],
 )
-def test_records_that_cannot_be_read_cost_a_download_and_nothing_else(
+def test_unreadable_records_cost_a_download_only(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, rubbish: bytes | None
 ) -> None:
     item = one_file(server, Conditional(BODY, etag='"one"'))
@@ -274,7 +274,7 @@ def test_records_that_cannot_be_read_cost_a_download_and_nothing_else(
     assert again == "skipped" or rubbish == b"\x00\xff" * 100
 
 
-def test_foreign_lines_among_the_records_are_passed_over(
+def test_invalid_lines_among_the_records_are_ignored(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, Conditional(BODY, etag='"one"'))
@@ -285,7 +285,7 @@ def test_foreign_lines_among_the_records_are_passed_over(
 
 
 @pytest.mark.parametrize("where", ["folder", "link"])
-def test_records_that_cannot_be_written_do_not_cost_the_file(
+def test_a_file_is_downloaded_although_it_cannot_be_recorded(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, where: str
 ) -> None:
     folder = tmp_path / "out"
@@ -301,11 +301,11 @@ def test_records_that_cannot_be_written_do_not_cost_the_file(
     assert not (tmp_path / "mine").exists()
 
 
-# -- overwrite ------------------------------------------------------------------------------------
+# -- overwrite -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overwrite", ["always", "never", "error"])
-def test_overwrite_decides_about_a_file_that_stands_there(
+def test_overwrite_decides_what_happens_to_an_existing_file(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, overwrite: Any
 ) -> None:
     item = one_file(server, Conditional(BODY, etag='"one"'), **{"file:checksum": SHA256})
@@ -323,14 +323,14 @@ def test_overwrite_decides_about_a_file_that_stands_there(
 
 
 @pytest.mark.parametrize("overwrite", ["if-changed", "always", "never", "error"])
-def test_a_file_that_is_not_there_comes_whatever_overwrite_says(
+def test_a_missing_file_is_downloaded_with_any_overwrite(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, overwrite: Any
 ) -> None:
     downloader.download_assets(one_file(server), tmp_path, overwrite=overwrite)
     assert files_in(tmp_path) == {"a": BODY}
 
 
-def test_always_does_so_where_nothing_has_changed(
+def test_always_replaces_an_unchanged_file(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, Conditional(BODY, etag='"one"'))
@@ -340,10 +340,10 @@ def test_always_does_so_where_nothing_has_changed(
     assert [request.status for request in server.requests] == [200, 200]
 
 
-# -- dry run --------------------------------------------------------------------------------------
+# -- dry run ---------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_asks_for_nothing_makes_nothing_and_tells_bytes(
+def test_a_dry_run_sends_no_request_writes_nothing_and_reports_bytes(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = served(server, "unknown.csv", big=BODY)
@@ -356,7 +356,7 @@ def test_a_dry_run_asks_for_nothing_makes_nothing_and_tells_bytes(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_knows_what_is_there_already(
+def test_a_dry_run_reports_unchanged_files_as_skipped(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, **{"file:checksum": SHA256, "file:size": len(BODY)})
@@ -369,14 +369,14 @@ def test_a_dry_run_knows_what_is_there_already(
     assert sorted(tmp_path.iterdir()) == before
 
 
-# -- continued in a later run ---------------------------------------------------------------------
+# -- resuming in a later run -----------------------------------------------------------------------
 
 BIG = random.Random(2).randbytes(3_000_000)
 HALF = 1_500_000
 
 
 def cut_run(server: LoopbackServer, item: pystac.Item, folder: Path) -> None:
-    """A run that ends in the middle of the file."""
+    """A run that fails in the middle of the file."""
     server.inject(faulty.cut(HALF))
     server.inject(Fault(drop=True, times=None))
     once = RetryPolicy(max_attempts=1, backoff_base=0)
@@ -397,7 +397,7 @@ PROVABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("manners", "fields"), PROVABLE.values(), ids=PROVABLE)
-def test_a_later_run_continues_what_is_provably_the_same(
+def test_a_later_run_resumes_the_same_content(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -425,7 +425,7 @@ UNPROVABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("manners", "fields"), UNPROVABLE.values(), ids=UNPROVABLE)
-def test_a_later_run_starts_anew_where_nothing_can_be_proven(
+def test_a_later_run_starts_over_without_proof_of_the_same_content(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -441,7 +441,7 @@ def test_a_later_run_starts_anew_where_nothing_can_be_proven(
 
 
 @pytest.mark.parametrize("keeps_if_range", [True, False])
-def test_a_later_run_does_not_mix_two_versions(
+def test_a_later_run_does_not_mix_two_contents(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, keeps_if_range: bool
 ) -> None:
     item = one_file(server, ServedFile(BIG))
@@ -453,7 +453,7 @@ def test_a_later_run_does_not_mix_two_versions(
     assert leftovers_in(tmp_path) == []
 
 
-def test_what_is_left_of_another_version_is_cleared_away(
+def test_a_leftover_of_another_content_is_removed(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, ServedFile(BIG, etag=None), **{"file:checksum": multihash_of(BIG)})
@@ -464,7 +464,7 @@ def test_what_is_left_of_another_version_is_cleared_away(
     assert files_in(tmp_path) == {"a": OTHER}
 
 
-def test_a_damaged_leftover_is_found_by_the_checksum_and_started_anew(
+def test_a_damaged_leftover_is_detected_by_the_checksum(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, ServedFile(BIG), **{"file:checksum": multihash_of(BIG)})
@@ -476,7 +476,7 @@ def test_a_damaged_leftover_is_found_by_the_checksum_and_started_anew(
     assert leftovers_in(tmp_path) == []
 
 
-def test_a_leftover_from_when_nothing_was_promised_is_held_to_what_is_promised_now(
+def test_a_leftover_is_compared_with_a_checksum_that_is_new(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     cut_run(server, one_file(server, ServedFile(BIG)), tmp_path)
@@ -488,7 +488,7 @@ def test_a_leftover_from_when_nothing_was_promised_is_held_to_what_is_promised_n
 
 
 @pytest.mark.parametrize("validator", ['"one"\r\nX-Evil: 1', '"\u20ac"', '"\0"'])
-def test_a_leftover_with_a_validator_that_no_server_sent_is_not_continued(
+def test_a_leftover_with_an_invalid_validator_is_not_resumed(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, validator: str
 ) -> None:
     item = one_file(server, ServedFile(BIG))
@@ -501,7 +501,7 @@ def test_a_leftover_with_a_validator_that_no_server_sent_is_not_continued(
 
 
 @pytest.mark.parametrize("validator", ['"one"\r\nX-Evil: 1', 5])
-def test_a_validator_that_no_server_sent_is_not_sent_back_where_a_checksum_is_the_proof(
+def test_an_invalid_validator_is_not_sent(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, validator: Any
 ) -> None:
     item = one_file(server, ServedFile(BIG), **{"file:checksum": multihash_of(BIG)})
@@ -513,7 +513,7 @@ def test_a_validator_that_no_server_sent_is_not_sent_back_where_a_checksum_is_th
     assert files_in(tmp_path) == {"a": BIG}
 
 
-def test_leftovers_that_cannot_be_removed_do_not_cost_the_file(
+def test_leftovers_that_cannot_be_removed_fail_no_download(
     server: LoopbackServer,
     downloader: STACDownloader,
     tmp_path: Path,
@@ -529,7 +529,7 @@ def test_leftovers_that_cannot_be_removed_do_not_cost_the_file(
     assert downloader.download_assets(item, tmp_path).ok
 
 
-def test_a_wrong_body_leaves_nothing_to_continue(
+def test_a_body_with_a_wrong_checksum_leaves_no_partial_file(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     item = one_file(server, ServedFile(BIG), **{"file:checksum": SHA256})
@@ -539,7 +539,7 @@ def test_a_wrong_body_leaves_nothing_to_continue(
     assert leftovers_in(tmp_path) == []
 
 
-# -- several at a time ----------------------------------------------------------------------------
+# -- concurrent runs -------------------------------------------------------------------------------
 
 AT_THE_SAME_TIME = textwrap.dedent("""
     import json, sys
@@ -602,10 +602,10 @@ def test_two_threads_share_a_folder_and_a_downloader_without_harm(
     assert files_in(tmp_path) == {"a": BIG}
 
 
-# -- what must not be written down ----------------------------------------------------------------
+# -- secrets ---------------------------------------------------------------------------------------
 
 
-def test_records_hold_neither_token_nor_url(
+def test_records_contain_neither_token_nor_url(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     server.route("/a", ServedFile(BODY))
