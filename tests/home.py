@@ -44,7 +44,7 @@ class Home:
             GitLabSession(credentials, retry=RetryPolicy(**settings))
         )
 
-    def bring(
+    def download(
         self,
         path: str = "/lakes.bin",
         *,
@@ -84,7 +84,7 @@ class Home:
         """Assert that the download fails, and that it leaves the existing file as it was."""
         self.target.write_bytes(b"good and old")
         with pytest.raises(error, match=match) as caught:
-            self.bring(**how)
+            self.download(**how)
         self.assert_there(b"good and old")
         assert TOKEN not in str(caught.value)
         assert isinstance(caught.value, STACGitLabError)

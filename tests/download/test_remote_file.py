@@ -1,4 +1,4 @@
-"""An asset opened like a file: the right bytes, few requests, and errors that say what happened."""
+"""An asset opened like a file: the right bytes, few requests, clear errors."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_small_pieces_read_through_a_text_wrapper_come_in_blocks(
     assert len(server.requests) <= 4
 
 
-def test_only_what_is_needed_is_asked_for(
+def test_only_the_needed_blocks_are_requested(
     server: LoopbackServer, downloader: STACDownloader
 ) -> None:
     with downloader.open(asset_of(server, BIG)) as file:
@@ -174,7 +174,7 @@ def open_file() -> Iterator[BinaryIO]:
         max_size=8,
     )
 )
-def test_random_reads_give_what_a_local_file_gives(
+def test_random_reads_return_the_same_as_those_of_a_local_file(
     open_file: BinaryIO, steps: list[tuple[int | None, int, int]]
 ) -> None:
     local = io.BytesIO(SOME)
@@ -248,7 +248,7 @@ def test_without_ranges_the_whole_file_is_fetched_once(
 
 
 @pytest.mark.parametrize("span", ["bytes 0-99999999/*", "bytes 5-2/100", "0-9/10", "bytes 0-9/x"])
-def test_a_range_that_makes_no_sense_is_not_believed(
+def test_an_invalid_content_range_is_not_used(
     server: LoopbackServer, downloader: STACDownloader, span: str
 ) -> None:
     server.inject(Fault(query="", headers={"content-range": span}))
@@ -256,7 +256,7 @@ def test_a_range_that_makes_no_sense_is_not_believed(
         assert file.read() == SOME
 
 
-def test_a_part_that_is_larger_than_asked_for_is_not_taken_into_memory(
+def test_a_part_that_is_larger_than_requested_is_not_read_into_memory(
     server: LoopbackServer, downloader: STACDownloader, small_blocks: None
 ) -> None:
     route = ServedFile(SOME, span=lambda asked: range(len(SOME)))
@@ -274,7 +274,7 @@ def test_an_empty_file_is_empty(
         assert file.seek(0, io.SEEK_END) == 0
 
 
-def test_a_file_that_should_not_be_empty_is_an_error(
+def test_an_empty_body_in_place_of_a_file_is_an_error(
     server: LoopbackServer, downloader: STACDownloader
 ) -> None:
     with pytest.raises(IncompleteDownloadError, match="file:size is 7"):
@@ -284,7 +284,7 @@ def test_a_file_that_should_not_be_empty_is_an_error(
 # -- not what it should be ------------------------------------------------------------------------
 
 
-def test_another_size_than_promised_is_an_error(
+def test_another_size_than_in_the_metadata_is_an_error(
     server: LoopbackServer, downloader: STACDownloader
 ) -> None:
     with pytest.raises(IncompleteDownloadError, match="file:size is 4"):
@@ -320,7 +320,7 @@ def test_a_message_is_not_opened_in_place_of_a_binary_file(
         downloader.open(asset_of(server, message, type="image/tiff"))
 
 
-def test_a_pointer_is_not_handed_out_for_the_file(
+def test_a_pointer_is_not_opened_in_place_of_the_file(
     server: LoopbackServer, downloader: STACDownloader
 ) -> None:
     for pointer in (faulty.LFS_POINTER, faulty.DVC_POINTER):
@@ -353,7 +353,7 @@ def test_the_files_of_a_hub_are_opened() -> None:
                 assert file.read() == content
 
 
-def test_a_refusal_is_passed_on(server: LoopbackServer, downloader: STACDownloader) -> None:
+def test_an_error_status_is_raised(server: LoopbackServer, downloader: STACDownloader) -> None:
     server.inject(Fault(status=404))
     with pytest.raises(NotFoundError):
         downloader.open(asset_of(server, SOME))
@@ -416,7 +416,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
     ],
 )
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_range_that_breaks_is_asked_for_again(
+def test_a_broken_range_is_requested_again(
     server: LoopbackServer,
     downloader: STACDownloader,
     small_blocks: None,
@@ -430,7 +430,7 @@ def test_a_range_that_breaks_is_asked_for_again(
     assert server.faults[0].hits == 1
 
 
-def test_a_range_that_always_breaks_is_an_error_and_the_position_stays(
+def test_a_range_that_always_breaks_is_an_error_and_keeps_the_position(
     server: LoopbackServer, downloader: STACDownloader, small_blocks: None
 ) -> None:
     with downloader.open(asset_of(server, SOME)) as file:
@@ -443,7 +443,7 @@ def test_a_range_that_always_breaks_is_an_error_and_the_position_stays(
         assert file.read(10) == SOME[5000:5010]
 
 
-def test_a_server_that_is_gone_is_an_error(
+def test_a_dropped_connection_is_a_network_error(
     server: LoopbackServer, downloader: STACDownloader, small_blocks: None
 ) -> None:
     with downloader.open(asset_of(server, SOME)) as file:
@@ -453,7 +453,7 @@ def test_a_server_that_is_gone_is_an_error(
             file.read(10)
 
 
-def test_a_trickle_does_not_hold_a_reader_for_ever(
+def test_a_slow_response_does_not_block_a_reader_for_ever(
     server: LoopbackServer, small_blocks: None
 ) -> None:
     policy = RetryPolicy(max_attempts=1, deadline=0.2)
@@ -464,7 +464,7 @@ def test_a_trickle_does_not_hold_a_reader_for_ever(
         file.seek(5000)
         server.inject(Fault(trickle=(1, 0.01), times=None))
         started = time.monotonic()
-        # What came in time counts; the rest is asked for anew.
+        # The bytes that arrived in time are used; the rest is requested again.
         assert file.read(10) == SOME[5000:5010]
         assert time.monotonic() - started < 2
 
@@ -472,7 +472,7 @@ def test_a_trickle_does_not_hold_a_reader_for_ever(
 # -- which asset ----------------------------------------------------------------------------------
 
 
-def test_answers_of_a_few_bytes_do_not_hold_a_reader_for_ever(
+def test_responses_of_a_few_bytes_do_not_block_a_reader_for_ever(
     server: LoopbackServer, clock: Clock
 ) -> None:
     file = ServedFile(BIG)
@@ -491,7 +491,7 @@ def test_answers_of_a_few_bytes_do_not_hold_a_reader_for_ever(
             f.read()
 
 
-def test_chunk_sizes_are_not_handed_out_for_content(downloader: STACDownloader) -> None:
+def test_chunk_sizes_are_not_read_as_content(downloader: STACDownloader) -> None:
     def answer(server: RawServer, connection: socket.socket) -> None:
         first, last = re.findall(rb"bytes=(\d+)-(\d+)", server.requests[-1])[0]
         content = BIG[int(first) : int(last) + 1]
@@ -507,7 +507,7 @@ def test_chunk_sizes_are_not_handed_out_for_content(downloader: STACDownloader) 
             file.read()
 
 
-def test_a_local_asset_is_opened_where_it_is(downloader: STACDownloader, tmp_path: Path) -> None:
+def test_a_local_asset_is_opened_in_place(downloader: STACDownloader, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(SOME)
     item = item_of({"a": "./a.csv", "b": "./b.csv"}, at=str(tmp_path / "item.json"))
     with downloader.open(item.assets["a"]) as file:
@@ -516,9 +516,7 @@ def test_a_local_asset_is_opened_where_it_is(downloader: STACDownloader, tmp_pat
         downloader.open(item.assets["b"])
 
 
-def test_a_remote_item_does_not_get_to_open_local_files(
-    downloader: STACDownloader, tmp_path: Path
-) -> None:
+def test_a_remote_item_cannot_open_local_files(downloader: STACDownloader, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(SOME)
     item = item_of({"a": (tmp_path / "a.csv").as_uri()}, at="https://hub.example.org/item")
     with pytest.raises(DownloadError, match="refers to a local file"):
@@ -528,7 +526,9 @@ def test_a_remote_item_does_not_get_to_open_local_files(
 @pytest.mark.parametrize(
     ("href", "why"), [("s3://bucket/a", "aws s3"), ("http://[bad", "is not a URL")]
 )
-def test_what_cannot_be_opened_says_why(downloader: STACDownloader, href: str, why: str) -> None:
+def test_an_href_that_cannot_be_opened_is_an_error_with_the_reason(
+    downloader: STACDownloader, href: str, why: str
+) -> None:
     with pytest.raises(DownloadError, match=why):
         downloader.open(item_of({"a": href}).assets["a"])
 
@@ -549,7 +549,7 @@ def test_an_asset_has_to_belong_to_an_item(
         assert file.read() == SOME
 
 
-def test_the_token_reaches_no_error(
+def test_no_error_contains_the_token(
     server: LoopbackServer, downloader: STACDownloader, small_blocks: None
 ) -> None:
     asset = asset_of(server, SOME)

@@ -1,4 +1,4 @@
-"""One file over several connections: the same bytes as over one, whatever goes wrong with one."""
+"""One file over several connections: the same bytes as over one, whatever fails."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ FIRST = 4_000
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is megabytes elsewhere is kilobytes here."""
+    """Segments have kilobytes instead of megabytes."""
     monkeypatch.setattr("stac_gitlab.download.transfer.FIRST_SEGMENT", FIRST)
     monkeypatch.setattr("stac_gitlab.download.stream._MIN_SEGMENT", 1_000)
 
 
 @pytest.fixture
 def home(home: Home) -> Home:
-    """It brings files over four connections."""
+    """It downloads files over four connections."""
     home.segments = 4
     return home
 
@@ -50,9 +50,9 @@ def home(home: Home) -> Home:
 
 @pytest.mark.parametrize("segments", [2, 3, 4, 16])
 @pytest.mark.parametrize("size", [1, FIRST - 1, FIRST, FIRST + 1, 9_999, 40_000])
-def test_every_byte_comes_once(home: Home, segments: int, size: int) -> None:
+def test_every_byte_is_requested_once(home: Home, segments: int, size: int) -> None:
     home.file.content = BODY[:size]
-    received = home.bring(segments=segments, checksum=multihash_of(BODY[:size]), size=size)
+    received = home.download(segments=segments, checksum=multihash_of(BODY[:size]), size=size)
     home.assert_there(BODY[:size])
     assert received.size == size
     assert received.verified
@@ -63,7 +63,7 @@ def test_every_byte_comes_once(home: Home, segments: int, size: int) -> None:
     assert home.progress[-1] == (size, size)
 
 
-def test_parts_come_over_as_many_connections_as_asked_for(
+def test_segments_are_downloaded_over_as_many_connections_as_requested(
     home: Home, server: LoopbackServer
 ) -> None:
     all_there = threading.Barrier(3, timeout=10)
@@ -74,26 +74,26 @@ def test_parts_come_over_as_many_connections_as_asked_for(
         return home.file(request)
 
     server.route("/lakes.bin", together)
-    home.bring()
+    home.download()
     home.assert_there()
     assert not all_there.broken
 
 
-def test_what_is_small_takes_one_request(home: Home) -> None:
+def test_a_small_file_takes_one_range_request(home: Home) -> None:
     home.file.content = BODY[:FIRST]
-    home.bring()
+    home.download()
     assert home.ranges == [f"bytes=0-{FIRST - 1}"]
 
 
-def test_without_being_asked_for_there_is_one_request_without_a_range(home: Home) -> None:
-    home.bring(segments=1)
+def test_with_one_segment_there_is_one_request_without_a_range(home: Home) -> None:
+    home.download(segments=1)
     home.assert_there()
     assert home.ranges == [None]
 
 
-def test_an_empty_file_is_a_file(home: Home) -> None:
+def test_an_empty_file_is_downloaded(home: Home) -> None:
     home.file.content = b""
-    assert home.bring().size == 0
+    assert home.download().size == 0
     home.assert_there(b"")
 
 
@@ -104,37 +104,37 @@ def test_the_same_content_is_not_sent_again(home: Home, server: LoopbackServer) 
 
     server.route("/lakes.bin", conditional)
     with pytest.raises(NotModified):
-        home.bring(known='"one"')
+        home.download(known='"one"')
 
 
 # -- servers that cannot, or will not --------------------------------------------------------------
 
 
-def test_a_server_without_ranges_sends_it_over_one_connection(home: Home) -> None:
+def test_a_server_without_ranges_sends_the_file_over_one_connection(home: Home) -> None:
     home.file.keeps_ranges = False
-    assert home.bring(checksum=multihash_of(BODY)).verified
+    assert home.download(checksum=multihash_of(BODY)).verified
     home.assert_there()
     assert len(home.ranges) == 1
 
 
-def test_parts_that_nothing_holds_together_are_not_put_together(home: Home) -> None:
+def test_segments_without_a_validator_or_checksum_are_not_combined(home: Home) -> None:
     home.file.etag = None
-    home.bring()
+    home.download()
     home.assert_there()
     assert home.ranges == [f"bytes=0-{FIRST - 1}", None]
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"'])
-def test_a_checksum_holds_parts_together(home: Home, etag: str | None) -> None:
+def test_segments_with_a_checksum_are_combined(home: Home, etag: str | None) -> None:
     home.file.etag = etag
-    home.bring(checksum=multihash_of(BODY))
+    home.download(checksum=multihash_of(BODY))
     home.assert_there()
     assert len(home.ranges) > 4
 
 
-def test_a_date_holds_parts_together(home: Home) -> None:
+def test_segments_with_a_date_are_combined(home: Home) -> None:
     home.file.etag, home.file.modified = None, "Fri, 20 Nov 2026 11:51:58 GMT"
-    home.bring()
+    home.download()
     home.assert_there()
     assert len(home.ranges) > 4
 
@@ -148,17 +148,17 @@ def test_a_date_holds_parts_together(home: Home) -> None:
     ],
     ids=["later", "shorter", "from the start"],
 )
-def test_other_parts_than_those_asked_for_are_not_taken(
+def test_other_ranges_than_the_requested_ones_are_not_used(
     home: Home, span: Callable[[range], range]
 ) -> None:
     home.file.span = lambda asked: asked if asked.start == 0 else span(asked)
-    home.bring()
+    home.download()
     home.assert_there()
 
 
-def test_a_server_that_answers_less_than_asked_for_is_asked_for_the_rest(home: Home) -> None:
+def test_the_rest_of_a_shorter_part_is_requested(home: Home) -> None:
     home.file.cap = 15_000
-    home.bring()
+    home.download()
     home.assert_there()
 
 
@@ -166,7 +166,7 @@ def test_a_server_that_answers_less_than_asked_for_is_asked_for_the_rest(home: H
 
 
 @pytest.mark.parametrize("honest", [True, False], ids=["If-Range kept", "If-Range passed over"])
-def test_content_that_changes_half_way_is_never_mixed(
+def test_content_that_changes_during_the_download_is_never_mixed(
     home: Home, server: LoopbackServer, honest: bool
 ) -> None:
     home.file.keeps_if_range = honest
@@ -180,11 +180,11 @@ def test_content_that_changes_half_way_is_never_mixed(
         return home.file(request)
 
     server.route("/lakes.bin", changing)
-    home.bring()
+    home.download()
     home.assert_there(CHANGED)
 
 
-def test_parts_that_only_a_checksum_holds_together_come_again_where_it_does_not(
+def test_segments_whose_checksum_does_not_match_are_downloaded_again_as_a_whole(
     home: Home, server: LoopbackServer
 ) -> None:
     home.file.etag = None
@@ -197,21 +197,21 @@ def test_parts_that_only_a_checksum_holds_together_come_again_where_it_does_not(
         return home.file(request)
 
     server.route("/lakes.bin", changing)
-    home.bring(checksum=multihash_of(CHANGED))
+    home.download(checksum=multihash_of(CHANGED))
     home.assert_there(CHANGED)
     assert home.ranges[-1] is None
 
 
-def test_a_wrong_checksum_leaves_what_stood_there(home: Home) -> None:
+def test_a_wrong_checksum_leaves_the_old_file(home: Home) -> None:
     home.target.write_bytes(b"good and old")
     with pytest.raises(ChecksumMismatchError):
-        home.bring(checksum=multihash_of(CHANGED))
+        home.download(checksum=multihash_of(CHANGED))
     home.assert_there(b"good and old")
 
 
-def test_another_size_than_promised_is_noticed_before_the_rest_comes(home: Home) -> None:
+def test_a_wrong_size_is_noticed_before_the_other_segments_are_requested(home: Home) -> None:
     with pytest.raises(IncompleteDownloadError, match="file:size is 39999"):
-        home.bring(size=39_999)
+        home.download(size=39_999)
     assert len(home.ranges) == 1
     assert os.listdir(home.target.parent) == []
 
@@ -221,23 +221,23 @@ def test_another_size_than_promised_is_noticed_before_the_rest_comes(home: Home)
 
 @pytest.mark.parametrize("which", [1, 2, 3, 7])
 @pytest.mark.parametrize("name", FAULTS_TO_SURVIVE)
-def test_what_goes_wrong_once_is_survived(home: Home, name: str, which: int) -> None:
+def test_a_fault_that_happens_once_is_survived(home: Home, name: str, which: int) -> None:
     faults = [Fault(trickle=(40_000, 0))] * (which - 1)
     for fault in faults:
         home.server.inject(fault)
     home.server.inject(FAULTS_TO_SURVIVE[name])
-    home.bring(checksum=multihash_of(BODY))
+    home.download(checksum=multihash_of(BODY))
     home.assert_there()
 
 
 # A cut behind 20 000 bytes spares every part that is shorter.
 @pytest.mark.parametrize("name", sorted(FAULTS_TO_FAIL_OF.keys() - {"cut without length"}))
-def test_what_always_goes_wrong_leaves_what_stood_there(home: Home, name: str) -> None:
+def test_a_fault_that_always_happens_leaves_the_old_file(home: Home, name: str) -> None:
     fault, _ = FAULTS_TO_FAIL_OF[name]
     home.target.write_bytes(b"good and old")
     home.server.inject(replace(fault, times=None))
     with pytest.raises(STACGitLabError):
-        home.bring(checksum=multihash_of(BODY), size=len(BODY))
+        home.download(checksum=multihash_of(BODY), size=len(BODY))
     home.assert_there(b"good and old")
 
 
@@ -247,13 +247,13 @@ def test_the_bytes_before_the_first_gap_are_kept_and_hashed_once(
 ) -> None:
     home.server.inject(Fault(trickle=(40_000, 0)))
     home.server.inject(faulty.cut(500))
-    assert home.bring(checksum=checksum).checksum == checksum
+    assert home.download(checksum=checksum).checksum == checksum
     home.assert_there()
     assert home.ranges.count(f"bytes=0-{FIRST - 1}") == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_server_that_bears_one_connection_only_is_asked_over_one(
+def test_a_server_that_allows_one_connection_is_asked_over_one(
     home: Home, server: LoopbackServer, status: int
 ) -> None:
     lock = threading.Lock()
@@ -281,19 +281,19 @@ def test_a_server_that_bears_one_connection_only_is_asked_over_one(
         return Answer(answer.status, answer.headers, pieces(), length=len(answer.body))
 
     server.route("/lakes.bin", one_at_a_time)
-    home.bring(sleep=lambda _seconds: time.sleep(0.1))
+    home.download(sleep=lambda _seconds: time.sleep(0.1))
     home.assert_there()
 
 
-def test_the_segments_after_a_leftover_continue_its_hash(
+def test_segments_after_a_leftover_continue_its_hash(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stac_gitlab.download.ranges.KEEP_FROM", 1)
     home.server.inject(faulty.cut(10_000))
     home.server.inject(Fault(status=404))
     with pytest.raises(NotFoundError):
-        home.bring(segments=1)
-    received = home.bring(checksum=SHA256, continuing=True)
+        home.download(segments=1)
+    received = home.download(checksum=SHA256, continuing=True)
     home.assert_there()
     assert received.resumed
     assert f"bytes=10000-{10_000 + FIRST - 1}" in home.ranges
@@ -303,7 +303,7 @@ def test_the_segments_after_a_leftover_continue_its_hash(
 # -- in a run -------------------------------------------------------------------------------------
 
 
-def test_a_downloader_brings_large_files_over_several_connections(
+def test_a_downloader_downloads_large_files_over_several_connections(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
     server.route("/lakes.bin", ServedFile(BODY))
@@ -317,14 +317,14 @@ def test_a_downloader_brings_large_files_over_several_connections(
 
 
 @pytest.mark.parametrize("segments", [0, -1, 17, 2.0, "4", True, None])
-def test_a_number_that_makes_no_sense_is_refused(
+def test_an_invalid_number_of_segments_is_refused(
     downloader: STACDownloader, tmp_path: Path, segments: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match="segments="):
         downloader.download_assets(item_of({}), tmp_path, segments=segments)
 
 
-def test_a_run_that_is_called_off_leaves_a_part_without_gaps_and_no_thread(
+def test_a_cancelled_run_leaves_a_partial_file_without_gaps_and_no_thread(
     server: LoopbackServer, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stac_gitlab.download.ranges.KEEP_FROM", 1)
@@ -358,7 +358,7 @@ def test_a_run_that_is_called_off_leaves_a_part_without_gaps_and_no_thread(
     assert FIRST <= len(kept) < len(BODY)
     server.route("/lakes.bin", home.file)
     before = len(server.requests)
-    received = home.bring(continuing=True)
+    received = home.download(continuing=True)
     home.assert_there()
     assert received.resumed
     assert f"bytes=0-{FIRST - 1}" not in home.ranges[before:]

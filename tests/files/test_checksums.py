@@ -40,7 +40,7 @@ def digest_of(checksum: Checksum, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("prefix", "function"), PREFIXES.items())
-def test_every_function_that_python_has_is_computed(prefix: str, function: str) -> None:
+def test_every_hash_function_of_python_is_supported(prefix: str, function: str) -> None:
     try:
         digest = hashlib.new(function, CONTENT, usedforsecurity=False).digest()
     except ValueError:
@@ -52,7 +52,7 @@ def test_every_function_that_python_has_is_computed(prefix: str, function: str) 
 
 
 @pytest.mark.parametrize(("prefix", "function", "size"), [("1820", "shake_128", 32)])
-def test_functions_of_any_length_have_the_length_of_the_multicodec_table(
+def test_digests_of_any_length_have_the_length_of_the_multicodec_table(
     prefix: str, function: str, size: int
 ) -> None:
     digest = hashlib.new(function, CONTENT).digest(size)  # type: ignore[call-arg]
@@ -61,7 +61,7 @@ def test_functions_of_any_length_have_the_length_of_the_multicodec_table(
 
 
 @pytest.mark.parametrize("length", [1, 16, 20, 32, 64])
-def test_blake2b_hashes_to_the_length_that_its_code_says(length: int) -> None:
+def test_blake2b_has_the_length_that_its_code_states(length: int) -> None:
     digest = hashlib.blake2b(CONTENT, digest_size=length).digest()
     code = 0xB200 + length
     prefix = bytes([code & 0x7F | 0x80, code >> 7 & 0x7F | 0x80, code >> 14, length]).hex()
@@ -75,7 +75,7 @@ def test_the_prefixes_of_blake2b_256_are_those_of_the_file_extension() -> None:
     assert digest_of(Checksum.parse("a0e40220" + digest.hex()), CONTENT) == digest
 
 
-def test_a_truncated_digest_is_compared_as_far_as_it_goes() -> None:
+def test_a_truncated_digest_is_compared_with_a_truncated_one() -> None:
     full = hashlib.sha256(CONTENT).digest()
     checksum = Checksum.parse("1214" + full[:20].hex())
     assert checksum.algorithm == "sha256"
@@ -114,12 +114,14 @@ def test_letter_case_does_not_matter() -> None:
         (["1220"], "not a hexadecimal multihash"),
     ],
 )
-def test_what_cannot_be_verified_says_why(text: object, why: str) -> None:
+def test_a_checksum_that_cannot_be_verified_is_an_error_with_the_reason(
+    text: object, why: str
+) -> None:
     with pytest.raises(UnknownChecksumError, match=why):
         Checksum.parse(text)
 
 
-def test_a_function_that_this_python_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hash_function_that_this_python_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def new(name: str, *_: object, **__: object) -> None:
         raise ValueError(f"unsupported hash type {name}")
 
@@ -128,7 +130,7 @@ def test_a_function_that_this_python_lacks_is_named(monkeypatch: pytest.MonkeyPa
         Checksum.parse("cda60120" + "00" * 32)
 
 
-def test_a_sha256_of_a_header_is_taken_only_if_it_is_one() -> None:
+def test_only_a_valid_sha256_is_accepted() -> None:
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert str(Checksum.of_sha256(digest)) == "1220" + digest
     for wrong in ("", digest[:-1], digest + "00", "x" * 64, digest + "\n"):
@@ -152,7 +154,7 @@ def test_a_checksum_survives_being_written_and_read(
 
 
 @given(st.one_of(st.text(), st.binary().map(bytes.hex), st.none(), st.integers(), st.floats()))
-def test_reading_anything_gives_a_checksum_or_says_why_not(text: object) -> None:
+def test_any_text_is_a_checksum_or_an_error_with_the_reason(text: object) -> None:
     try:
         checksum = Checksum.parse(text)
     except UnknownChecksumError as error:

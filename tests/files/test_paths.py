@@ -99,13 +99,13 @@ LOOKALIKES = [
 
 
 @pytest.mark.parametrize("key", HONEST)
-def test_an_honest_key_is_its_own_path_everywhere(key: str) -> None:
+def test_an_ordinary_key_is_its_own_path(key: str) -> None:
     assert relative_path(key, portable=False) == key
     assert relative_path(key, portable=True) == key
 
 
 @pytest.mark.parametrize("key", ONLY_HERE)
-def test_what_windows_could_not_hold_is_refused_only_where_that_counts(key: str) -> None:
+def test_a_name_that_windows_forbids_is_refused_only_for_portable_names(key: str) -> None:
     assert relative_path(key, portable=False) == key
     with pytest.raises(UnsafePathError, match=r"Windows"):
         relative_path(key, portable=True)
@@ -135,7 +135,7 @@ def test_a_key_that_looks_like_a_url_does_not_lead_out_of_the_folder(
 
 
 @pytest.mark.parametrize("key", ["a:b.tif", "c:x"])
-def test_a_drive_letter_is_refused_where_windows_counts(key: str) -> None:
+def test_a_drive_letter_is_refused_for_portable_names(key: str) -> None:
     with pytest.raises(UnsafePathError, match="it begins with a drive letter of Windows"):
         relative_path(key, portable=True)
 
@@ -159,7 +159,7 @@ def test_a_drive_letter_is_refused_where_windows_counts(key: str) -> None:
         ),
     ],
 )
-def test_a_key_that_cannot_be_a_name_is_refused_and_says_why(
+def test_a_key_that_cannot_be_a_file_name_is_refused_with_the_reason(
     keys: list[str], why: str, portable: bool
 ) -> None:
     for key in keys:
@@ -172,14 +172,14 @@ def test_a_key_that_cannot_be_a_name_is_refused_and_says_why(
 
 
 @pytest.mark.parametrize("key", LOOKALIKES)
-def test_lookalikes_of_separators_are_letters_of_a_name(tmp_path: Path, key: str) -> None:
+def test_characters_that_look_like_separators_are_part_of_a_name(tmp_path: Path, key: str) -> None:
     target = contained_path(tmp_path, relative_path(key, portable=False))
     target.write_bytes(b"x")
     assert os.path.realpath(target).startswith(os.path.realpath(tmp_path) + os.sep)
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [target]
 
 
-def test_a_name_as_long_as_allowed_can_be_written(tmp_path: Path) -> None:
+def test_a_name_of_the_maximum_length_can_be_written(tmp_path: Path) -> None:
     key = "é" * 127 + "x"
     contained_path(tmp_path, relative_path(key)).write_bytes(b"x")
     with pytest.raises(UnsafePathError):
@@ -197,11 +197,11 @@ def test_a_name_as_long_as_allowed_can_be_written(tmp_path: Path) -> None:
         ("\x1b[2J", r"'\x1b[2J'"),
     ],
 )
-def test_a_key_is_shown_without_the_power_to_do_harm(key: str, text: str) -> None:
+def test_control_characters_of_a_key_are_escaped(key: str, text: str) -> None:
     assert quoted(key) == text
 
 
-def test_an_endless_key_is_shown_shortened() -> None:
+def test_a_long_key_is_shortened_in_messages() -> None:
     assert len(quoted("x" * 10_000)) == 201
 
 
@@ -210,7 +210,7 @@ def test_an_endless_key_is_shown_shortened() -> None:
 @example("a\\..\\..\\b")
 @example("C:..")
 @example("\ud800/../x")
-def test_whatever_the_text_it_stays_inside_or_is_refused(key: str) -> None:
+def test_any_key_stays_inside_the_folder_or_is_refused(key: str) -> None:
     for portable in (True, False):
         try:
             path = relative_path(key, portable=portable)
@@ -221,7 +221,7 @@ def test_whatever_the_text_it_stays_inside_or_is_refused(key: str) -> None:
 
 
 @given(st.text(st.sampled_from("./\\ aA:\u0301é\u200d~"), min_size=1, max_size=20))
-def test_whatever_path_is_allowed_a_file_of_it_lands_inside(key: str) -> None:
+def test_a_file_with_any_allowed_path_is_inside_the_folder(key: str) -> None:
     try:
         path = relative_path(key)
     except UnsafePathError:
@@ -236,7 +236,7 @@ def test_whatever_path_is_allowed_a_file_of_it_lands_inside(key: str) -> None:
 # -- inside the folder ----------------------------------------------------------------------------
 
 
-def test_the_folders_of_a_path_are_made(tmp_path: Path) -> None:
+def test_the_folders_of_a_path_are_created(tmp_path: Path) -> None:
     assert contained_path(tmp_path, "a/b/c.csv") == tmp_path / "a" / "b" / "c.csv"
     assert (tmp_path / "a" / "b").is_dir()
     assert contained_path(tmp_path, "a/b/c.csv").parent == tmp_path / "a" / "b"
@@ -244,9 +244,7 @@ def test_the_folders_of_a_path_are_made(tmp_path: Path) -> None:
 
 @posix_only
 @pytest.mark.parametrize("key", ["link/a.csv", "link/deep/er/a.csv", "a/../link/x.csv"])
-def test_a_link_that_leads_out_is_not_followed_not_even_for_folders(
-    tmp_path: Path, key: str
-) -> None:
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path, key: str) -> None:
     folder, outside = tmp_path / "out", tmp_path / "outside"
     folder.mkdir()
     outside.mkdir()
@@ -257,7 +255,7 @@ def test_a_link_that_leads_out_is_not_followed_not_even_for_folders(
 
 
 @posix_only
-def test_a_link_that_leads_to_what_is_not_there_yet_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_to_a_missing_folder_is_not_followed(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path / "not yet")
@@ -267,7 +265,7 @@ def test_a_link_that_leads_to_what_is_not_there_yet_is_not_followed(tmp_path: Pa
 
 
 @posix_only
-def test_a_neighbour_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
+def test_a_folder_whose_name_starts_the_same_is_outside(tmp_path: Path) -> None:
     folder, neighbour = tmp_path / "out", tmp_path / "out-side"
     folder.mkdir()
     neighbour.mkdir()
@@ -277,7 +275,7 @@ def test_a_neighbour_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
 
 
 @posix_only
-def test_links_that_stay_inside_and_the_folder_itself_may_be_links(tmp_path: Path) -> None:
+def test_links_inside_the_folder_are_followed_and_the_folder_may_be_a_link(tmp_path: Path) -> None:
     real = tmp_path / "real"
     (real / "data").mkdir(parents=True)
     (real / "also").symlink_to(real / "data")
@@ -288,13 +286,13 @@ def test_links_that_stay_inside_and_the_folder_itself_may_be_links(tmp_path: Pat
 
 
 @posix_only
-def test_a_link_in_a_circle_is_refused(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(UnsafePathError, match="because a file has its name"):
         contained_path(tmp_path, "loop/a.csv")
 
 
-def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"a file")
     for key in ("data/a.csv", "data/deep/a.csv"):
         with pytest.raises(UnsafePathError, match="because a file has its name"):
@@ -314,7 +312,7 @@ def check(naming: FileNaming, *keys: str) -> None:
     TakenNames(naming).take({key: key for key in keys})
 
 
-def test_names_that_differ_in_case_collide_where_case_is_ignored() -> None:
+def test_names_that_differ_in_case_collide_if_case_is_ignored() -> None:
     check(AS_ON_LINUX, "data/Case.csv", "data/case.csv")
     for naming in (AS_ON_WINDOWS, AS_ON_A_MAC, FileNaming.strictest()):
         with pytest.raises(DownloadError, match=r"'data/Case.csv' and 'data/case.csv'"):
@@ -323,7 +321,7 @@ def test_names_that_differ_in_case_collide_where_case_is_ignored() -> None:
             check(naming, "Straße", "STRASSE")
 
 
-def test_names_that_differ_in_composition_collide_where_that_is_ignored() -> None:
+def test_names_that_differ_in_composition_collide_if_it_is_ignored() -> None:
     composed, decomposed = "\u00e9t\u00e9", unicodedata.normalize("NFD", "\u00e9t\u00e9")
     check(AS_ON_LINUX, composed, decomposed)
     for naming in (NORMALIZING, AS_ON_A_MAC, FileNaming.strictest()):
@@ -343,7 +341,7 @@ def test_a_file_collides_with_a_folder_of_its_name() -> None:
     check(AS_ON_LINUX, "data.csv", "data/a.csv", "dat")
 
 
-def test_what_was_taken_before_collides_too_but_what_was_refused_is_free() -> None:
+def test_names_taken_before_collide_but_refused_names_stay_free() -> None:
     taken = TakenNames(AS_ON_WINDOWS)
     taken.take({"one": "a/data.csv", "two": "b.csv"})
     for clash in ("A/Data.csv", "a", "a/data.csv/deeper", "B.csv"):
@@ -359,7 +357,7 @@ def test_every_collision_is_named() -> None:
     assert "'c'" not in str(caught.value)
 
 
-def test_the_naming_of_a_folder_is_found_out_by_trying(tmp_path: Path) -> None:
+def test_the_naming_of_a_folder_is_determined_with_a_file(tmp_path: Path) -> None:
     naming = FileNaming.of(tmp_path)
     (tmp_path / "probe").write_bytes(b"")
     assert naming.ignores_case == (tmp_path / "PROBE").exists()
@@ -369,7 +367,7 @@ def test_the_naming_of_a_folder_is_found_out_by_trying(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ignores_case", "normalizes"), [(True, False), (False, True), (True,) * 2]
 )
-def test_the_naming_of_other_systems_is_recognised(
+def test_the_naming_of_other_systems_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignores_case: bool, normalizes: bool
 ) -> None:
     def identity(name: str) -> str:
@@ -385,7 +383,7 @@ def test_the_naming_of_other_systems_is_recognised(
 
 
 @given(st.text(), st.text())
-def test_names_that_python_calls_equal_without_case_are_one_under_the_strictest_naming(
+def test_names_that_are_equal_after_casefold_collide_under_the_strictest_naming(
     one: str, other: str
 ) -> None:
     naming = FileNaming.strictest()
