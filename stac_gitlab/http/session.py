@@ -7,15 +7,13 @@ It also sets timeouts and keeps no cookies. :meth:`GitLabSession.fetch` and
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
-from urllib.parse import urljoin
 
 import requests
-import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
@@ -36,6 +34,7 @@ from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
 from stac_gitlab.http.decoding import ACCEPT_ENCODING, reader_of
 from stac_gitlab.http.environment import Environment
+from stac_gitlab.http.redirects import SAFE_METHODS, RedirectRules, beginning_of_body
 from stac_gitlab.http.responses import (
     Document,
     error_for_failure,
@@ -52,11 +51,8 @@ from stac_gitlab.http.transport import (
     length_in,
 )
 from stac_gitlab.redaction import (
-    CREDENTIAL_HEADERS,
-    MAX_ERROR_BODY,
     Secret,
     redact,
-    redact_known,
     redact_text,
     strip_token_parameters,
 )
@@ -64,11 +60,7 @@ from stac_gitlab.settings import Limits, RetryPolicy, expect, timeout_pair
 
 T = TypeVar("T")
 POOL_SIZE = 64
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 IDEMPOTENT = SAFE_METHODS | {"OPTIONS", "PUT", "DELETE"}
-# The body of a redirect is read up to here so that its connection can be used again. For a longer
-# one it is cheaper to close the connection.
-_SMALL_BODY = 64 * 1024
 _CHUNK = 64 * 1024
 # The origin that may get secrets with a request that can change something. A context variable,
 # because requests calls send() for each redirect with arguments of its own.
@@ -85,7 +77,7 @@ class _UnprintedHeaders(CaseInsensitiveDict[str]):
         return _UnprintedHeaders(self)
 
 
-class GitLabSession(requests.Session):
+class GitLabSession(RedirectRules):
     """A requests.Session that sends secrets only to their own origins. Thread-safe.
 
     Args:
@@ -168,7 +160,7 @@ class GitLabSession(requests.Session):
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request. The .netrc login is ours to choose; requests would go by the host."""
         if request.auth is None and self.auth is None:
-            login = self._netrc_login(request.method or "", request.url)
+            login = self.netrc_login(request.method or "", request.url)
             request.auth = login or (lambda prepared: prepared)
         return super().prepare_request(request)
 
@@ -187,75 +179,6 @@ class GitLabSession(requests.Session):
         self._authorize(request)
         response: requests.Response = super().send(request, **kwargs)
         return response
-
-    def resolve_redirects(
-        self, resp: requests.Response, req: requests.PreparedRequest, *args: Any, **kwargs: Any
-    ) -> Iterator[requests.Response]:
-        """Follow redirects, as requests calls it, without reading long bodies of theirs."""
-        if resp.is_redirect:
-            _drop_body(resp)
-            req.prepare_cookies({})
-        try:
-            yield from super().resolve_redirects(resp, req, *args, **kwargs)
-        except (requests.RequestException, STACGitLabError):
-            raise
-        except ValueError as error:
-            # requests does not expect that a Location cannot be parsed.
-            raise requests.exceptions.InvalidURL(str(error)) from None
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return the target of a redirect, without a token that the server may have put there."""
-        target = super().get_redirect_target(resp)
-        if target is None:
-            return None
-        target = strip_token_parameters(target)
-        url = urljoin(resp.url, target)
-        if url.lower().startswith("http") and Origin.of(url) is None:
-            raise requests.exceptions.InvalidURL("a redirect to a URL that is not valid")
-        if redact_known(target) != target and not self.credentials.allows(url):
-            raise requests.exceptions.InvalidURL("a redirect that contains one of your secrets")
-        return target
-
-    def rebuild_method(
-        self, prepared_request: requests.PreparedRequest, response: requests.Response
-    ) -> None:
-        """Keep a method that can change something only within its origin, and with its body.
-
-        requests turns a redirected POST into a GET, as browsers do, and drops the body of a PUT.
-        Either would lose the change. With another origin, a server could make us change something
-        there.
-        """
-        method, status = prepared_request.method, response.status_code
-        super().rebuild_method(prepared_request, response)
-        if method in SAFE_METHODS or status == 303:
-            return
-        if Origin.of(prepared_request.url or "") != Origin.of(response.url):
-            problem = "leads to another server"
-        elif status not in (307, 308) and (
-            prepared_request.method != method or response.request.body
-        ):
-            problem = "would make a GET of it or lose its body"
-        else:
-            return
-        raise requests.exceptions.InvalidSchema(
-            f"a redirect ({status}) of a {method} {problem}, so it is not followed"
-        )
-
-    def rebuild_auth(
-        self, prepared_request: requests.PreparedRequest, response: requests.Response
-    ) -> None:
-        """Drop all credentials on the way to another origin, where a .netrc login may apply."""
-        url, headers = prepared_request.url or "", prepared_request.headers
-        names = {"cookie"}
-        if Origin.of(url) != Origin.of(response.url):
-            names |= CREDENTIAL_HEADERS
-            login = self._netrc_login(prepared_request.method or "", url)
-        else:
-            login = None
-        for name in [name for name in headers if name.lower() in names]:
-            del headers[name]
-        if login is not None:
-            prepared_request.prepare_auth(login)
 
     def _check_origin(self, request: requests.PreparedRequest) -> None:
         origin = Origin.of(request.url or "")
@@ -398,7 +321,7 @@ class GitLabSession(requests.Session):
         """Send once, and raise for a status that is an error and not among `statuses`."""
         headers = {**self.headers, **self.credentials.harmless_headers(), **headers}  # type: ignore[dict-item]  # none of ours is bytes
         is_customized = self.auth or self.params or self.hooks["response"] or json is not None
-        if is_customized or self._netrc_login(method, url):
+        if is_customized or self.netrc_login(method, url):
             prepared = self.prepare_request(requests.Request(method, url, headers, json=json))
         else:
             prepared = _bare_request(method, url, headers)
@@ -410,10 +333,10 @@ class GitLabSession(requests.Session):
         if response.status_code < 300 or is_expected:
             return response
         with response:
-            response._content = _beginning_of_body(response)
+            response._content = beginning_of_body(response)
             raise self._status_error(response)
 
-    def _netrc_login(self, method: str, url: str) -> tuple[str, str] | None:
+    def netrc_login(self, method: str, url: str) -> tuple[str, str] | None:
         """Return the .netrc login for a request. The file names hosts, where tokens have origins.
 
         It is not used where the token is sent, nor on other ports of such a host. A login that
@@ -568,29 +491,3 @@ def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests
 
 def _jar_without_cookies() -> RequestsCookieJar:
     return RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))
-
-
-def _beginning_of_body(response: requests.Response) -> bytes:
-    """Read as much of an error's body as is kept, and as can be read of it."""
-    body = b""
-    try:
-        read = reader_of(response)
-        while piece := read(MAX_ERROR_BODY - len(body)):
-            body += piece
-            if len(body) >= MAX_ERROR_BODY:
-                response.raw.close()
-                break
-    except (InvalidResponseError, urllib3.exceptions.HTTPError, OSError):
-        response.raw.close()
-    return body
-
-
-def _drop_body(response: requests.Response) -> None:
-    """Discard the body of a redirect without reading a long one."""
-    length = length_in(response.headers)
-    if length is not None and length <= _SMALL_BODY:
-        _beginning_of_body(response)
-    else:
-        response.raw.close()
-    response._content = b""
-    response._content_consumed = True  # type: ignore[attr-defined]  # what .content looks at
