@@ -14,7 +14,7 @@ from stac_gitlab.errors import ConfigurationError
 
 
 def pause(seconds: float) -> None:
-    """Wait. Looked up when called, so that replacing ``time.sleep`` in a test has an effect."""
+    """Wait. ``time.sleep`` is looked up at each call, so tests can replace it."""
     time.sleep(seconds)
 
 
@@ -23,7 +23,7 @@ class RetryPolicy:
     """When a request is tried again. Immutable; use :meth:`replace` for a variation.
 
     Attributes:
-        max_attempts: How often a request is sent at the most, the first time included.
+        max_attempts: Maximum number of times that a request is sent, including the first.
         deadline: Seconds that one document may take with all its attempts, waits and redirects.
         backoff_base: Seconds; the n-th wait is drawn between 0 and ``backoff_base * 2 ** (n - 1)``.
         backoff_cap: Seconds; no drawn wait is longer.
@@ -31,8 +31,8 @@ class RetryPolicy:
         statuses: The HTTP statuses that are worth another attempt.
         min_rate: Bytes per second below which a download counts as stalled.
         stall_window: Seconds over which `min_rate` is measured.
-        sleep: What waits; takes seconds.
-        clock: What tells the time for deadlines, in seconds.
+        sleep: Function that waits for some seconds.
+        clock: Function that returns the time for deadlines, in seconds.
 
     Raises:
         ConfigurationError: If a value makes no sense.
@@ -122,7 +122,7 @@ class Limits:
 
 
 def timeout_pair(timeout: Any) -> tuple[float, float]:
-    """Return the seconds to wait for a connection, and for each packet of an answer."""
+    """Return the seconds to wait for a connection, and for each packet of a response."""
     pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     if len(pair) != 2 or not all(type(s) in (int, float) and s > 0 for s in pair):
         raise ConfigurationError(

@@ -1,8 +1,8 @@
-"""What a caller filters by, made the query parameters of an items endpoint.
+"""Filter arguments as query parameters of an items endpoint.
 
-Each function takes what people are used to write, checks it, and returns the text that the
-specification wants. What cannot be right is refused here, before a request is sent: a server may
-ignore a filter that it does not understand, and answer with everything.
+Each function accepts the usual notations of a filter, and returns the text that the specification
+requires. Invalid values are refused before a request is sent, because a server may ignore a filter
+that it does not understand, and return all items.
 
 Source: OGC API - Features - Part 1 (bbox, datetime, limit) and the STAC API extensions Fields,
 Sort, Filter, Query and Free-Text, as they are written in a GET request.
@@ -47,7 +47,7 @@ _CQL2_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 def bbox_parameter(value: Any) -> str:
-    """Return a bounding box as ``west,south,east,north``, with two heights where it has them.
+    """Return a bounding box as ``west,south,east,north``, with two heights if it has them.
 
     Args:
         value: 4 or 6 numbers in a sequence, or in a text with commas; or a geometry, of which the
@@ -201,7 +201,7 @@ def datetime_parameter(value: Any) -> str:
         )
     start, end = _span(ends[0], value)[0], _span(ends[1], value)[1]
     if start is None and end is None:
-        raise ConfigurationError(f"datetime={value!r}: open at both ends, it filters nothing.")
+        raise ConfigurationError(f"datetime={value!r}: an interval needs at least one end.")
     if start is not None and end is not None and start > end:
         raise ConfigurationError(f"datetime={value!r}: the interval ends before it begins.")
     return f"{_instant(start)}/{_instant(end)}"
@@ -262,7 +262,7 @@ def ids_parameter(value: Any) -> tuple[str, ...]:
     """Return item ids, each once.
 
     Raises:
-        ConfigurationError: If they are no texts, or there is none.
+        ConfigurationError: If they are not texts, or there are none.
     """
     ids = _texts("ids", [value] if isinstance(value, str) else value)
     if not ids:
@@ -479,7 +479,7 @@ def _texts(name: str, value: Any) -> list[str]:
         raise ConfigurationError(f"{name}={value!r}: give a text or a list of texts.") from None
     for each in found:
         if not isinstance(each, str) or not each.strip():
-            raise ConfigurationError(f"{name}: {each!r} is not a text that says something.")
+            raise ConfigurationError(f"{name}: {each!r} is not a text, or is empty.")
     return found
 
 

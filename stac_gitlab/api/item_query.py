@@ -1,7 +1,6 @@
-"""Items asked for with filters: what to ask, kept until somebody iterates.
+"""Items with filters, requested on iteration.
 
-:class:`ItemQuery` is what ``STACAPI.items`` returns. It reads pages as any other listing is read,
-and leaves the forming of parameters to :mod:`~stac_gitlab.filters`.
+:class:`ItemQuery` is what ``STACAPI.items`` returns.
 """
 
 from __future__ import annotations
@@ -83,9 +82,9 @@ def query_parameters(named: Mapping[str, Any], others: Mapping[str, Any]) -> dic
 
 
 class ItemQuery:
-    """The items of a collection that fit some filters. Nothing is asked before it is used.
+    """The items of a collection that match some filters. Requests are sent on iteration.
 
-    It can be iterated more than once; each time the server is asked anew.
+    Each iteration sends the requests again.
 
     Attributes:
         parameters: The query parameters that are sent, by name.
@@ -107,8 +106,8 @@ class ItemQuery:
         self._max_items = max_items
 
     def __repr__(self) -> str:
-        redacted = {"ids": ",".join(self._ids)} if self._ids else {}
-        pairs = ", ".join(f"{n}={v!r}" for n, v in {**redacted, **self.parameters}.items())
+        ids = {"ids": ",".join(self._ids)} if self._ids else {}
+        pairs = ", ".join(f"{n}={v!r}" for n, v in {**ids, **self.parameters}.items())
         return f"<ItemQuery {pairs or 'of all items'}>"
 
     def __iter__(self) -> Iterator[pystac.Item]:
@@ -119,7 +118,7 @@ class ItemQuery:
             STACGitLabError: If a page cannot be read.
         """
         endpoint = self._endpoint()
-        attach = self._adopter(endpoint)
+        attach = self._attacher(endpoint)
         with contextlib.closing(self._features(endpoint)) as features:
             for feature in features:
                 item = attach(feature)
@@ -142,7 +141,7 @@ class ItemQuery:
             STACGitLabError: If a page cannot be read.
         """
         endpoint = self._endpoint()
-        attach = self._adopter(endpoint)
+        attach = self._attacher(endpoint)
         if self._ids is not None:
             found = list(filter(None, map(attach, self._features(endpoint))))
             yield from [pystac.ItemCollection(found, clone_items=False)] if found else []
@@ -174,7 +173,7 @@ class ItemQuery:
         return pystac.ItemCollection(list(self), clone_items=False)
 
     def matched(self) -> int | None:
-        """Return how many items fit in all, or None where the server does not count.
+        """Return the total number of matching items, or None if the server does not count.
 
         The number ignores `max_items`, and a server may have estimated it. It costs a request for
         one item; with `ids`, a request for each.
@@ -188,7 +187,7 @@ class ItemQuery:
         url = with_parameters(self._url(endpoint), {"limit": "1"})
         return number_matched(self._io.read_page(PageRequest(url)).document)
 
-    # -- what comes -------------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------
 
     def _url(self, endpoint: Endpoint) -> str:
         parameters = dict(endpoint.parameters)
@@ -215,12 +214,12 @@ class ItemQuery:
 
     def _listed(self, endpoint: Endpoint) -> Features:
         pages = item_pages(self._io, self._url(endpoint))
-        yield from pages.listed(self._is_readable, wanted=self._max_items)
+        yield from pages.listed(self._is_readable, limit=self._max_items)
 
     def _with_ids(self, endpoint: Endpoint, ids: tuple[str, ...]) -> Features:
         if set(self.parameters) - {"limit"}:
-            # The specification has no filter by id here, and servers ignore what they do not
-            # know: so the other filters are the server's work, and the ids are ours.
+            # The specification has no filter by id here, and servers ignore unknown filters. The
+            # server applies the other filters, and this loop the ids.
             missing = set(ids)
             with contextlib.closing(self._listed(endpoint)) as listed:
                 for feature in listed:
@@ -232,16 +231,16 @@ class ItemQuery:
             return
         dialect = self._io.session.dialect_of(endpoint.url)
         for item_id in ids:
-            answer = read_item(self._io, endpoint.url, item_id)
-            if answer is not None and dialect.is_same_id(item_id, str(answer[1].get("id"))):
-                yield answer[1]
+            response = read_item(self._io, endpoint.url, item_id)
+            if response is not None and dialect.is_same_id(item_id, str(response[1].get("id"))):
+                yield response[1]
 
-    def _adopter(self, endpoint: Endpoint) -> Callable[[dict[str, Any]], pystac.Item | None]:
+    def _attacher(self, endpoint: Endpoint) -> Callable[[dict[str, Any]], pystac.Item | None]:
         relations = ItemRelations(endpoint.collection)
 
         def attach(feature: dict[str, Any]) -> pystac.Item | None:
             if self._stripped:
-                # What the caller asked for, no broken item that may be left out.
+                # The caller asked for this, so it is not a broken item that is left out.
                 return relations.attach(
                     item_of(_completed(feature, endpoint), self._io, endpoint.url)
                 )
@@ -252,7 +251,7 @@ class ItemQuery:
 
 
 def _check_stripped(feature: Any, *, url: str) -> None:
-    """Check what is left of an item when `fields` leaves most of it out."""
+    """Check an item from which `fields` has removed most members."""
     if not isinstance(feature, dict):
         raise InvalidResponseError(f"{url}: the page lists something that is no object.", url=url)
     for name, kind in (("properties", dict), ("links", list), ("assets", dict)):
@@ -261,10 +260,10 @@ def _check_stripped(feature: Any, *, url: str) -> None:
 
 
 def _completed(feature: dict[str, Any], endpoint: Endpoint) -> dict[str, Any]:
-    """Return an item with what `fields` left out, as far as nothing has to be invented.
+    """Return an item with default values for what `fields` left out.
 
     Raises:
-        InvalidResponseError: If that is not far enough.
+        InvalidResponseError: If a required member has no default.
     """
     properties = feature.get("properties") or {}
     lacking = []

@@ -1,7 +1,6 @@
-"""STACAPI: what a STAC API can do and stock pystac has no words for.
+"""STACAPI: what stock pystac does not cover of a STAC API.
 
-Conformance, items with filters, and transactions. Reading without filters stays pystac's work, with
-what :mod:`~stac_gitlab.pystac_hooks` adds to it; all requests go through the reader's one session.
+These are conformance, items with filters, and transactions. All requests use the reader's session.
 
 Source: STAC API - Features, and the extensions that it names.
 """
@@ -78,9 +77,7 @@ class STACAPI:
         if stac_io is None:
             stac_io = GitLabStacIO()
         elif not isinstance(stac_io, GitLabStacIO):
-            raise ConfigurationError(
-                f"stac_io={stac_io!r}: a GitLabStacIO is needed, whose session knows the token."
-            )
+            raise ConfigurationError(f"stac_io={stac_io!r}: give a GitLabStacIO.")
         self.url = expect_text("url", url, wanted="the URL of a landing page")
         self.stac_io = stac_io
         self._writer = Writer(stac_io, home=self.url)
@@ -97,7 +94,7 @@ class STACAPI:
 
     def __repr__(self) -> str:
         if "stac_io" not in self.__dict__:
-            return "<STACAPI in the making>"
+            return "<STACAPI, not initialized>"
         return f"<STACAPI at {redact(self.url)}>"
 
     # -- landing page, conformance, collections -----------------------------------------------
@@ -125,12 +122,12 @@ class STACAPI:
             return self._root
 
     def conformance(self) -> tuple[str, ...]:
-        """Return the conformance classes, from the landing page or else from ``/conformance``.
+        """Return the conformance classes from the landing page, or else from ``/conformance``.
 
-        They are asked for once. A server that has neither declares nothing.
+        They are requested once. A server that has neither declares nothing.
 
         Raises:
-            STACGitLabError: If the server cannot be asked.
+            STACGitLabError: If the request fails.
         """
         return self._declared().classes
 
@@ -154,7 +151,7 @@ class STACAPI:
         """Return one collection, as it is now.
 
         Raises:
-            NotFoundError: If there is none, or this token may not see it.
+            NotFoundError: If it does not exist, or the token gives no access to it.
             STACGitLabError: If it cannot be read.
         """
         url = self._collection_url(collection_id)
@@ -183,7 +180,7 @@ class STACAPI:
         q: Any = None,
         **params: Any,
     ) -> ItemQuery:
-        """Return the items of a collection that fit, to be iterated. No request is made yet.
+        """Return the items of a collection that match. Requests are sent on iteration.
 
         Args:
             collection: A collection, or its id.
@@ -191,24 +188,24 @@ class STACAPI:
                 a sequence or a text; or a geometry, whose bounding box is used.
             datetime: An instant or interval: ``datetime`` objects, ``"2024-01"``,
                 ``"2024-01/2024-03"``, pairs; None or ``".."`` is an open end.
-            limit: How many items a page should have; the server may give fewer. By default the
-                reader's `page_size`.
-            max_items: How many items to take at the most; None for all.
-            ids: Only the items with these ids. Without other filters each is asked for by itself.
+            limit: Number of items on a page; the server may return fewer. By default the reader's
+                `page_size`.
+            max_items: Maximum number of items; None for all.
+            ids: Only the items with these ids. Without other filters each is a request of its own.
             sortby: ``"name"``, ``"-name"`` for descending, several in a list.
-            fields: Fields to include, or with ``-`` to leave out. What pystac needs and can be
-                told without the server is completed; otherwise use ``to_dicts()``.
+            fields: Fields to include, or with ``-`` to leave out. Missing fields that have an
+                obvious value are filled in. ``to_dicts()`` returns items without them.
             filter: A CQL2 filter, as a text or as JSON.
             filter_lang: ``"cql2-text"`` or ``"cql2-json"``; by default what `filter` looks like.
             query: Comparisons of the Query extension, such as ``{"eo:cloud_cover": {"lt": 10}}``.
             q: A text to search for, or a list of them.
-            **params: More query parameters, for what only this server knows.
+            **params: Other query parameters of this server.
 
         Raises:
-            ConfigurationError: If one of them cannot be right; the message says which and why.
+            ConfigurationError: If one of them is not valid.
 
-        A filter that needs an extension which the server does not declare is sent all the same,
-        with an :class:`~stac_gitlab.UndeclaredExtensionWarning`.
+        A filter that only ``/search`` declares is sent there. A filter that the server does not
+        declare at all is sent with an :class:`~stac_gitlab.UndeclaredExtensionWarning`.
         """
         parameters = query_parameters(
             {
@@ -235,10 +232,10 @@ class STACAPI:
         )
 
     def item(self, collection: CollectionLike, item_id: str) -> pystac.Item:
-        """Return one item. Its ETag, if it has one, guards what is changed afterwards.
+        """Return one item. Its ETag, if it has one, is the condition of later changes.
 
         Raises:
-            NotFoundError: If there is none, or this token may not see it.
+            NotFoundError: If it does not exist, or the token gives no access to it.
             STACGitLabError: If it cannot be read.
         """
         url = self._item_url(collection, item_id)
@@ -251,7 +248,7 @@ class STACAPI:
     def create_item(self, collection: CollectionLike, item: ItemLike) -> pystac.Item:
         """Add an item, and return it as the server has it.
 
-        The request is sent once: after a lost answer, look whether the item is there.
+        The request is sent once. If the response is lost, check whether the item exists.
 
         Args:
             collection: The collection, or its id.
@@ -259,39 +256,39 @@ class STACAPI:
 
         Raises:
             ConfigurationError: If it is no item, or one of another collection.
-            ConflictError: If there is one with this id.
-            InvalidRequestError: If the server finds fault with it.
+            ConflictError: If an item with this id exists.
+            InvalidRequestError: If the server rejects it.
             PermissionDeniedError: If the token may only read.
             STACGitLabError: If the request fails in another way.
         """
         document = item_document(item, _id("collection", collection))
         url = self._items_url(collection)
-        answer = self._writer.send("POST", url, document)
-        return self._made_item(answer or copy.deepcopy(document), url, collection)
+        response = self._writer.send("POST", url, document)
+        return self._made_item(response or copy.deepcopy(document), url, collection)
 
     def update_item(
         self, collection: CollectionLike, item: ItemLike, *, if_match: str | None = None
     ) -> pystac.Item:
-        """Replace an item that is there, and return it as the server has it.
+        """Replace an existing item, and return it as the server has it.
 
         Args:
             collection: The collection, or its id.
-            item: What the item is to be, all of it.
-            if_match: Replace it only if this is still its ETag; by default the one that was seen
-                when :meth:`item` or another method of this object last read or changed it.
+            item: The new item, complete.
+            if_match: Replace it only if this is still its ETag; by default the one from the last
+                time when :meth:`item` or another method of this object read or changed it.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If it does not exist.
             ConflictError: If it has changed since it was read.
             STACGitLabError: As for :meth:`create_item`.
         """
         document = item_document(item, _id("collection", collection))
         url = self._item_url(collection, document["id"])
-        answer = self._writer.send("PUT", url, document, if_match=if_match)
-        return self._made_item(answer or copy.deepcopy(document), url, collection)
+        response = self._writer.send("PUT", url, document, if_match=if_match)
+        return self._made_item(response or copy.deepcopy(document), url, collection)
 
     def upsert(self, collection: CollectionLike, item: ItemLike) -> pystac.Item:
-        """Replace an item if it is there, add it if it is not.
+        """Replace an item if it exists, and add it otherwise.
 
         Raises:
             STACGitLabError: As for :meth:`update_item` and :meth:`create_item`.
@@ -332,10 +329,10 @@ class STACAPI:
         """
         url = self._item_url(collection, item_id)
         body, media_type = patch_body(patch)
-        answer = self._writer.send("PATCH", url, body, media_type=media_type, if_match=if_match)
-        if answer is None:
+        response = self._writer.send("PATCH", url, body, media_type=media_type, if_match=if_match)
+        if response is None:
             return self.item(collection, item_id)
-        return self._made_item(answer, url, collection)
+        return self._made_item(response, url, collection)
 
     def delete_item(
         self, collection: CollectionLike, item_id: str, *, if_match: str | None = None
@@ -343,7 +340,7 @@ class STACAPI:
         """Delete an item.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If it does not exist.
             STACGitLabError: As for :meth:`update_item`.
         """
         self._writer.send("DELETE", self._item_url(collection, item_id), if_match=if_match)
@@ -356,20 +353,20 @@ class STACAPI:
         on_conflict: OnConflict = "error",
         max_workers: int = 4,
     ) -> BulkReport:
-        """Add many items, one request each, and report what became of them.
+        """Add many items, one request each, and return a report.
 
-        One that fails does not stop the others: look at ``report.ok``.
+        A failure does not stop the others. Check ``report.ok``.
 
         Args:
             collection: The collection, or its id.
-            items: The items; they are taken as they are needed.
-            on_conflict: What to do with one that is there already: ``"error"`` counts it among
-                the failed, ``"skip"`` leaves the old one, ``"update"`` replaces it.
-            max_workers: How many requests are under way at a time.
+            items: The items. They are taken from the iterable as they are needed.
+            on_conflict: What to do with an item that exists: ``"error"`` reports it as failed,
+                ``"skip"`` keeps the old one, ``"update"`` replaces it.
+            max_workers: Maximum number of concurrent requests.
 
         Raises:
             ConfigurationError: If an argument makes no sense.
-            AuthenticationError: If the server wants another credential.
+            AuthenticationError: If the server does not accept the token.
             PermissionDeniedError: If the token may only read.
         """
         url = self._items_url(collection)
@@ -413,8 +410,8 @@ class STACAPI:
         """
         document = collection_document(collection)
         url = self._collection_url(document["id"])
-        answer = self._writer.send("PUT", url, document, if_match=if_match)
-        return self._made_collection(answer or document, url)
+        response = self._writer.send("PUT", url, document, if_match=if_match)
+        return self._made_collection(response or document, url)
 
     def patch_collection(
         self,
@@ -430,13 +427,13 @@ class STACAPI:
         """
         url = self._collection_url(collection_id)
         body, media_type = patch_body(patch)
-        answer = self._writer.send("PATCH", url, body, media_type=media_type, if_match=if_match)
-        if answer is None:
+        response = self._writer.send("PATCH", url, body, media_type=media_type, if_match=if_match)
+        if response is None:
             return self.collection(collection_id)
-        return self._made_collection(answer, url)
+        return self._made_collection(response, url)
 
     def delete_collection(self, collection_id: str, *, if_match: str | None = None) -> None:
-        """Delete a collection, and with it, at most servers, its items.
+        """Delete a collection. Most servers delete its items, too.
 
         Raises:
             STACGitLabError: As for :meth:`delete_item`.
@@ -444,7 +441,7 @@ class STACAPI:
         self._writer.send("DELETE", self._collection_url(collection_id), if_match=if_match)
         self._collections.pop(collection_id, None)
 
-    # -- where things are, and what is made of them -------------------------------------------
+    # -- URLs and objects ------------------------------------------------------------------
 
     def _collections_url(self) -> str:
         return collections_url_of(self.root) or below(self.url, "collections")
@@ -454,7 +451,7 @@ class STACAPI:
         return self.stac_io.session.dialect_of(url).item_url(url, _id("collection", collection_id))
 
     def _items_url(self, collection: CollectionLike) -> str:
-        """Return where the items are changed: where a known collection says, or the usual place."""
+        """Return the items endpoint: the link of a known collection, or the usual URL."""
         name = _id("collection", collection)
         known = collection if isinstance(collection, pystac.Collection) else None
         known = known or self._collections.get(name)
@@ -494,7 +491,7 @@ class STACAPI:
         return self._attached(collection_of(document, self.stac_io, url))
 
     def _attached(self, collection: pystac.Collection) -> pystac.Collection:
-        # Not one that the root knows already: what is returned is what the server has just said.
+        # Not an object that the root knows: the document has just been read.
         collection.set_root(self.root)
         collection.set_parent(self.root)
         self._collections.pop(collection.id, None)

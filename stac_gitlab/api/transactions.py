@@ -1,8 +1,8 @@
-"""Changes to a STAC API: what is sent, under which condition, and what became of many.
+"""Requests that create, replace, patch and delete, and reports about many of them.
 
-A request that creates or patches is sent once: nobody can tell whether the server did what a lost
-answer was to confirm. Replacing and deleting are repeated as reading is. Where the server named an
-ETag, a change is made only if that is still the state of things.
+A request that creates or patches is sent once, because after a lost response it is unknown whether
+the server did it. Replacing and deleting are retried like reading. If the server sent an ETag, the
+ETag is the condition of the change.
 
 Source: STAC API extension Transaction; RFC 9110 (If-Match), RFC 7396 and RFC 6902 (patches).
 """
@@ -48,12 +48,12 @@ _MAX_ETAGS = 100_000
 
 @dataclass(frozen=True)
 class BulkResult:
-    """What became of one item of many.
+    """The result for one item of many.
 
     Attributes:
-        id: The item's id, as far as it has one.
-        status: ``created``, ``updated``, ``skipped`` (it was there already) or ``failed``.
-        error: What went wrong, if something did.
+        id: The item's id, if it has one.
+        status: ``created``, ``updated``, ``skipped`` (it existed) or ``failed``.
+        error: The error of a failed item.
     """
 
     id: str | None
@@ -63,7 +63,7 @@ class BulkResult:
 
 @dataclass(frozen=True)
 class BulkReport(Sequence[BulkResult]):
-    """What became of many items, in the order in which they were given.
+    """The results for many items, in the order in which they were given.
 
     Attributes:
         results: The same as a plain tuple.
@@ -89,7 +89,7 @@ class BulkReport(Sequence[BulkResult]):
 
     @property
     def created(self) -> list[BulkResult]:
-        """The items that are new at the server."""
+        """The items that were created."""
         return self._with("created")
 
     @property
@@ -99,12 +99,12 @@ class BulkReport(Sequence[BulkResult]):
 
     @property
     def skipped(self) -> list[BulkResult]:
-        """The items that were there already, and are as they were."""
+        """The items that existed, and were not changed."""
         return self._with("skipped")
 
     @property
     def failed(self) -> list[BulkResult]:
-        """The items that are not at the server as they should be."""
+        """The items that could not be created or updated."""
         return self._with("failed")
 
     def _with(self, status: BulkStatus) -> list[BulkResult]:
@@ -131,9 +131,9 @@ class Writer:
         self._lock = threading.Lock()
 
     def saw(self, url: str, etag: str | None) -> None:
-        """Remember the ETag of what is at `url`, or forget the one before.
+        """Remember the ETag of `url`, in place of the one before.
 
-        A weak one does not count: If-Match compares strongly.
+        A weak ETag is ignored, because If-Match compares strongly.
         """
         with self._lock:
             self._etags.pop(url, None)
@@ -151,18 +151,18 @@ class Writer:
         media_type: str | None = None,
         if_match: str | None = None,
     ) -> dict[str, Any] | None:
-        """Send a change, and return the object that the server answers with, if it does.
+        """Send a change, and return the object in the response, if there is one.
 
         Args:
             method: POST, PUT, PATCH or DELETE.
-            url: What is changed, or the list that it is added to.
-            body: What to send as JSON.
+            url: The URL of the object, or of the list that it is added to.
+            body: The JSON to send.
             media_type: Of the body, if it is not ``application/json``.
-            if_match: Make the change only if this is the ETag; by default one that was seen.
+            if_match: The ETag that is the condition; by default one that was seen.
 
         Raises:
             ConflictError: If it exists already, or has changed since it was read.
-            InvalidRequestError: If the server finds fault with what was sent.
+            InvalidRequestError: If the server rejects the body.
             InvalidResponseError: If a link of the server leads to another origin. Nothing is sent.
             STACGitLabError: If the request fails in another way.
         """
@@ -189,22 +189,22 @@ class Writer:
             json=body,
             write_origin=self._home,
         )
-        # What is remembered is of the state before; a POST names what it made nowhere but in it.
+        # The remembered ETag is out of date. The response to a POST belongs to another URL.
         self.saw(url, etag if method in ("PUT", "PATCH") else None)
         return made
 
-    def _read(self, answer: Document) -> tuple[dict[str, Any] | None, str | None]:
-        """Return the object in an answer, if there is one, and its ETag."""
-        return self._object_in(answer), etag_of(answer.headers)
+    def _read(self, response: Document) -> tuple[dict[str, Any] | None, str | None]:
+        """Return the object in a response, if there is one, and its ETag."""
+        return self._object_in(response), etag_of(response.headers)
 
-    def _object_in(self, answer: Document) -> dict[str, Any] | None:
-        redacted = redact(answer.url)
-        # The change is made: an answer that says nothing, or nothing that can be read, is no error.
+    def _object_in(self, response: Document) -> dict[str, Any] | None:
+        redacted = redact(response.url)
+        # The change has been made, so an empty or unreadable response is not an error.
         with contextlib.suppress(STACGitLabError):
-            document = parse_json(answer.body, url=redacted, limits=self._io.session.limits)
+            document = parse_json(response.body, url=redacted, limits=self._io.session.limits)
             if "id" in document and document.get("type") in ("Feature", "Collection"):
-                document = redact_document(document, answer.body, url=redacted)
-                secure_links(document, url=answer.url)
+                document = redact_document(document, response.body, url=redacted)
+                secure_links(document, url=response.url)
                 return document
         return None
 
@@ -213,7 +213,7 @@ class Writer:
 
 
 def item_document(item: pystac.Item | Mapping[str, Any], collection_id: str) -> dict[str, Any]:
-    """Return an item as it is sent to a collection: without the links that the server makes.
+    """Return an item without the links that the server makes.
 
     Raises:
         ConfigurationError: If it is no item, or one of another collection.
@@ -221,7 +221,9 @@ def item_document(item: pystac.Item | Mapping[str, Any], collection_id: str) -> 
     document = _document(item)
     name = document.get("id")
     if document.get("type") != "Feature" or not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{_shown(item)} is no item: it needs the type Feature and an id.")
+        raise ConfigurationError(
+            f"{_described(item)} is no item: it needs the type Feature and an id."
+        )
     named = document.get("collection")
     if named is not None and named != collection_id:
         raise ConfigurationError(
@@ -231,16 +233,16 @@ def item_document(item: pystac.Item | Mapping[str, Any], collection_id: str) -> 
 
 
 def collection_document(collection: pystac.Collection | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a collection as it is sent: without the links that the server makes.
+    """Return a collection without the links that the server makes.
 
     Raises:
-        ConfigurationError: If it is none.
+        ConfigurationError: If it is not a collection.
     """
     document = _document(collection)
     name = document.get("id")
     if document.get("type") != "Collection" or not isinstance(name, str) or not name:
         raise ConfigurationError(
-            f"{_shown(collection)} is no collection: it needs the type Collection and an id."
+            f"{_described(collection)} is no collection: it needs the type Collection and an id."
         )
     return document
 
@@ -268,7 +270,9 @@ def _document(thing: Any) -> dict[str, Any]:
         bare.links = [link for link in thing.links if link.rel not in _LINKS_OF_THE_SERVER]
         return bare.to_dict(include_self_link=False, transform_hrefs=False)
     if not isinstance(thing, Mapping):
-        raise ConfigurationError(f"{_shown(thing)} is neither a pystac object nor a dictionary.")
+        raise ConfigurationError(
+            f"{_described(thing)} is neither a pystac object nor a dictionary."
+        )
     document = dict(thing)
     links = document.get("links") or []
     if isinstance(links, list):
@@ -280,7 +284,7 @@ def _document(thing: Any) -> dict[str, Any]:
     return document
 
 
-def _shown(thing: Any) -> str:
+def _described(thing: Any) -> str:
     if isinstance(thing, Mapping):
         return f"A dictionary with the id {thing.get('id')!r}"
     return f"A {type(thing).__name__}"
@@ -301,16 +305,16 @@ def create_many(
     """Create items in several threads, taking them from an iterable as they are needed.
 
     Args:
-        items: The items, or something that makes them one by one.
-        document_of: Makes of each what is sent.
+        items: The items.
+        document_of: Returns the document of an item.
         create: Sends one that is new.
         update: Sends one that exists.
         on_conflict: What to do where an item exists already.
-        max_workers: How many requests are under way at a time.
+        max_workers: Maximum number of concurrent requests.
 
     Raises:
-        AuthenticationError: If the server wants another credential; it would for every item.
-        PermissionDeniedError: If the credential may not do this; it may not for any item.
+        AuthenticationError: If the server does not accept the token.
+        PermissionDeniedError: If the token does not allow this.
         ConfigurationError: If `max_workers` makes no sense.
     """
     expect("items", items, Iterable, wanted="an iterable of items")
@@ -340,7 +344,7 @@ def create_many(
                     requests.results[place] = document
                 else:
                     requests.begin(place, document)
-                    # The first goes alone: where it is refused for good, no other is sent.
+                    # The first request is sent alone. If the token is refused, no other is sent.
                     requests.wait_until_below(max_workers if requests.results else 1)
             requests.wait_until_below(1)
         except BaseException:
@@ -351,7 +355,7 @@ def create_many(
 
 
 class _Requests:
-    """What is under way, and what became of the rest, by place."""
+    """The requests under way, and the results of the others, by place."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, create: Callable[[dict[str, Any]], BulkStatus]
@@ -389,7 +393,7 @@ def _documents(
             continue
         name = document["id"]
         if name in seen:
-            twice = ConfigurationError(f"Item {name!r} came twice; the first one was sent.")
+            twice = ConfigurationError(f"Item {name!r} occurs twice; the first one was sent.")
             yield place, BulkResult(name, "failed", twice)
             continue
         seen.add(name)

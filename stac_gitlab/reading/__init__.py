@@ -1,1 +1,1 @@
-"""STAC made pystac objects."""
+"""Reading STAC documents into pystac objects."""

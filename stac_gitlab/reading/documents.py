@@ -54,7 +54,7 @@ def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, A
         raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
     if not isinstance(document, dict):
         raise InvalidResponseError(
-            f"{url}: JSON, but {_named(document)} where an object was expected.", url=url
+            f"{url}: JSON, but {_json_type(document)} where an object was expected.", url=url
         )
     if _is_too_deep(document, limits.nesting):
         raise InvalidResponseError(
@@ -64,20 +64,20 @@ def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, A
         )
     if b"\\" not in body or not _SURROGATE.search(body):
         return document
-    # Half a character can be neither written nor asked for; U+FFFD, which stands for it, can.
+    # A lone surrogate cannot be encoded. U+FFFD replaces it.
     try:
-        return cast("dict[str, Any]", _whole(document))
+        return cast("dict[str, Any]", _without_surrogates(document))
     except RecursionError:
         raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
 
 
-def _whole(value: Any) -> Any:
+def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {_whole(k): _whole(v) for k, v in value.items()}
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_whole(v) for v in value]
+        return [_without_surrogates(v) for v in value]
     return value
 
 
@@ -95,10 +95,10 @@ def _is_too_deep(document: dict[str, Any], allowed: int) -> bool:
 def _unreadable(error: ValueError, body: bytes, *, url: str) -> InvalidResponseError:
     """Return the error for bytes that are not JSON, or not all of it."""
     if not body.strip():
-        return InvalidResponseError(f"{url}: the answer is empty.", url=url, truncated=True)
+        return InvalidResponseError(f"{url}: the response is empty.", url=url, truncated=True)
     if _ends_early(error, body):
         return InvalidResponseError(
-            f"{url}: the JSON ends in the middle, after {len(body)} bytes: the answer was cut "
+            f"{url}: the JSON ends in the middle, after {len(body)} bytes: the response was cut "
             "short. Try again.",
             url=url,
             truncated=True,
@@ -110,7 +110,7 @@ def _unreadable(error: ValueError, body: bytes, *, url: str) -> InvalidResponseE
     if isinstance(error, json.JSONDecodeError):
         return InvalidResponseError(
             f"{url}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it "
-            f"begins with {_beginning(error.doc)}. Check that the URL is one of the API.",
+            f"begins with {_excerpt(error.doc)}. Check that the URL is one of the API.",
             url=url,
         )
     return InvalidResponseError(f"{url}: JSON that cannot be read: {error}.", url=url)
@@ -131,7 +131,7 @@ def _loads(body: bytes) -> Any:
         try:
             return orjson.loads(body)
         except ValueError:
-            # Stricter than the standard library, which decides: NaN, surrogates, great depth.
+            # orjson refuses NaN, surrogates and deep nesting, which the standard library reads.
             pass
     return json.loads(body.decode("utf-8"))
 
@@ -151,8 +151,8 @@ def check_stac(document: dict[str, Any], *, url: str) -> None:
         name = document.get("id")
         about = f" (id {quoted(name)})" if isinstance(name, str) else ""
         raise InvalidResponseError(
-            f"{url}: not valid STAC{about}: {broken}. Whoever maintains the catalog has to mend "
-            "it.",
+            f"{url}: not valid STAC{about}: {broken}. The maintainer of the catalog has "
+            "to correct it.",
             url=url,
         ) from None
 
@@ -212,7 +212,7 @@ def _check_links(document: dict[str, Any], *, optional: bool) -> None:
     for index, link in enumerate(document.get("links") or ()):
         where = f"links[{index}]"
         if not isinstance(link, dict):
-            raise _BrokenFieldError(f"{where} is {_named(link)}, not an object")
+            raise _BrokenFieldError(f"{where} is {_json_type(link)}, not an object")
         _expect(link, "rel", str, where=f"{where}.")
         _check_href(link, where, is_link=True)
 
@@ -224,7 +224,7 @@ def _check_assets(document: dict[str, Any]) -> None:
     for key, asset in (document.get("assets") or {}).items():
         where = f"assets[{quoted(key)}]"
         if not isinstance(asset, dict):
-            raise _BrokenFieldError(f"{where} is {_named(asset)}, not an object")
+            raise _BrokenFieldError(f"{where} is {_json_type(asset)}, not an object")
         if "href" in asset or not are_templates:
             _check_href(asset, where, is_link=False)
 
@@ -264,17 +264,17 @@ def _expect(
     if value is None:
         problem = "is missing" if field not in holder else "is null"
         raise _BrokenFieldError(f"{where}{field} {problem}")
-    raise _BrokenFieldError(f"{where}{field} is {_named(value)}")
+    raise _BrokenFieldError(f"{where}{field} is {_json_type(value)}")
 
 
-def _named(value: Any) -> str:
+def _json_type(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value"}
     if value is None:
         return "null"
     return names.get(type(value), "a number")
 
 
-def _beginning(text: str) -> str:
+def _excerpt(text: str) -> str:
     # Redacted before it is cut: half a secret is still a secret.
     text = " ".join(redact(strip_token_parameters(text[:4096])).split())
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")

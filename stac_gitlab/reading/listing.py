@@ -1,4 +1,4 @@
-"""Items and collections of an API, page by page; the unreadable ones are left out."""
+"""Items and collections that an API lists, page by page, without the unreadable ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def list_items(stac_io: GitLabStacIO, items_url: str) -> Iterator[dict[str, Any]
 def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
     """Return the pages of an items endpoint, none of them read yet.
 
-    What they list has yet to pass :func:`is_readable`, unless they are plain.
+    What they list has yet to pass :func:`is_readable`.
     """
     first = PageRequest(with_limit(items_url, stac_io.page_size))
 
@@ -138,7 +138,7 @@ def read_item(
     try:
         url = dialect.item_url(items_url, item_id)
     except UnicodeEncodeError:
-        # A lone surrogate cannot be asked for, so no server has such an item.
+        # A lone surrogate cannot be part of a URL, so no server has such an item.
         return None
     try:
         document = stac_io.read_json(url)
@@ -171,7 +171,7 @@ def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[di
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """Stands on a page in the place of an item that could not be read."""
+    """Replaces an item on a page that could not be read."""
 
     item_id: str
     error: Exception

@@ -65,7 +65,7 @@ def linked_members(
 
     Raises:
         pystac.STACError: If a link cannot be resolved and `on_bad_item` is ``"raise"``, or the
-            server would not answer for the next link either.
+            error concerns the whole server.
         InvalidResponseError: If a child is above the catalog, or too far below the root.
     """
     links = catalog.links[:] if modify_links is None else modify_links(catalog.links[:])

@@ -1,8 +1,8 @@
 """The pages of a STAC API, followed as its specification says.
 
-A ``next`` link is followed verbatim, may be relative, and may carry a method, headers and a body.
-Empty pages do not end a walk; pages that come round again do, with an error. The next page is
-fetched in the background once the caller is at work on the one before, if pages take their time.
+A ``next`` link is followed verbatim. It may be relative, and may have a method, headers and a body.
+Empty pages do not end a listing. Repeated pages end it with an error. The next page is fetched in
+the background while the caller works on the current one, if the server takes noticeable time.
 
 Source: STAC API specification, "Paging" (item-search and ogcapi-features).
 """
@@ -29,8 +29,8 @@ from stac_gitlab.redaction import CREDENTIAL_HEADERS, quoted, redact
 from stac_gitlab.settings import Limits
 
 _USUAL = Limits()
-# Seconds for which a page is to be waited for. Where it comes sooner, as from the same machine, a
-# thread that fetches the next one takes longer than it saves.
+# Seconds. If a page takes less, for example on the same machine, a thread that fetches the next one
+# costs more time than it saves.
 LONG_WAIT = 0.003
 # What a server may not set through a `next` link: framing, routing, credentials and the method are
 # ours, and so is which encodings we can undo.
@@ -75,12 +75,12 @@ class PageRequest:
 
     @property
     def key(self) -> str:
-        """What makes two requests the same."""
+        """A text that is equal for equal requests."""
         parts = [self.method, self.href, sorted(self.headers.items()), self.body]
         return json.dumps(parts, sort_keys=True, default=str)
 
     def followed_by(self, link: Mapping[str, Any], *, page_url: str) -> PageRequest:
-        """Return the request that a ``next`` link of the answer to this one describes.
+        """Return the request that a ``next`` link of the response to this one describes.
 
         Args:
             link: The link.
@@ -168,8 +168,8 @@ class Page:
     """One page.
 
     Attributes:
-        url: Where it came from.
-        document: What it says.
+        url: The URL that it came from.
+        document: The JSON object.
         etag: Its entity tag, if it has one.
     """
 
@@ -183,7 +183,7 @@ class Page:
         return redact(self.url)
 
     def features(self, field_name: str = "features") -> list[Any]:
-        """Return what is listed on the page.
+        """Return the list of the page.
 
         Raises:
             InvalidResponseError: If there is no list.
@@ -213,7 +213,7 @@ class Page:
 
 
 def number_matched(document: Mapping[str, Any]) -> int | None:
-    """Return how many things match in all, where a page says so, under its new or its old name."""
+    """Return the total number of matches that a page names, under its new or its old name."""
     context = document.get("context")
     old = context.get("matched") if isinstance(context, Mapping) else None
     for count in (document.get("numberMatched"), old):
@@ -223,17 +223,17 @@ def number_matched(document: Mapping[str, Any]) -> int | None:
 
 
 IsReadable = Callable[[Any, str], bool]
-"""Tells whether a thing that is listed can be read, given the URL of its page, to be shown."""
+"""Whether an element of a list can be read; gets the element and the redacted URL of its page."""
 
 
 class Pages:
-    """The pages that begin with a request. An iterator; close it to stop early.
+    """An iterator over pages, beginning with a request. Close it to stop early.
 
     Args:
         read: Reads one page.
         first: The request for the first page.
-        field_name: Under which name a page lists what it holds.
-        limits: How many pages in a row may be empty.
+        field_name: The member of a page that is the list.
+        limits: The number of consecutive empty pages.
     """
 
     def __init__(
@@ -294,33 +294,33 @@ class Pages:
         return page
 
     def close(self) -> None:
-        """End the walk, and call off what is under way."""
+        """End the listing, and cancel the request that is under way."""
         self._upcoming = None
         self._stopped.set()
 
     def listed(
-        self, is_readable: IsReadable, *, wanted: int | None = None
+        self, is_readable: IsReadable, *, limit: int | None = None
     ) -> Generator[Any, None, None]:
-        """Yield what the pages list and can be read, reading one page ahead.
+        """Yield the readable elements of all pages, and read one page ahead.
 
-        Reading ahead begins with the second thing asked for: who takes only one does not make the
-        server put together a page for nothing. Who stops early calls off what is under way.
+        Reading ahead begins with the second element: a caller that takes one element causes one
+        request. A caller that stops early cancels the request that is under way.
 
         Args:
-            is_readable: Tells what can be read.
-            wanted: How many things the caller is going to take, if that is known: a page that they
-                do not reach is not read ahead.
+            is_readable: Decides which elements can be read.
+            limit: The number of elements that the caller takes, if known. A page beyond them is
+                not read ahead.
         """
         try:
             while self._upcoming is not None:
-                yield from self._listed_next(is_readable, wanted)
+                yield from self._listed_next(is_readable, limit)
         finally:
             self.close()
 
-    def _listed_next(self, is_readable: IsReadable, wanted: int | None) -> Iterator[Any]:
-        """Yield what the next page lists. Nobody holds that page when the one after it is made."""
+    def _listed_next(self, is_readable: IsReadable, limit: int | None) -> Iterator[Any]:
+        """Yield the elements of the next page, and release it before the one after it is read."""
         page = next(self)
-        ahead = wanted is None or self._count < wanted
+        ahead = limit is None or self._count < limit
         for index, feature in enumerate(page.features(self._field_name)):
             if index == 1 and ahead:
                 self.read_ahead()
@@ -328,7 +328,7 @@ class Pages:
                 yield feature
 
     def read_ahead(self) -> None:
-        """Begin to fetch the next page, if there is one, and the one before took its time."""
+        """Begin to fetch the next page, if the current one took noticeable time."""
         request = self._upcoming
         if request is None or self._ahead is not None or self._waited < LONG_WAIT:
             return

@@ -1,8 +1,7 @@
 """GitLabStacIO: the pystac.StacIO that reads authenticated STAC.
 
-It is the seam between pystac and the rest of the package: hrefs come in, documents and pystac
-objects go out. What happens on the way is the session's work, and what pystac's own classes cannot
-do with an API is added by ``pystac_hooks``.
+It turns hrefs into documents and pystac objects. The session sends the requests. ``pystac_hooks``
+adds what pystac's own classes lack for an API.
 """
 
 from __future__ import annotations
@@ -58,32 +57,31 @@ _ON_BAD_ITEM = ("warn", "raise")
 class GitLabStacIO(pystac.StacIO):
     """Reads STAC behind a GitLab token, and writes it to local files.
 
-    Calling an instance returns the instance, so that it can be handed to
-    ``pystac.StacIO.set_default``, which wants a callable. One instance holds one pool of
-    connections; share it between threads, and close it (or use it in a ``with`` statement) when
-    you are done.
+    Calling an instance returns the instance, because ``pystac.StacIO.set_default`` needs a
+    callable. An instance has one pool of connections. Threads may share it. Close it when you are
+    done, or use it in a ``with`` statement.
 
     Args:
         token: A token, a function that returns one (asked again after a 401), or None for the
             first of ``STAC_GITLAB_TOKEN``, ``GITLAB_TOKEN`` and ``CI_JOB_TOKEN`` that the
             environment holds. Without any of them requests are anonymous.
-        base_url: URL of the server that gets the token; ``STAC_GITLAB_URL`` where it is None.
+        base_url: URL of the server that gets the token; by default ``STAC_GITLAB_URL``.
             Without `base_url` and `hosts`, that is the first server read.
         hosts: More servers that get the token, as URLs or bare host names.
-        only_hosts: The servers that may be asked at all, besides those that get the token; None for
-            whatever links, assets and redirects lead to.
+        only_hosts: The servers that requests are sent to, besides those that get the token; None
+            for every server that links, assets and redirects lead to.
         header: ``"auto"`` for the header that the server behind the URL expects, a header name
             (``"x-api-key"``), or a name and a scheme (``"Authorization: Bearer"``).
         headers: More headers. Those that may hold a secret go where the token goes.
-        timeout: Seconds to wait for a connection, and between two packets of an answer.
+        timeout: Seconds to wait for a connection, and between two packets of a response.
         retry: When requests are tried again, and how long they may take.
-        limits: How much of what servers send is taken, besides `max_document_bytes`.
+        limits: Upper limits on what is accepted from servers, besides `max_document_bytes`.
         session: A ``requests.Session`` whose adapters, proxies and certificates to use.
-        page_size: How many items to ask for at a time.
-        on_bad_item: ``"warn"`` to leave an item that cannot be read out of a listing, with an
-            :class:`~stac_gitlab.UnreadableItemWarning`, or ``"raise"``.
-        max_document_bytes: Bytes that one document may have, decompressed.
-        allow_pickle_token: Whether a token given as a string travels in pickles of this object.
+        page_size: Number of items to request at a time.
+        on_bad_item: ``"warn"`` to leave out an item, collection or catalog of a listing that cannot
+            be read, with an :class:`~stac_gitlab.UnreadableItemWarning`, or ``"raise"``.
+        max_document_bytes: Maximum size of one document in bytes, decompressed.
+        allow_pickle_token: Whether pickles of this object contain a token given as a string.
 
     Raises:
         ConfigurationError: If an argument makes no sense.
@@ -145,7 +143,7 @@ class GitLabStacIO(pystac.StacIO):
 
     def __repr__(self) -> str:
         if "credentials" not in self.__dict__:
-            return "<GitLabStacIO in the making>"
+            return "<GitLabStacIO, not initialized>"
         origins = ", ".join(sorted(map(str, self.credentials.origins))) or "the first server read"
         token = "a token" if self.credentials.available else "no token"
         return f"<GitLabStacIO with {token} for {origins}>"
@@ -226,14 +224,14 @@ class GitLabStacIO(pystac.StacIO):
     def read_json(self, source: HREF, *_: Any, **__: Any) -> dict[str, Any]:
         """Return the JSON object at a URL, a ``file://`` URL or a local path.
 
-        Tokens that a server wrote into its answer are gone from it, and what claims to be STAC has
-        been checked for the fields that pystac needs.
+        Tokens that a server wrote into its response are removed, and what claims to be STAC is
+        checked for the fields that pystac needs.
 
         Args:
             source: As in :meth:`read_text`.
 
         Raises:
-            STACGitLabError: If a URL cannot be read, or what it answers cannot be used.
+            STACGitLabError: If a URL cannot be read, or the response cannot be used.
             InvalidResponseError: If a local file does not hold a JSON object.
             OSError: If a local file cannot be read.
         """

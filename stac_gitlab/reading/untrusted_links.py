@@ -1,11 +1,10 @@
-"""What a remote document may point at: other places on the network, never this machine.
+"""Links of remote documents that would lead to files on this machine.
 
-pystac follows whatever a link says, so a server could make it read ``/etc/passwd`` as the child of
-a catalog, save an item under the path that the item calls its own, or validate against a schema on
-this disk. What comes over the network therefore passes here before pystac sees it: an href that
-would be a local path where it is used is resolved against the document's URL if that makes sense
-of it, and otherwise marked, so that following it is an error. The hrefs of assets stay as they are:
-users may open those on shared disks; where they may be downloaded from is decided in ``hrefs``.
+pystac follows every link. A server could make it read ``/etc/passwd`` as the child of a catalog,
+save an item under a path of the server's choice, or validate against a schema on this disk. Every
+remote document therefore passes through here first. An href that would be a local path is resolved
+against the URL of the document, or else marked, so that following it raises an error. The hrefs of
+assets are not changed, because people open assets on shared disks. Downloads check them.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.files.paths import _DRIVE_OR_VSI, is_local, is_web
 
 REMOTE_FILE = "remote-file://refused/"
-"""Stands before an href that was found in a remote document and names a file. Nothing opens it."""
+"""Prefix of an href in a remote document that names a local file. Nothing opens it."""
 
 
-# What may list documents inside a document.
+# The members of a page that are lists of documents.
 _LISTS = ("features", "collections")
-# The first STAC versions called extensions by a bare word; pystac knows which schemas those are.
+# The first STAC versions named extensions by a word; pystac knows the schemas of some.
 _SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 # pystac knows less than thirty of them, and takes long over each.
 _MOST_SHORT_NAMES = 100
 _PASSED_OVER = "".join(map(chr, range(33)))
 _REMOVED = dict.fromkeys(map(ord, "\t\r\n"))
-# What a JSON Schema calls itself, and where it looks up others.
+# The members of a JSON Schema that are its own name, and references to others.
 _SCHEMA_NAMES = frozenset({"$id", "id"})
 _SCHEMA_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$schema"})
 
@@ -60,9 +59,9 @@ def secure_links(document: dict[str, Any], *, url: str) -> None:
         document: A catalog, collection or item, or a page of them, of any shape.
         url: Where it came from.
     """
-    _confine(document, url, listed=False)
+    _secure(document, url, listed=False)
     for one in _listed_in(document):
-        _confine(one, url, listed=True)
+        _secure(one, url, listed=True)
 
 
 def upgrade_links(document: dict[str, Any], *, url: str) -> None:
@@ -106,7 +105,7 @@ def secure_schema(text: str, *, url: str) -> str:
         url: Where it came from, for errors.
 
     Raises:
-        InvalidResponseError: If it is nested too deeply to tell.
+        InvalidResponseError: If it is nested too deeply to be searched.
     """
     if not text.lstrip("\ufeff \t\r\n").startswith("{"):
         return text
@@ -115,7 +114,7 @@ def secure_schema(text: str, *, url: str) -> str:
     except ValueError:
         return text
     except RecursionError:
-        # Whoever reads it next may have some levels more to spend.
+        # The next reader may be able to parse it, so it is not returned.
         raise InvalidResponseError(
             f"{url}: JSON that is nested too deeply to be read.", url=url
         ) from None
@@ -137,23 +136,23 @@ def secure_schema(text: str, *, url: str) -> str:
     return json.dumps(schema) if found else text
 
 
-def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
+def _secure(holder: dict[str, Any], url: str, *, listed: bool) -> None:
     if _leads_to_the_web(holder):
         return
     links = list(_links_of(holder))
-    # What was read by its own URL stands there; what is listed stands where it says.
-    stands_remote = not listed or any(
+    # A document that was read by its URL belongs there. A listed one belongs to its self link.
+    is_remote = not listed or any(
         link.get("rel") == "self" and is_web(link.get("href")) for link in links
     )
     for link in links:
         href = link.get("href")
         rel = link.get("rel")
         if href == "" and rel != "self":
-            # It means the document itself; pystac cannot copy a link without a target.
+            # An empty href is the document itself. pystac cannot copy a link without a target.
             link["href"] = url
         elif isinstance(href, str) and href and not is_web(href):
-            keep = stands_remote and rel != "self"
-            link["href"] = _confined(href, url, keep_relative=keep)
+            keep = is_remote and rel != "self"
+            link["href"] = _secured(href, url, keep_relative=keep)
     named = holder.get("stac_extensions")
     extensions: list[Any] = named if isinstance(named, list) else []
     if all(is_web(name) for name in extensions):
@@ -161,14 +160,13 @@ def _confine(holder: dict[str, Any], url: str, *, listed: bool) -> None:
     known = _names_known_to_pystac(holder)
     for index, name in enumerate(extensions):
         if isinstance(name, str) and not is_web(name) and name not in known:
-            extensions[index] = _confined(name, url, keep_relative=False)
+            extensions[index] = _secured(name, url, keep_relative=False)
 
 
 def _names_known_to_pystac(holder: dict[str, Any]) -> set[str]:
-    """Return the bare names of extensions in whose place pystac is going to put a schema's URL.
+    """Return the short names of extensions that pystac replaces by the URL of a schema.
 
-    Any other stays as it is, and is then a path: relative to where the object stands, or to the
-    working folder.
+    pystac takes any other name for a path, relative to the object or to the working folder.
     """
     names = {name for name in holder["stac_extensions"] if isinstance(name, str)}
     bare = {name for name in names if _SHORT_NAME.fullmatch(name)}
@@ -183,7 +181,7 @@ def _names_known_to_pystac(holder: dict[str, Any]) -> set[str]:
 
 
 def _leads_to_the_web(holder: dict[str, Any]) -> bool:
-    """Tell, quickly, whether nothing has to be done, which is so for nearly all documents."""
+    """Return whether all links are plain web URLs, as in nearly all documents."""
     links, extensions = holder.get("links"), holder.get("stac_extensions")
     if type(links) is not list or not (extensions is None or type(extensions) is list):
         return False
@@ -203,12 +201,12 @@ def _links_of(holder: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield link
 
 
-def _confined(href: str, url: str, *, keep_relative: bool) -> str:
-    seen = _as_seen(href)
+def _secured(href: str, url: str, *, keep_relative: bool) -> str:
+    seen = _as_parsed(href)
     try:
         path = safe_urlparse(seen).path
     except ValueError:
-        # No URL at all, which is told when the shape of the document is checked.
+        # It is not a URL at all, which the check of the document reports.
         return href
     if _names_file(href):
         return f"{REMOTE_FILE}{href}"
@@ -226,9 +224,9 @@ def _confined(href: str, url: str, *, keep_relative: bool) -> str:
 
 
 def _names_file(href: str) -> bool:
-    """Tell whether an href names a file whatever it is relative to."""
+    """Return whether an href names a file, no matter what it is relative to."""
     try:
-        parts = safe_urlparse(_as_seen(href))
+        parts = safe_urlparse(_as_parsed(href))
     except ValueError:
         return False
     return parts.scheme == "file" or (
@@ -236,7 +234,7 @@ def _names_file(href: str) -> bool:
     )
 
 
-def _as_seen(href: str) -> str:
+def _as_parsed(href: str) -> str:
     """Return an href without what urllib passes over.
 
     pystac looks at what is left, and takes ``c:/x`` for a drive, but not a ``c`` with a tab.

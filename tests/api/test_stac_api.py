@@ -345,7 +345,7 @@ def test_filters_arrive_as_the_specification_writes_them(
         ({"filter": "(a = 1"}, "parentheses"),
         ({"filter_lang": "cql2-text"}, "without a filter"),
         ({"query": {"a": 1}}, "comparison"),
-        ({"q": ""}, "says something"),
+        ({"q": ""}, "is empty"),
         ({"intersects": {"type": "Point"}}, "stac_gitlab.search"),
         ({"collections": ["a"]}, "stac_gitlab.search"),
         ({"other": object()}, "other="),

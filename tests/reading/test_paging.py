@@ -480,7 +480,7 @@ def test_the_next_page_is_fetched_while_the_caller_works_on_this_one() -> None:
 def test_a_page_that_will_not_be_reached_is_not_read_ahead() -> None:
     read = Gated()
     read.gate.set()
-    listed = Pages(read, PageRequest(ITEMS)).listed(everything, wanted=2)
+    listed = Pages(read, PageRequest(ITEMS)).listed(everything, limit=2)
     assert [next(listed)["id"] for _ in range(2)] == ["1a", "1b"]
     assert read.count == 1
     assert next(listed)["id"] == "2a", "it is read when it is asked for after all"
