@@ -19,6 +19,7 @@ from stac_gitlab.files.partial_file import (
     PartialFile,
     leftovers_for,
     leftovers_in,
+    write_atomically,
 )
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX's")
@@ -202,6 +203,37 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
         with PartialFile(tmp_path / "rivers.csv") as part:
             part.write(b"x")
     assert len(os.listdir(folder)) == before
+
+
+def test_a_partial_file_may_have_the_file_descriptor_0(tmp_path: Path) -> None:
+    target = tmp_path / "lakes.csv"
+    script = f"""
+import os
+from stac_gitlab.files.partial_file import PartialFile
+
+os.close(0)
+with PartialFile({str(target)!r}) as part:
+    part.write(b"id")
+    os.fstat(0)
+    part.write(b",name")
+    part.finish()
+try:
+    os.fstat(0)
+except OSError:
+    print("closed")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script]
+    assert subprocess.check_output(command, env=environment, text=True) == "closed\n"
+    assert target.read_bytes() == b"id,name"
+    assert os.listdir(tmp_path) == ["lakes.csv"]
+
+
+def test_a_file_is_written_atomically_into_folders_that_are_created(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "lakes.csv"
+    write_atomically(str(target), b"id,name")
+    assert target.read_bytes() == b"id,name"
+    assert os.listdir(target.parent) == ["lakes.csv"]
 
 
 # -- leftovers of earlier runs ------------------------------------------------------------------
