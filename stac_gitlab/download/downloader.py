@@ -471,7 +471,7 @@ def _local_document(
     start = path.parent.resolve()
     for key, asset in copy.assets.items():
         if key in report.paths:
-            file = folder.joinpath(*key.split("/")).resolve()
+            file = folder.joinpath(*relative_path(key).split("/")).resolve()
             href = os.path.relpath(file, start).replace(os.sep, "/")
             asset.href = href if href.startswith("../") else f"./{href}"
         else:

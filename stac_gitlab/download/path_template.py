@@ -51,6 +51,11 @@ class PathTemplate:
     def path(self, item: HasAssets, key: str, asset: pystac.Asset) -> str:
         """Return the path of an asset. It is not checked as a whole.
 
+        Args:
+            item: The item.
+            key: The asset key as a path.
+            asset: The asset.
+
         Raises:
             UnsafePathError: If an id cannot be a path.
         """

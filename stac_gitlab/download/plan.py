@@ -292,7 +292,7 @@ class Planner:
     def _task(self, item: HasAssets, key: str, asset: pystac.Asset, name: str) -> DownloadTask:
         path = relative_path(key, portable=self._portable)
         if self._template is not None:
-            path = relative_path(self._template.path(item, key, asset), portable=self._portable)
+            path = relative_path(self._template.path(item, path, asset), portable=self._portable)
         source, origin = self._locator.locate(item, key, asset)
         return DownloadTask(
             source=source,

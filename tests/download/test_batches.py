@@ -335,6 +335,19 @@ def test_an_unsafe_id_fails_its_own_item_only(
     assert not (tmp_path / "own").exists() or files_in(tmp_path / "own") == {}
 
 
+def test_a_key_that_looks_like_a_url_is_a_path_in_a_template_and_in_the_item_file(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    server.route("/a", b"a")
+    item = item_of({"python://a.py": f"{server.url}/a"}, item_id="lakes")
+    [path] = downloader.download_items([item], tmp_path / "many")["lakes"].paths.values()
+    assert path.read_bytes() == b"a"
+    assert path.name == "python%3A%2F%2Fa.py"
+    saved = pystac.Item.from_file(str(downloader.download_item(item, tmp_path / "one").item_path))
+    local = saved.assets["python://a.py"].get_absolute_href()
+    assert Path(local or "").read_bytes() == b"a"
+
+
 @pytest.mark.parametrize(
     "item_id", ["{key}", "{0}", "%s", "$HOME", "~", "a b", "été", "ab:c", "-rf", "ひ/み"]
 )
