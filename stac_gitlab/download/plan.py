@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import warnings
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -326,11 +326,10 @@ class Planner:
                 places[task.key] = place
         if not places:
             return tasks
-        listings = {
-            # A listing with more pages than files would cost more than to request the files.
-            url: list_blob_ids(self._session, url, max_pages=files)
-            for url, files in Counter(url for url, _ in places.values()).items()
-        }
+        paths: dict[str, list[str]] = defaultdict(list)
+        for url, path in places.values():
+            paths[url].append(path)
+        listings = {url: list_blob_ids(self._session, url, paths[url]) for url in paths}
 
         def blob_id(task: DownloadTask) -> str | None:
             url, path = places.get(task.key, ("", ""))

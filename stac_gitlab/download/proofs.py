@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -165,21 +166,25 @@ def _parse_record(line: bytes) -> Record | None:
 # -- git blob ids ----------------------------------------------------------------------------------
 
 _MAX_PAGE_BYTES = 4 * 1024 * 1024
+_MIN_PAGES = 20
 
 
-def list_blob_ids(session: GitLabSession, url: str, *, max_pages: int) -> dict[str, str]:
-    """Return the blob id of each file of a repository, by its path.
+def list_blob_ids(session: GitLabSession, url: str, paths: Iterable[str]) -> dict[str, str]:
+    """Return the blob ids of files in a repository, by their paths.
 
-    The result is empty if the repository cannot be listed: the token may lack the permission, or
-    the server the endpoint.
+    A file is missing in the result if the repository cannot be listed, since the token may lack
+    the permission, or the server the endpoint.
 
     Args:
         session: Sends the requests.
-        url: The first page of GitLab's listing of a repository tree.
-        max_pages: How many pages to request at most.
+        url: GitLab's listing of a repository tree.
+        paths: The files. Other files may be in the result as well.
     """
+    missing = set(paths)
     found: dict[str, str] = {}
     page = "1"
+    # Each page costs less than a download. But a few files do not justify a thousand pages.
+    max_pages = max(_MIN_PAGES, len(missing))
     try:
         for _ in range(max_pages):
             entries, page = session.fetch(
@@ -189,7 +194,8 @@ def list_blob_ids(session: GitLabSession, url: str, *, max_pages: int) -> dict[s
                 retry=session.retry.replace(max_attempts=1),
             )
             found.update(entries)
-            if not page:
+            missing.difference_update(entries)
+            if not page or not missing:
                 break
     except STACGitLabError as error:
         logger.info("The repository cannot be listed: %s", error)

@@ -128,15 +128,21 @@ class DownloadReport(Mapping[str, AssetResult]):
         return "\n".join([*lines, self.summary()])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{result.status}</td><td style='text-align:right'>{human_size(result.size)}"
-            f"</td><td>{escape(printable(result.key))}</td>"
-            f"<td>{escape(str(result.error or result.path or ''))}</td></tr>"
+        rows: list[tuple[str, str, str, str]] = [
+            (result.status, human_size(result.size), printable(result.key), str(result.path or ""))
             for result in self.results.values()
+            if result.status != "failed"
+        ]
+        failures = _describe({result.key: result for result in self.failed})
+        rows += [("failed", "", line, "") for line in failures]
+        cells = "".join(
+            f"<tr><td>{status}</td><td style='text-align:right'>{size}</td>"
+            f"<td>{escape(asset)}</td><td>{escape(path)}</td></tr>"
+            for status, size, asset, path in rows
         )
         return (
-            "<table><thead><tr><th>status</th><th>size</th><th>asset</th><th>path or error</th>"
-            f"</tr></thead><tbody>{rows}</tbody><caption>{escape(self.summary())}</caption></table>"
+            "<table><thead><tr><th>status</th><th>size</th><th>asset</th><th>path</th></tr></thead>"
+            f"<tbody>{cells}</tbody><caption>{escape(self.summary())}</caption></table>"
         )
 
 

@@ -333,6 +333,16 @@ def test_other_processes_read_the_token_from_their_environment(
     assert all(request.headers["X-Gitlab-Token"] == TOKEN for request in server.requests)
 
 
+def test_a_missing_token_in_workers_is_one_line(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, pickling: Pickling
+) -> None:
+    item = served(server, *(f"{n}.csv" for n in range(300)))
+    with pytest.raises(DownloadError, match="STAC_GITLAB_TOKEN") as caught:
+        downloader.download_assets(item, tmp_path, executor=pickling)
+    assert len(caught.value.errors) == 300
+    assert len(str(caught.value).splitlines()) == 2
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_executor_of_dask_runs_the_tasks(
     server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -113,6 +113,14 @@ def test_a_file_in_gitlab_is_compared_with_the_listing_of_its_project(tmp_path: 
         assert [r.path for r in gitlab.requests] == ["/api/v4/projects/group/lakes/repository/tree"]
 
 
+def test_a_listing_ends_with_the_last_file_that_is_needed(tmp_path: Path) -> None:
+    project = Project("group/lakes", {f"{n:04}.csv": b"%d" % n for n in range(350)})
+    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
+        item = loader.load_item("dataset", "group", "lakes")
+        item.assets = {"0150.csv": item.assets["0150.csv"]}
+        assert len(requests_of_second_run(hub, tmp_path, item, loader)) == 2
+
+
 @pytest.mark.parametrize("is_listed", [True, False])
 def test_a_file_that_changed_under_the_same_date_is_downloaded_again(
     tmp_path: Path, is_listed: bool
