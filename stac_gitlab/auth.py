@@ -19,7 +19,12 @@ import requests
 import urllib3
 from urllib3.util import parse_url
 
-from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning, STACGitLabError
+from stac_gitlab.errors import (
+    ConfigurationError,
+    ImplicitTokenWarning,
+    InsecureTransportWarning,
+    STACGitLabError,
+)
 from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.redaction import (
     REDACTED,
@@ -38,11 +43,14 @@ TokenSource = str | Callable[[], str | None] | None
 """A token, a function that returns one (asked again after a 401), or None: the environment."""
 
 
-TOKEN_VARIABLES = ("STAC_GITLAB_TOKEN", "GITLAB_TOKEN", "CI_JOB_TOKEN")
+JOB_TOKEN_VARIABLE = "CI_JOB_TOKEN"  # noqa: S105  # a name
+TOKEN_VARIABLES = ("STAC_GITLAB_TOKEN", "GITLAB_TOKEN", JOB_TOKEN_VARIABLE)
 """Environment variables that may hold a token, in the order in which they are tried."""
 
 
 URL_VARIABLE = "STAC_GITLAB_URL"
+# The server whose CI job this is. The job token belongs to it.
+JOB_SERVER_VARIABLE = "CI_SERVER_URL"
 # Their documents are public. A token bound to one of them by the accident of being read first
 # would be shown to strangers, and then be missing where it is needed.
 PUBLIC_HOSTS = frozenset(
@@ -205,7 +213,7 @@ class Token:
     @property
     def is_job_token(self) -> bool:
         """Whether it is the token of the CI job that this process runs in."""
-        return self.value == os.environ.get("CI_JOB_TOKEN", "").strip()
+        return self.value == os.environ.get(JOB_TOKEN_VARIABLE, "").strip()
 
     def __repr__(self) -> str:
         return f"Token({REDACTED})"
@@ -312,8 +320,12 @@ class Credentials:
     @property
     def origins(self) -> frozenset[Origin]:
         """The origins that get the token."""
-        if self._named:
-            return self._named
+        named = self._named
+        if self._token_variable() == JOB_TOKEN_VARIABLE:
+            job_server = Origin.of(os.environ.get(JOB_SERVER_VARIABLE, ""))
+            named |= {job_server} if job_server else set()
+        if named:
+            return named
         return frozenset() if self._bound is None else frozenset({self._bound})
 
     def allows(self, url: str) -> bool:
@@ -324,23 +336,37 @@ class Credentials:
         """Bind the token to the origin of `url`, if no origin was named and none is bound yet."""
         if self.headers:
             self._remember(self._scoped_headers().values())
-        if self._named or self._bound is not None:
+        if self.origins:
             return
         origin = Origin.of(url)
         if origin is None or origin.is_public_metadata:
             return
         if not (self.available or self._left_behind or self._scoped_headers()):
             return
+        variable = self._token_variable()
         with self._lock:
-            if self._bound is None:
-                self._bound = origin
-                logger.info(
-                    "The token is bound to %s, the first server read. "
-                    "Pass base_url= or hosts= to name its servers yourself.",
-                    origin,
+            if self._bound is not None:
+                return
+            if variable is not None:
+                warnings.warn(
+                    f"The token in {variable} is sent to {origin}, because that is the first "
+                    f"server that is read. Name its server: pass base_url=, or set {URL_VARIABLE}.",
+                    ImplicitTokenWarning,
+                    stacklevel=3,
                 )
+            self._bound = origin
+        logger.info(
+            "The token is bound to %s, the first server read. "
+            "Pass base_url= or hosts= to name its servers yourself.",
+            origin,
+        )
 
     # -- which secret -----------------------------------------------------------------------
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether the function that was passed as token= returned None."""
+        return self._ask is not None and self.token() is None
 
     @property
     def available(self) -> bool:
@@ -403,8 +429,7 @@ class Credentials:
         if self._ask is not None:
             with self._lock:
                 if self._asked is None:
-                    value = self._answer(self._ask)
-                    self._asked = None if value is None else Token(value)
+                    self._asked = self._call(self._ask)
                 return self._asked
         guide = self._guide_token()
         if guide is not None:
@@ -420,22 +445,27 @@ class Credentials:
             )
         return token
 
-    def _answer(self, ask: Callable[[], str | None]) -> str | None:
-        """Return what the caller's function says."""
-        cause: Exception | None
+    def _call(self, ask: Callable[[], str | None]) -> Token | None:
+        """Return the token that the caller's function returns."""
+        problem: str
+        cause: Exception | None = None
         try:
-            return ask()
+            value = ask()
         except STACGitLabError:
             raise
         except Exception as error:  # noqa: BLE001  # of the caller's, whatever it is
-            cause = error
-        kind, redacted = type(cause).__name__, redact(str(cause))
-        if redacted != str(cause):
-            # It says the token itself.
-            cause = None
+            problem = f"failed ({type(error).__name__}: {redact(str(error))})"
+            # An exception that names a secret is not shown.
+            cause = None if REDACTED in redact(str(error)) else error
+        else:
+            if value is None:
+                return None
+            if not isinstance(value, str) or value.strip():
+                return Token(value)
+            problem = "returned an empty text"
         raise ConfigurationError(
-            f"The function that was passed as token= failed ({kind}: {redacted}). Without a token "
-            "nothing was asked for."
+            f"The function that was passed as token= {problem}. Without a token, nothing was "
+            "requested."
         ) from cause
 
     def _guide_token(self) -> Token | None:
@@ -450,6 +480,13 @@ class Credentials:
             if os.environ.get(name, "").strip():
                 return Token(os.environ[name])
         return None
+
+    def _token_variable(self) -> str | None:
+        """Return the environment variable that the token is taken from, if it is."""
+        is_given = self._fixed is not None or self._ask is not None
+        if is_given or any(is_credential(n, str(v)) for n, v in self.headers.items()):
+            return None
+        return next((name for name in TOKEN_VARIABLES if os.environ.get(name, "").strip()), None)
 
     def _own_credentials(self) -> dict[str, Secret]:
         """Return the user's headers that stand in for a token."""

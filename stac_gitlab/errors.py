@@ -26,6 +26,7 @@
         └── UnsafePathError
 
     STACGitLabWarning               (UserWarning)
+    ├── ImplicitTokenWarning
     ├── IncompleteListingWarning
     ├── InsecureTransportWarning
     ├── NothingToDownloadWarning
@@ -223,6 +224,10 @@ class UnsafePathError(DownloadError):
 
 class STACGitLabWarning(UserWarning):
     """Base class of every warning that this package issues."""
+
+
+class ImplicitTokenWarning(STACGitLabWarning):
+    """A token from the environment goes to the first server read, because no server is named."""
 
 
 class IncompleteListingWarning(STACGitLabWarning):

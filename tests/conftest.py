@@ -12,7 +12,7 @@ import pystac
 import pytest
 
 from stac_gitlab import RetryPolicy, STACDownloader, redaction
-from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
+from stac_gitlab.auth import JOB_SERVER_VARIABLE, TOKEN_VARIABLES, URL_VARIABLE
 from stac_gitlab.reading import paging
 from stac_gitlab.testing import LoopbackServer
 
@@ -76,7 +76,13 @@ def no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_token_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the tokens and proxies of the developer from the environment."""
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-    for name in (*TOKEN_VARIABLES, URL_VARIABLE, *proxies, *map(str.lower, proxies)):
+    for name in (
+        *TOKEN_VARIABLES,
+        URL_VARIABLE,
+        JOB_SERVER_VARIABLE,
+        *proxies,
+        *map(str.lower, proxies),
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

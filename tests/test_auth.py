@@ -18,7 +18,7 @@ from urllib3.util import parse_url
 
 from stac_gitlab import redaction
 from stac_gitlab.auth import DEFAULT_PORTS, Credentials, Origin, Token, parse_host
-from stac_gitlab.errors import ConfigurationError, InsecureTransportWarning
+from stac_gitlab.errors import ConfigurationError, ImplicitTokenWarning, InsecureTransportWarning
 
 TOKEN = "glpat-canary-0123456789"
 HUB = "https://hub.example.org"
@@ -224,6 +224,52 @@ def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("STAC_GITLAB_URL", f"{HUB}/api/stac")
     assert Credentials(TOKEN).allows(HUB)
     assert not Credentials(TOKEN, base_url="https://other.example.org").allows(HUB)
+
+
+def test_a_token_of_the_environment_is_bound_with_a_warning_that_comes_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GITLAB_TOKEN", TOKEN)
+    credentials = Credentials()
+    with pytest.warns(
+        ImplicitTokenWarning, match=r"GITLAB_TOKEN is sent to https://hub.*base_url="
+    ):
+        credentials.bind(f"{HUB}/api/stac")
+    credentials.bind(f"{HUB}/api/stac")  # warnings are errors: there is none
+    assert credentials.origins == {Origin.of(HUB)}
+
+
+def test_a_warning_that_is_an_error_keeps_the_token_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITLAB_TOKEN", TOKEN)
+    credentials = Credentials()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImplicitTokenWarning):
+            credentials.bind(HUB)
+    assert credentials.origins == frozenset()
+
+
+def test_the_token_of_a_ci_job_belongs_to_the_server_of_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CI_JOB_TOKEN", "job-token")
+    monkeypatch.setenv("CI_SERVER_URL", "https://gitlab.example.org")
+    credentials = Credentials()
+    credentials.bind(HUB)
+    assert credentials.origins == {Origin.of("https://gitlab.example.org")}
+    assert Credentials(base_url=HUB).origins == credentials.origins | {Origin.of(HUB)}
+    assert Credentials(TOKEN, base_url=HUB).origins == {Origin.of(HUB)}
+    monkeypatch.setenv("GITLAB_TOKEN", TOKEN)
+    assert credentials.origins == frozenset()
+
+
+def test_a_token_function_that_returns_no_text_says_so() -> None:
+    with pytest.raises(ConfigurationError, match="passed as token= returned an empty text"):
+        Credentials(lambda: " ", base_url=HUB).token()
+    withheld = Credentials(lambda: None, base_url=HUB)
+    assert withheld.token() is None
+    assert withheld.is_withheld
+    assert not Credentials(TOKEN).is_withheld
 
 
 def test_without_any_secret_nothing_is_bound() -> None:

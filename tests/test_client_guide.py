@@ -14,7 +14,7 @@ import pytest
 import requests
 from pystac import Catalog, Item, StacIO
 
-from stac_gitlab import GitLabStacIO
+from stac_gitlab import GitLabStacIO, ImplicitTokenWarning
 from stac_gitlab.testing import AccessLevel, Fault, Project, SharingHubServer, User
 
 TOKEN = "glpat-guide-000001"
@@ -168,7 +168,8 @@ def test_the_job_token_of_the_environment_is_enough(
 ) -> None:
     monkeypatch.setenv("CI_JOB_TOKEN", TOKEN)
     StacIO.set_default(GitLabStacIO)
-    assert Item.from_file(hub.item_url(WINE.path)).id == WINE.path
+    with pytest.warns(ImplicitTokenWarning, match="CI_JOB_TOKEN"):
+        assert Item.from_file(hub.item_url(WINE.path)).id == WINE.path
     assert hub.requests[0].headers["X-Gitlab-Token"] == TOKEN
 
 
@@ -281,6 +282,7 @@ def test_set_default_takes_an_instance_a_function_and_the_class(
         assert StacIO.default() is shared
         assert Item.from_file(hub.item_url(WINE.path)).id == WINE.path
     monkeypatch.setenv("STAC_GITLAB_TOKEN", TOKEN)
+    monkeypatch.setenv("STAC_GITLAB_URL", hub.url)
     StacIO.set_default(GitLabStacIO)
     assert isinstance(StacIO.default(), GitLabStacIO)
     assert Item.from_file(hub.item_url(WINE.path)).id == WINE.path

@@ -390,6 +390,8 @@ class GitLabSession(RedirectRules):
                 f"The token was not sent with this {method}, because a link named its URL. Open "
                 "that server itself with STACAPI or stac_gitlab.search.open_client."
             )
+        elif self.credentials.is_withheld:
+            note = "No token was sent: the function that was passed as token= returned None."
         else:
             return
         error.args = (f"{error.args[0]} {note}",)

@@ -254,6 +254,7 @@ def test_a_ci_job_reads_with_its_own_header(
     gitlab: GitLabServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI_JOB_TOKEN", JOB)
+    monkeypatch.setenv("CI_SERVER_URL", gitlab.url)
     with GitLabStacIO() as reader:
         assert item_ids(pystac.Catalog.from_file(url_of(gitlab), stac_io=reader)) == ["two", "one"]
     assert {r.headers.get("JOB-TOKEN") for r in gitlab.requests} == {JOB}
