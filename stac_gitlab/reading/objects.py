@@ -73,6 +73,12 @@ class OwnDocument(dict[str, Any]):
         return self
 
 
+def release_document(found: pystac.STACObject) -> None:
+    """Let a clone of an object copy its fields, which are what is left of an `OwnDocument`."""
+    if isinstance(found, (pystac.Catalog, pystac.Item)):
+        found.extra_fields = {**found.extra_fields}
+
+
 def item_from(document: dict[str, Any]) -> pystac.Item:
     """Return the item that a document describes. The document is used up.
 

@@ -40,6 +40,7 @@ from stac_gitlab.reading.objects import (
     keep_stac_io,
     make_own_root,
     mark_materialized,
+    release_document,
 )
 from stac_gitlab.reading.saving import SafeLayout, warn_about_unlinked_items
 from stac_gitlab.reading.stac_io import GitLabStacIO, reader_of
@@ -200,6 +201,7 @@ def _from_file(stock: Any) -> Callable[..., Any]:
         document = OwnDocument(document)
         with explain_pystac_errors(href, document):
             found = cls.from_dict(document, href=href, migrate=True, preserve_dict=False)
+        release_document(found)
         keep_stac_io(found, reader)
         make_own_root(found, href)
         return found

@@ -31,6 +31,7 @@ from stac_gitlab.reading.objects import (
     RemoteDocument,
     explain_pystac_errors,
     make_own_root,
+    release_document,
 )
 from stac_gitlab.reading.paging import Page, PageRequest
 from stac_gitlab.reading.untrusted_links import (
@@ -306,6 +307,7 @@ class GitLabStacIO(pystac.StacIO):
         document = OwnDocument(document)
         with explain_pystac_errors(href, document):
             found = self.stac_object_from_dict(document, href, root, preserve_dict=False)
+        release_document(found)
         if root is None:
             make_own_root(found, href)
         return found

@@ -1177,6 +1177,15 @@ def test_a_collection_that_was_read_by_itself_is_saved_to_stand_by_itself(tmp_pa
     assert {item.get_parent().id for item in items} == {"dataset"}
 
 
+@pytest.mark.parametrize("kind", ["catalog", "collection", "item"])
+def test_a_clone_has_fields_of_its_own(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "document.json"
+    path.write_text(json.dumps(a(kind, nested={})))
+    original = pystac.read_file(path, stac_io=GitLabStacIO())
+    original.clone().extra_fields["nested"]["more"] = 1
+    assert original.extra_fields["nested"] == {}
+
+
 def test_a_clone_keeps_the_reader() -> None:
     with SharingHubServer(sample_projects(), token=TOKEN) as hub, GitLabStacIO(TOKEN) as stac_io:
         collection = pystac.Collection.from_file(f"{hub.stac_url}/collections/dataset", stac_io)
