@@ -48,7 +48,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.partial_file import PartialFile
 from stac_gitlab.files.paths import contained_path, relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import quoted, redact, redact_text
+from stac_gitlab.redaction import printable, quoted, redact, redact_text
 from stac_gitlab.settings import RetryPolicy, expect, expect_text, path_of, whole_number
 
 
@@ -289,7 +289,7 @@ class STACDownloader:
             raise ConfigurationError("This asset belongs to no item: pass item= as well.")
         key = next((key for key, a in owner.assets.items() if a is asset), None)
         if key is None:
-            raise AssetNotFoundError(f"{owner!r} has no such asset as {asset!r}.")
+            raise AssetNotFoundError(f"{printable(repr(owner))} has no such asset.")
         check_asset(key, asset)
         source, origin = Locator(self.stac_io.session).locate(owner, key, asset)
         try:

@@ -35,7 +35,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import FileNaming, NameClashError, TakenNames, relative_path
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.redaction import quoted, redacting_logger
+from stac_gitlab.redaction import printable, quoted, redacting_logger
 from stac_gitlab.settings import expect
 
 logger = redacting_logger(__name__)
@@ -156,20 +156,21 @@ def select_or_warn(item: HasAssets, options: AllOptions) -> dict[str, pystac.Ass
         AssetNotFoundError: If `include` names an asset that does not exist.
     """
     selected = select_assets(item, options)
+    name = printable(repr(item))
     include = options["include"]
     names = [include] if isinstance(include, str) else list(include or ())
     missing = [name for name in names if name not in item.assets and not _GLOB.search(name)]
     keys = ", ".join(quoted(str(key)) for key in item.assets) or "none that this token can see"
     if missing:
         raise AssetNotFoundError(
-            f"{item!r} has no asset {', '.join(map(quoted, missing))}. Its assets: {keys}."
+            f"{name} has no asset {', '.join(map(quoted, missing))}. Its assets: {keys}."
         )
     if not selected:
         hint = ""
         if options["roles"] is not None and select_assets(item, {**options, "roles": None}):
             hint = " Pass roles=None to download assets of any role, or without one."
         warnings.warn(
-            f"{item!r} has no asset that meets the conditions (roles={options['roles']!r}); there "
+            f"{name} has no asset that meets the conditions (roles={options['roles']!r}); there "
             f"is nothing to download. Its assets: {keys}.{hint}",
             NothingToDownloadWarning,
             stacklevel=3,
@@ -265,10 +266,10 @@ class Planner:
                 href = self._locator.redacted_url(str(getattr(asset, "href", "")))
                 plan.results[key] = AssetResult(str(key), href, status="failed", error=error)
         try:
-            plan.tasks = self._with_blob_ids(item, plan.tasks)
             self._take({task.name: task.path for task in plan.tasks})
             if not self._options["dry_run"]:
                 check_space(plan.tasks)
+                plan.tasks = self._with_blob_ids(item, plan.tasks)
         except DownloadError as error:
             for task in plan.tasks:
                 plan.results[task.key] = task.result("failed", error=_own_error(task, error))
@@ -311,8 +312,6 @@ class Planner:
 
     def _with_blob_ids(self, item: HasAssets, tasks: list[DownloadTask]) -> list[DownloadTask]:
         """Add blob ids to the tasks whose file may be unchanged, with one listing a repository."""
-        if self._options["dry_run"]:
-            return tasks
         properties: object = getattr(item, "properties", None)
         places: dict[str, tuple[str, str]] = {}
         for task in tasks:

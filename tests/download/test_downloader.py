@@ -135,6 +135,22 @@ def test_an_empty_selection_points_to_assets_without_roles(
     assert downloader.download_assets(item, tmp_path, roles=None).ok
 
 
+def test_control_characters_of_an_id_are_in_no_message(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, "a.csv", item_id="\x1b[2Jevil")
+    stranger = pystac.Asset(f"{server.url}/x?gitlab_token={TOKEN}")
+    with pytest.raises(AssetNotFoundError) as missing:
+        downloader.download_assets(item, tmp_path, include="b.csv")
+    with pytest.raises(AssetNotFoundError) as foreign:
+        downloader.open(stranger, item=item)
+    with pytest.warns(NothingToDownloadWarning) as warned:
+        downloader.download_assets(item, tmp_path, roles="weights")
+    for text in (missing.value, foreign.value, warned[0].message):
+        assert str(text).isprintable()
+        assert TOKEN not in str(text)
+
+
 def test_the_warning_for_an_item_without_assets_mentions_the_token(
     downloader: STACDownloader, tmp_path: Path
 ) -> None:
