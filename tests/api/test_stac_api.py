@@ -168,6 +168,7 @@ def test_without_a_reader_there_is_one_with_the_token_of_the_environment(
     lakes: FeaturesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAC_GITLAB_TOKEN", TOKEN)
+    monkeypatch.setenv("STAC_GITLAB_URL", lakes.url)
     api = STACAPI(f"{lakes.url}?gitlab_token={TOKEN}")
     assert ids(api.collections()) == ["lakes"]
     assert lakes.requests[0].headers["X-Gitlab-Token"] == TOKEN
