@@ -27,6 +27,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.redaction import (
+    CREDENTIAL_HEADERS,
     REDACTED,
     KnownSecrets,
     Secret,
@@ -263,6 +264,33 @@ def hide_token(token: TokenSource | Token) -> Token | Callable[[], str | None] |
         del token
 
 
+def hide_tokens(hosts: Iterable[str] | None) -> Iterable[str] | None:
+    """Return ``hosts=`` with the tokens in it, if it is a mapping, as :func:`hide_token` does.
+
+    A text is a header if it has a colon, begins with ``x-`` or is a header for credentials.
+
+    Raises:
+        ConfigurationError: If a value is neither a header nor a token.
+    """
+    if not isinstance(hosts, Mapping):
+        return hosts
+    hidden: dict[str, Any] = {}
+    for host in hosts:
+        if isinstance(hosts[host], tuple) and len(hosts[host]) == 2:
+            hidden[host] = hosts[host][0], hide_token(hosts[host][1])
+        elif hosts[host] is None or _is_header(hosts[host]):
+            hidden[host] = hosts[host]
+        else:
+            hidden[host] = "auto", hide_token(hosts[host])
+    return hidden
+
+
+def _is_header(value: object) -> bool:
+    return isinstance(value, str) and (
+        ":" in value or value.lower().startswith("x-") or value.lower() in CREDENTIAL_HEADERS
+    )
+
+
 TokenHeader = Callable[[Token], tuple[str, str]]
 """Returns the name of the header for a token, and the scheme before it, such as ``Bearer``."""
 
@@ -273,7 +301,8 @@ class Credentials:
     Args:
         token: See :data:`TokenSource`.
         base_url: URL of the server that gets the token; ``STAC_GITLAB_URL`` where it is None.
-        hosts: More servers that get it, as URLs or bare host names.
+        hosts: More servers that get it, as URLs or bare host names. Or a mapping from these to a
+            header, to a token source of their own, to a tuple of both, or to None.
         header: ``"auto"``, a header name (``"x-api-key"``), or a header name and a scheme
             (``"Authorization: Bearer"``).
 
@@ -294,6 +323,9 @@ class Credentials:
         self._left_behind = False
         self.headers: dict[str, str] = {}
         self._named: frozenset[Origin] = frozenset()
+        self._header_of: dict[Origin, tuple[str, str] | None] = {}
+        self._others: dict[Origin, Credentials] = {}
+        self._uses_environment = True
         self._bound: Origin | None = None
         self._looked_at: set[Origin] = set()
         self._seen = KnownSecrets()
@@ -308,7 +340,14 @@ class Credentials:
         else:
             self._ask = known
         self._header = _parse_header(header)
+        hosts = hide_tokens(hosts)
         self._named = _origins(base_url, hosts)
+        for host, own in hosts.items() if isinstance(hosts, Mapping) else ():
+            if isinstance(own, tuple):
+                self._others |= dict.fromkeys(parse_host(host), _other(host, *own))
+            elif own is not None:
+                self._header_of |= dict.fromkeys(parse_host(host), _parse_header(own))
+        self._named -= self._others.keys()
         renew_after_fork(self)
 
     def renew_in_child(self) -> None:
@@ -319,8 +358,8 @@ class Credentials:
 
     @property
     def origins(self) -> frozenset[Origin]:
-        """The origins that get the token."""
-        named = self._named
+        """The origins that get the token, or one of their own."""
+        named = self._named | self._others.keys()
         if self._token_variable() == JOB_TOKEN_VARIABLE:
             job_server = Origin.of(os.environ.get(JOB_SERVER_VARIABLE, ""))
             named |= {job_server} if job_server else set()
@@ -331,6 +370,10 @@ class Credentials:
     def allows(self, url: str) -> bool:
         """Tell whether the origin of `url` may see the token."""
         return Origin.of(url) in self.origins
+
+    def for_url(self, url: str) -> Credentials:
+        """Return the credentials for `url`: its own ones, if ``hosts=`` has some."""
+        return self._others.get(Origin.of(url), self) if self._others else self  # type: ignore[arg-type]  # None is no key
 
     def bind(self, url: str) -> None:
         """Bind the token to the origin of `url`, if no origin was named and none is bound yet."""
@@ -397,12 +440,15 @@ class Credentials:
         """Return the secret headers for `url`: none for an origin that is not allowed."""
         if not self.allows(url):
             return {}
+        if self.for_url(url) is not self:
+            return self.for_url(url).headers_for(url, token_header)
         headers = self._scoped_headers()
         token = self.token()
         if token is not None:
             if token == self._guide_token():
                 headers = {n: v for n, v in headers.items() if n.lower() != "x-gitlab-token"}
-            name, scheme = self._header or token_header(token)
+            own = self._header_of.get(Origin.of(url)) if self._header_of else None  # type: ignore[arg-type]  # None is no key
+            name, scheme = own or self._header or token_header(token)
             if name.lower() not in {n.lower() for n in headers}:
                 headers[name] = Secret(f"{scheme} {token.value}") if scheme else token.value
         if headers:
@@ -416,7 +462,8 @@ class Credentials:
 
     def holds(self, text: str) -> bool:
         """Return whether `text` contains a secret that was used so far."""
-        return any(secret in text for secret in self._seen)
+        seen = self._seen, *(other._seen for other in self._others.values())
+        return any(secret in text for secrets in seen for secret in secrets)
 
     def _remember(self, secrets: Iterable[Secret]) -> None:
         for secret in secrets:
@@ -476,15 +523,14 @@ class Credentials:
         return None
 
     def _environment(self) -> Token | None:
-        for name in TOKEN_VARIABLES:
-            if os.environ.get(name, "").strip():
-                return Token(os.environ[name])
-        return None
+        name = self._token_variable()
+        return None if name is None else Token(os.environ[name])
 
     def _token_variable(self) -> str | None:
         """Return the environment variable that the token is taken from, if it is."""
         is_given = self._fixed is not None or self._ask is not None
-        if is_given or any(is_credential(n, str(v)) for n, v in self.headers.items()):
+        has_header = any(is_credential(name, str(value)) for name, value in self.headers.items())
+        if is_given or has_header or not self._uses_environment:
             return None
         return next((name for name in TOKEN_VARIABLES if os.environ.get(name, "").strip()), None)
 
@@ -539,6 +585,9 @@ class Credentials:
             )
             state["_fixed"] = None
             state["headers"] = kept
+        state["_others"] = {
+            origin: other.state(with_secrets=with_secrets) for origin, other in self._others.items()
+        }
         return state
 
     @classmethod
@@ -546,12 +595,20 @@ class Credentials:
         """Rebuild what :meth:`state` described."""
         credentials = cls.__new__(cls)
         credentials.__dict__.update(state)
+        credentials._others = {o: cls.from_state(s) for o, s in state["_others"].items()}
         credentials._lock = threading.Lock()
         credentials._asked = None
         credentials._seen = KnownSecrets()
         credentials._looked_at = set()
         renew_after_fork(credentials)
         return credentials
+
+
+def _other(host: str, header: str, token: Any) -> Credentials:
+    """Return the credentials of a host that has a token of its own, and never gets another."""
+    other = Credentials(token, header=header)
+    other._named, other._uses_environment = parse_host(host), False
+    return other
 
 
 def _is_sendable(value: object) -> bool:

@@ -347,7 +347,7 @@ class GitLabSession(RedirectRules):
             return None
         origins = self.credentials.origins
         if origin in origins:
-            return None if self.credentials.available else login
+            return None if self.credentials.for_url(url).available else login
         holds_token = any(map(self.credentials.holds, login))
         return None if holds_token or origin.host in {o.host for o in origins} else login
 
@@ -383,14 +383,15 @@ class GitLabSession(RedirectRules):
             origins = ", ".join(sorted(map(str, self.credentials.origins))) or "no server yet"
             note = (
                 f"The token was not sent to {Origin.of(url)}: it belongs to {origins}. To send it "
-                "there, too, name that server in hosts=."
+                "there, too, name that server in hosts=. If it has a token or header of its own, "
+                f"pass hosts={{'{Origin.of(url)}': ...}}."
             )
         elif not self._may_carry_secrets(method, url):
             note = (
                 f"The token was not sent with this {method}, because a link named its URL. Open "
                 "that server itself with STACAPI or stac_gitlab.search.open_client."
             )
-        elif self.credentials.is_withheld:
+        elif self.credentials.for_url(url).is_withheld:
             note = "No token was sent: the function that was passed as token= returned None."
         else:
             return
@@ -448,7 +449,7 @@ class GitLabSession(RedirectRules):
                     partial(attempt, candidate),
                     method=method,
                     url=candidate,
-                    credentials=self.credentials,
+                    credentials=self.credentials.for_url(candidate),
                     limiter=self.limiter_for(candidate),
                     policy=policy,
                     end=end,

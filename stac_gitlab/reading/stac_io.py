@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import pystac
 import requests
 
-from stac_gitlab.auth import Credentials, Origin, TokenSource, hide_token, parse_hosts
+from stac_gitlab.auth import Credentials, Origin, TokenSource, hide_token, hide_tokens, parse_hosts
 from stac_gitlab.errors import (
     ConfigurationError,
     InvalidResponseError,
@@ -68,7 +68,9 @@ class GitLabStacIO(pystac.StacIO):
             environment holds. Without any of them requests are anonymous.
         base_url: URL of the server that gets the token; by default ``STAC_GITLAB_URL``.
             Without `base_url` and `hosts`, that is the first server read.
-        hosts: More servers that get the token, as URLs or bare host names.
+        hosts: More servers that get the token, as URLs or bare host names. Or a mapping from these
+            to the header (``"Authorization: Bearer"``) or the token that the server wants, to a
+            tuple of both, or to None.
         only_hosts: The servers that requests are sent to, besides those that get the token; None
             for every server that links, assets and redirects lead to.
         header: ``"auto"`` for the header that the server behind the URL expects, a header name
@@ -120,6 +122,7 @@ class GitLabStacIO(pystac.StacIO):
             known = hide_token(token)
         finally:
             del token
+        hosts = hide_tokens(hosts)
         if on_bad_item not in _ON_BAD_ITEM:
             raise ConfigurationError(f"on_bad_item={on_bad_item!r}: choose 'warn' or 'raise'.")
         whole_number("page_size", page_size, least=1)

@@ -276,6 +276,55 @@ def test_user_info_in_a_url_is_refused_and_not_shown(
     assert server.requests == []
 
 
+def test_a_mapping_of_hosts_gives_each_server_its_own_header_or_token(
+    server: LoopbackServer, other_server: LoopbackServer
+) -> None:
+    third = named(other_server, "localhost")
+    other_server.route("/x", b"{}")
+    server.route("/x", b"{}")
+    hosts = {
+        server.url: "Authorization: Bearer",
+        other_server.url: lambda: "another-token-1",
+        third: ("x-api-key", "third-token-1"),
+    }
+    credentials = Credentials(TOKEN, hosts=hosts)
+    credentials.headers = {"X-Extra": "for the first one"}
+    with GitLabSession(credentials) as session:
+        for url in (server.url, other_server.url, third):
+            fetch(session, f"{url}/x")
+        again = GitLabSession(Credentials.from_state(credentials.state(with_secrets=False)))
+        with again, pytest.raises(ConfigurationError, match="pickled without its token"):
+            fetch(again, f"{third}/x")
+    assert tokens(server) == [{"Authorization": f"Bearer {TOKEN}"}]
+    assert tokens(other_server) == [
+        {"X-Gitlab-Token": "another-token-1"},
+        {"x-api-key": "third-token-1"},
+    ]
+    assert not any("X-Extra" in request.headers for request in other_server.requests)
+
+
+def test_a_host_with_its_own_token_never_gets_the_one_of_the_environment(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.route("/x", b"{}")
+    monkeypatch.setenv("STAC_GITLAB_TOKEN", TOKEN)
+    credentials = Credentials(base_url="https://hub.example.org", hosts={server.url: "own-token-1"})
+    worker = Credentials.from_state(credentials.state(with_secrets=False))
+    with GitLabSession(worker) as session, pytest.raises(ConfigurationError):
+        fetch(session, f"{server.url}/x")
+    assert server.requests == []
+
+
+def test_a_token_in_hosts_is_not_shown(server: LoopbackServer) -> None:
+    hosts = {server.url: TOKEN}
+    with pytest.raises(ConfigurationError) as caught:
+        GitLabStacIO(hosts=hosts, page_size=0)
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    ours = [frame for frame in frames if "tests" not in frame.filename]
+    assert ours
+    assert not any(TOKEN in text for frame in ours for text in (frame.locals or {}).values())
+
+
 # -- requests that change something ---------------------------------------------------------------
 
 
