@@ -46,7 +46,7 @@ def test_an_origin_is_where_requests_would_connect(url: str) -> None:
     except (requests.RequestException, ValueError, LocationParseError):
         return
     if origin is not None:
-        host = (reached.host or "").strip("[]").removesuffix(".")
+        host = (reached.host or "").strip("[]").lower().removesuffix(".")
         port = reached.port if reached.port is not None else DEFAULT_PORTS[reached.scheme or ""]
         assert origin == (reached.scheme, host, port)
         assert reached.auth is None
