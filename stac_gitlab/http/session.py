@@ -159,9 +159,11 @@ class GitLabSession(RedirectRules):
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request. The .netrc login is ours to choose; requests would go by the host."""
-        if request.auth is None and self.auth is None:
-            login = self.netrc_login(request.method or "", request.url)
-            request.auth = login or (lambda prepared: prepared)
+        has_login = "Authorization" in CaseInsensitiveDict(request.headers or {})
+        if request.auth is None and self.auth is None and not has_login:
+            request.auth = self.netrc_login(request.method or "", request.url)
+        # Without any, requests would look into the .netrc file itself.
+        request.auth = request.auth or self.auth or (lambda prepared: prepared)
         return super().prepare_request(request)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:

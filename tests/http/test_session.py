@@ -444,6 +444,19 @@ def test_a_netrc_entry_never_replaces_or_joins_the_token(
 
 
 @pytest.mark.usefixtures("netrc")
+def test_a_custom_header_does_not_drop_the_login_that_the_caller_chose(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    server.route("/x", b"{}")
+    session = session_for(server.url, token=None, headers={"x-custom": "value-1"})
+    fetch(session, f"{server.url}/x")
+    fetch(session, f"{server.url}/x", headers={"Authorization": "AWS4 signed"})
+    assert [r.headers["x-custom"] for r in server.requests] == ["value-1"] * 2
+    assert tokens(server)[0]["Authorization"].startswith("Basic ")
+    assert tokens(server)[1] == {"Authorization": "AWS4 signed"}
+
+
+@pytest.mark.usefixtures("netrc")
 def test_a_netrc_entry_is_not_used_on_another_port_of_the_tokens_host(
     server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
 ) -> None:

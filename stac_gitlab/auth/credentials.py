@@ -1,24 +1,19 @@
-"""Origins, and the secrets that are sent to them.
+"""The secrets of a reader, and the origins that they are sent to.
 
-An *origin* is a scheme, a host and a port. :class:`Credentials` holds the token, the headers that
-the user set, and the origins that get them. The dialect of a URL knows the header for the token.
+:class:`Credentials` holds the token, the headers that the user set, and the origins that get them.
+The dialect of a URL knows the header for the token.
 """
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 import os
 import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import requests
-import urllib3
-from urllib3.util import parse_url
-
+from stac_gitlab.auth.origins import Origin, parse_host, parse_hosts
 from stac_gitlab.errors import (
     ConfigurationError,
     ImplicitTokenWarning,
@@ -32,7 +27,6 @@ from stac_gitlab.redaction import (
     KnownSecrets,
     Secret,
     is_credential,
-    quoted,
     redact,
     redacting_logger,
     remember_secrets,
@@ -52,24 +46,7 @@ TOKEN_VARIABLES = ("STAC_GITLAB_TOKEN", "GITLAB_TOKEN", JOB_TOKEN_VARIABLE)
 URL_VARIABLE = "STAC_GITLAB_URL"
 # The server whose CI job this is. The job token belongs to it.
 JOB_SERVER_VARIABLE = "CI_SERVER_URL"
-# Their documents are public. A token bound to one of them by the accident of being read first
-# would be shown to strangers, and then be missing where it is needed.
-PUBLIC_HOSTS = frozenset(
-    {
-        "api.stacspec.org",
-        "cdn.jsdelivr.net",
-        "geojson.org",
-        "json-schema.org",
-        "proj.org",
-        "schemas.opengis.net",
-        "schemas.stacspec.org",
-        "stacspec.org",
-        "www.opengis.net",
-    }
-)
-PUBLIC_SUFFIXES = (".github.io", ".githubusercontent.com", ".gitlab.io")
-# A header that a user puts into ``io.headers`` goes where the token goes, unless it is known to be
-# one for everybody.
+# A custom header is sent where the token is sent, unless it is one of these.
 HARMLESS_HEADERS = frozenset(
     {
         "accept",
@@ -81,121 +58,6 @@ HARMLESS_HEADERS = frozenset(
         "user-agent",
     }
 )
-DEFAULT_PORTS = {"http": 80, "https": 443}
-_QUERY = re.compile("[?#]")
-# Parsers of URLs disagree about an authority that contains one of these.
-_AMBIGUOUS = frozenset("\\@ ")
-
-
-class Origin(NamedTuple):
-    """Scheme, host and port of a URL, in the one form in which they can be compared."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: str) -> Origin | None:
-        """Return the origin to which requests will send a request for `url`.
-
-        The host is lower case, in its ASCII form and without a trailing dot, and the port is
-        always a number. None stands for everything that is not sent: another scheme, and an
-        authority with user info, a backslash, a space or a control character, which parsers of
-        URLs understand differently.
-        """
-        # The rest of the URL does not matter. What comes before it repeats, so it is cached.
-        return _origin_of("/".join(url.split("/", 3)[:3]))
-
-    @property
-    def is_loopback(self) -> bool:
-        if self.host == "localhost" or self.host.endswith(".localhost"):
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    @property
-    def is_public_metadata(self) -> bool:
-        return self.host in PUBLIC_HOSTS or self.host.endswith(PUBLIC_SUFFIXES)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}"
-
-
-@functools.lru_cache(maxsize=1024)
-def _origin_of(url: str) -> Origin | None:
-    scheme, _, authority = _QUERY.split(url, maxsplit=1)[0].partition("://")
-    if not authority.isprintable() or not _AMBIGUOUS.isdisjoint(authority):
-        return None
-    prepared = requests.PreparedRequest()
-    try:
-        prepared.prepare_url(f"{scheme}://{authority}", None)
-        parts = parse_url(prepared.url or "")
-    except (requests.RequestException, ValueError, urllib3.exceptions.LocationParseError):
-        return None
-    if parts.scheme not in DEFAULT_PORTS or not parts.host:
-        return None
-    host = parts.host.strip("[]").lower().removesuffix(".")
-    port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
-    return Origin(parts.scheme, host, port)
-
-
-def request_url(url: str) -> str:
-    """Return `url` in the form in which requests sends it, which all decisions are made with.
-
-    Raises:
-        ConfigurationError: If it has no origin.
-        ValueError: If it cannot be encoded.
-    """
-    if Origin.of(url) is None:
-        user_info = "@" in _QUERY.split(url, maxsplit=1)[0].partition("://")[2].partition("/")[0]
-        advice = (
-            "A user name or password in the URL is not sent; pass headers={'Authorization': ...} "
-            "or use a .netrc file."
-            if user_info
-            else "Check the scheme, the host and the port."
-        )
-        raise ConfigurationError(f"{quoted(redact(url))} is not a URL to request. {advice}")
-    prepared = requests.PreparedRequest()
-    prepared.prepare_url(url, None)
-    return prepared.url or ""
-
-
-def parse_host(text: str) -> frozenset[Origin]:
-    """Read one entry of ``hosts=``: a URL, or a bare host with or without a port.
-
-    A bare name means https, and on the loopback interface http as well.
-    """
-    if "*" in text:
-        pass
-    elif "://" in text:
-        origin = Origin.of(text)
-        if origin is not None:
-            return frozenset({origin})
-    else:
-        origins = [Origin.of(f"{scheme}://{text}") for scheme in ("https", "http")]
-        https, http = origins
-        if https is not None and http is not None:
-            return frozenset({https, http}) if https.is_loopback else frozenset({https})
-    raise ConfigurationError(
-        f"{redact(text)!r} is not a host. Give a URL such as 'https://gitlab.example.org' or a "
-        "bare host name."
-    )
-
-
-def parse_hosts(name: str, hosts: Iterable[str] | None) -> frozenset[Origin]:
-    """Read an argument that names servers, one or several of them, as :func:`parse_host` does."""
-    wanted = "a list of URLs or host names"
-    named: frozenset[Origin] = frozenset()
-    hosts = [hosts] if isinstance(hosts, str) else hosts or ()
-    expect(name, hosts, Iterable, wanted=wanted)
-    for host in hosts:
-        expect(name, host, str, wanted=wanted)
-        named |= parse_host(host)
-    return named
 
 
 class Token:
@@ -248,13 +110,13 @@ def _problem_of(token: object) -> str:
 
 
 def hide_token(token: TokenSource | Token) -> Token | Callable[[], str | None] | None:
-    """Return a token that does not show itself; a function, or None, as it is.
+    """Return a token whose repr does not show it; a function or None unchanged.
 
-    Whoever takes a token from the caller deletes its own variable: else an error about another
-    argument would show it, in a traceback with locals.
+    A function that takes a token deletes its own variable after this. Otherwise a traceback with
+    locals shows the token in an error about another argument.
 
     Raises:
-        ConfigurationError: If it is not one.
+        ConfigurationError: If it is not a token.
     """
     try:
         if token is None or isinstance(token, Token) or callable(token):
@@ -296,7 +158,7 @@ TokenHeader = Callable[[Token], tuple[str, str]]
 
 
 class Credentials:
-    """The token, the headers set by the user, and the origins that may see them. Thread-safe.
+    """The token, the custom headers, and the origins that get them. Thread-safe.
 
     Args:
         token: See :data:`TokenSource`.
@@ -368,7 +230,7 @@ class Credentials:
         return frozenset() if self._bound is None else frozenset({self._bound})
 
     def allows(self, url: str) -> bool:
-        """Tell whether the origin of `url` may see the token."""
+        """Return whether the origin of `url` gets the token."""
         return Origin.of(url) in self.origins
 
     def for_url(self, url: str) -> Credentials:
@@ -379,10 +241,8 @@ class Credentials:
         """Bind the token to the origin of `url`, if no origin was named and none is bound yet."""
         if self.headers:
             self._remember(self._scoped_headers().values())
-        if self.origins:
-            return
         origin = Origin.of(url)
-        if origin is None or origin.is_public_metadata:
+        if self.origins or origin is None or origin.is_public_metadata:
             return
         if not (self.available or self._left_behind or self._scoped_headers()):
             return
@@ -417,7 +277,7 @@ class Credentials:
         try:
             return bool(self._fixed or self._ask or self._own_credentials() or self._environment())
         except ConfigurationError:
-            # There is one, although it cannot be sent.
+            # There is one, but it cannot be sent.
             return True
 
     def token(self) -> Token | None:
@@ -428,7 +288,7 @@ class Credentials:
         return token
 
     def renew(self, refused: Token | None) -> bool:
-        """Ask the token function again, after a 401 for `refused`; tell whether that helps."""
+        """Call the token function again after a 401; return whether it has another token now."""
         if self._ask is None or refused is None:
             return False
         with self._lock:
