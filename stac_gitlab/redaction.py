@@ -1,7 +1,7 @@
 """No secret and no control character in any text that a person, a log or a file can hold.
 
-Whoever sends a secret first passes it to :func:`remember_secrets`. From then on every function here
-removes it from every text, whichever reader it belongs to.
+Code that sends a secret first passes it to :func:`remember_secrets`. From then on, every function
+here removes it from every text, for all readers.
 """
 
 from __future__ import annotations
@@ -322,7 +322,7 @@ def redact_document(document: dict[str, Any], body: bytes, *, url: str) -> dict[
 
 
 def _may_hold_secret(body: bytes, secrets: Iterable[str]) -> bool:
-    """Tell whether a token parameter or a secret is there, or an escape that may hide one.
+    """Return whether there is a token parameter, a secret, or an escape that may contain one.
 
     Searching for a single byte is about a hundred times as fast as searching for two of them.
     """
@@ -404,7 +404,7 @@ def _redacted_headers(headers: Mapping[str, Any]) -> CaseInsensitiveDict[str]:
 
 
 def is_credential(name: str, value: str) -> bool:
-    """Tell whether a header stands in for a token, by its name or by how its value begins."""
+    """Return whether a header is a credential, by its name or by the beginning of its value."""
     return _CREDENTIAL_NAME.search(name) is not None or _BEARER.match(value) is not None
 
 

@@ -35,7 +35,7 @@ from stac_gitlab.settings import expect, expect_text
 
 logger = redacting_logger(__name__)
 TokenSource = str | Callable[[], str | None] | None
-"""A token, a function that returns one (asked again after a 401), or None: the environment."""
+"""A token, a function that returns one (called again after a 401), or None: the environment."""
 
 
 JOB_TOKEN_VARIABLE = "CI_JOB_TOKEN"  # noqa: S105  # a name
@@ -472,7 +472,7 @@ def _other(host: str, header: str, token: Any) -> Credentials:
 
 
 def _is_sendable(value: object) -> bool:
-    """Tell whether a header can carry a value."""
+    """Return whether a header can carry a value."""
     return isinstance(value, str) and value.strip().isascii() and value.strip().isprintable()
 
 

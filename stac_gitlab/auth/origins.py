@@ -16,8 +16,8 @@ from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.redaction import quoted, redact
 from stac_gitlab.settings import expect
 
-# Their documents are public. A token bound to one of them by the accident of being read first
-# would be shown to strangers, and then be missing where it is needed.
+# Their documents are public. If one of them is read first, the token must not be bound to it: it
+# would be sent to a third party, and be missing where it is needed.
 PUBLIC_HOSTS = frozenset(
     {
         "api.stacspec.org",

@@ -1,8 +1,8 @@
 """What only GitLab does: token headers by kind of token, and files of private repositories.
 
-The web routes ``/-/raw/`` and ``/-/blob/`` do not accept tokens: they answer a stranger with a
-sign-in page. The repository files API does, so a web URL is asked for there, while the STAC object
-keeps its web href and its relative links keep working.
+The web routes ``/-/raw/`` and ``/-/blob/`` do not accept tokens: they respond with a sign-in page.
+The repository files API accepts them, so the file is requested there. The STAC object keeps its web
+href, and its relative links keep working.
 
 Source: GitLab REST API documentation, "Authentication" and "Repository files".
 """
@@ -22,8 +22,8 @@ _API_FILE = re.compile(
     r"(?P<project>.*/api/v4/projects/[^/]+)/repository/files/(?P<path>[^/]+)/raw"
 )
 _JWT_OR_OAUTH = re.compile(r"^(?:[0-9a-f]{64}|eyJ[\w-]+\.[\w-]+\.[\w-]*)$")
-# By how the token begins; the first that fits. An instance may configure prefixes of its own, so
-# this only chooses a header and never refuses a token.
+# The first prefix that fits. An instance may configure other prefixes, so this only chooses a
+# header and never refuses a token.
 _HEADER_BY_PREFIX = (
     ("glcbt-", "JOB-TOKEN"),
     ("gldt-", "Deploy-Token"),
@@ -35,8 +35,8 @@ class GitLab(Dialect):
     """GitLab's REST API and the web addresses of its repositories."""
 
     def __init__(self) -> None:
-        # Which ref a file was found under, by project: the guess for the project's next file.
-        # Only the order of the guesses depends on it, so threads may overwrite each other.
+        # The ref under which a file of a project was found: the first guess for the next file. Only
+        # the order of guesses depends on it, so threads may overwrite each other.
         self._refs: dict[str, str] = {}
 
     def speaks(self, url: str) -> bool:
@@ -73,15 +73,15 @@ class GitLab(Dialect):
         known = self._refs.get(home, "")
         splits.sort(key=lambda split: split[0] != known)
         for ref, path in splits:
-            # Whoever asks for another URL was not served by this one.
+            # The caller takes the next URL only if this one was not found.
             self._refs[home] = ref
             file = quote(path, safe="")
             yield f"{home}/repository/files/{file}/raw?ref={quote(ref, safe='')}&lfs=true"
-        # A file that is nowhere says nothing about where the next one is.
+        # The file was not found at any ref, so the guess stays the same.
         self._refs[home] = known
 
     def goes_on_after(self, missing: str) -> bool:
-        """Stop where GitLab has found the project and the ref: no other ref can begin alike."""
+        """Stop if GitLab found the project and the ref: no other ref can begin with that one."""
         return "404 File Not Found" not in missing and "404 Project Not Found" not in missing
 
     def base_href(self, requested: str, received: str) -> str:
@@ -102,13 +102,13 @@ class GitLab(Dialect):
             )
         if status == 404:
             return (
-                "GitLab answers the same for what does not exist and for what this token may not "
-                "see. Check the project, the ref and the path, and the token's access."
+                "GitLab also responds with 404 to what this token may not see. Check the project, "
+                "the ref and the path, and the token's access."
             )
         return None
 
     def lfs_url(self, url: str) -> str | None:
-        """Ask the files API for the content in place of the pointer."""
+        """Return the URL of the content in the files API."""
         parts = urlsplit(url)
         query = parse_qsl(parts.query, keep_blank_values=True)
         if "/api/v4/projects/" not in parts.path or ("lfs", "true") in query:

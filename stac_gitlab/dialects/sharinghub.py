@@ -1,8 +1,8 @@
 """What only SharingHub does.
 
-It serves GitLab projects as STAC items, and writes the caller's token into the hrefs and the
-Markdown that it answers with. Its hrefs are not percent-encoded, its item cache may name another
-collection than the one asked for, and one broken project makes a whole page a 500.
+It serves GitLab projects as STAC items, and writes the caller's token into hrefs and Markdown. Its
+hrefs are not percent-encoded. Its item cache may name another collection than the one requested.
+One broken project makes the whole page a 500.
 
 Source: observed at SharingHub 0.4.0.
 """
@@ -58,7 +58,7 @@ class SharingHub(Dialect):
         return _STAC_PATH.search(urlsplit(url).path) is not None
 
     def query_parameters(self, parameters: Mapping[str, str]) -> dict[str, str]:
-        """Close an open interval, which the server answers with a 500."""
+        """Close an open interval, for which the server responds with a 500."""
         interval = parameters.get("datetime", "")
         start, separator, end = interval.partition("/")
         if not separator:
@@ -74,10 +74,10 @@ class SharingHub(Dialect):
         return urlunsplit(parts._replace(path=path))
 
     def correct(self, document: dict[str, Any], url: str) -> None:
-        """Mend items: collection, server name and download URLs.
+        """Correct the collection, the server name and the download URLs of items.
 
-        The item cache answers with what it was asked the last time, which may have been for another
-        collection, or under another name of the same server. What was asked for this time wins.
+        The item cache returns what was requested the last time: maybe for another collection, or
+        under another name of the same server. The URL of this request decides.
         """
         features = document.get("features")
         items = features if isinstance(features, list) else [document]
@@ -90,9 +90,9 @@ class SharingHub(Dialect):
             if asked is not None:
                 _move_to_collection(item, asked)
             _move_to_server(item, base)
-            self._mend_hrefs(item, f"{base}/api/stac")
+            self._correct_hrefs(item, f"{base}/api/stac")
 
-    def _mend_hrefs(self, item: dict[str, Any], api: str) -> None:
+    def _correct_hrefs(self, item: dict[str, Any], api: str) -> None:
         assets, properties = item.get("assets"), item.get("properties")
         if not isinstance(assets, dict) or not isinstance(item.get("id"), str):
             return
@@ -110,8 +110,8 @@ class SharingHub(Dialect):
     def advice(self, status: int) -> str | None:
         if status == 400:
             return (
-                "The project exists, but belongs to another collection than the one asked for. "
-                "Use the collection that the server names."
+                "The project exists, but in another collection than the one requested. Use the "
+                "collection that the server names."
             )
         if status == 401:
             return (
@@ -125,8 +125,8 @@ class SharingHub(Dialect):
             )
         if status == 404:
             return (
-                "SharingHub answers the same for what does not exist and for what this token may "
-                "not see. Check the collection and the project path, and the token's access."
+                "SharingHub also responds with 404 to what this token may not see. Check the "
+                "collection and the project path, and the token's access."
             )
         return None
 
@@ -213,7 +213,7 @@ class SharingHub(Dialect):
         return listing, unquote(path[len(folder) :])
 
     def lfs_url(self, url: str) -> str | None:
-        """Ask once more, and say that the content is wanted, not the pointer."""
+        """Return the same URL with the parameter that asks for the content."""
         parts = urlsplit(url)
         query = parse_qsl(parts.query, keep_blank_values=True)
         if not _DOWNLOAD_PATH.search(parts.path) or ("lfs", "true") in query:
@@ -236,7 +236,7 @@ def _move_to_collection(item: dict[str, Any], asked: str) -> None:
 
 
 def _move_to_server(item: dict[str, Any], base: str) -> None:
-    """Let the links by which an item knows its relatives lead to the server that was asked."""
+    """Make the links to the root, parent and collection lead to the server of the request."""
     links, right = item.get("links"), f"{base}/api/stac/"
     for link in links if isinstance(links, list) else ():
         href = link.get("href") if isinstance(link, dict) else None
@@ -286,7 +286,7 @@ def _meant_path(written: str, key: str) -> str:
 
 
 def _router_fails(project: str, path: str) -> bool:
-    """Tell whether the download route is known to fail for this path."""
+    """Return whether the download route is known to fail for this path."""
     if "repository" in path.split("/") or "repository" in project.split("/"):
         return True
     try:

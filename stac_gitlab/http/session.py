@@ -158,7 +158,7 @@ class GitLabSession(RedirectRules):
         return StandInAdapter(adapter.send) if are_connections_replaced() else adapter
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """Prepare a request. The .netrc login is ours to choose; requests would go by the host."""
+        """Prepare a request, with a .netrc login only where :meth:`netrc_login` allows it."""
         has_login = "Authorization" in CaseInsensitiveDict(request.headers or {})
         if request.auth is None and self.auth is None and not has_login:
             request.auth = self.netrc_login(request.method or "", request.url)
