@@ -102,8 +102,8 @@ class GitLab(Dialect):
             )
         if status == 404:
             return (
-                "GitLab also responds with 404 to what this token may not see. Check the project, "
-                "the ref and the path, and the token's access."
+                "GitLab responds alike for what does not exist and for what this token may "
+                "not see. Check the project, the ref and the path, and the token's access."
             )
         return None
 

@@ -125,8 +125,8 @@ class SharingHub(Dialect):
             )
         if status == 404:
             return (
-                "SharingHub also responds with 404 to what this token may not see. Check the "
-                "collection and the project path, and the token's access."
+                "SharingHub responds alike for what does not exist and for what this token may "
+                "not see. Check the collection and the project path, and the token's access."
             )
         return None
 
