@@ -22,8 +22,9 @@ from stac_gitlab.download.checked_file import TransferResult
 from stac_gitlab.download.proofs import Record, append_record, blob_ids_of
 from stac_gitlab.download.report import AssetResult, AssetStatus, StoppedError
 from stac_gitlab.download.source import Source, url_digest
+from stac_gitlab.download.substitutes import POINTER_SIZE, check_no_pointer
 from stac_gitlab.download.transfer import NotModified, copy_file, download_file
-from stac_gitlab.errors import DownloadError, STACGitLabError
+from stac_gitlab.errors import DownloadError, LFSPointerError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.files.paths import contained_path
@@ -124,7 +125,7 @@ class DownloadTask:
         if self.blob_id is not None:
             if record is not None and record.blob_id is not None:
                 return record.blob_id == self.blob_id
-            return self.blob_id in blob_ids_of(target)
+            return self.blob_id in blob_ids_of(target) and not self._is_pointer()
         return None if record is not None and record.validator is not None else False
 
     def could_be_current(self) -> bool:
@@ -143,6 +144,15 @@ class DownloadTask:
         if record is None or record.source != url_digest(self.source.url):
             return None
         return record if record.describes(self.target) else None
+
+    def _is_pointer(self) -> bool:
+        """Return whether the file is a pointer, as a clone without Git LFS or DVC leaves it."""
+        try:
+            with self.target.open("rb") as file:
+                check_no_pointer(self.source, file.read(POINTER_SIZE))
+        except LFSPointerError:
+            return True
+        return False
 
     def preview(self) -> AssetResult:
         """Return the result that is to be expected, without a request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -111,6 +112,16 @@ def test_a_file_in_gitlab_is_compared_with_the_listing_of_its_project(tmp_path: 
             gitlab.clear_requests()
             assert loader.download_assets(item, tmp_path)["a"].status == "skipped"
         assert [r.path for r in gitlab.requests] == ["/api/v4/projects/group/lakes/repository/tree"]
+
+
+def test_a_local_lfs_pointer_is_replaced_by_the_file(tmp_path: Path) -> None:
+    project = Project("group/lakes", {"big.tif": BODY}, lfs=("*.tif",))
+    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
+        item = loader.load_item("dataset", "group", "lakes")
+        pointer = f"oid sha256:{hashlib.sha256(BODY).hexdigest()}\nsize {len(BODY)}\n"
+        (tmp_path / "big.tif").write_text(f"version https://git-lfs.github.com/spec/v1\n{pointer}")
+        assert loader.download_assets(item, tmp_path)["big.tif"].status == "downloaded"
+    assert files_in(tmp_path) == {"big.tif": BODY}
 
 
 def test_a_listing_ends_with_the_last_file_that_is_needed(tmp_path: Path) -> None:
