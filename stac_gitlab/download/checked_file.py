@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files.checksums import BUFFER_SIZE, HashingBuffers
 from stac_gitlab.files.partial_file import Leftover, PartialFile
+from stac_gitlab.files.paths import free_space
 from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.redaction import quoted
 
@@ -136,7 +136,8 @@ class CheckedFile:
         self._source.check_limit(size, self._max_bytes)
         missing = size - self.size
         # A small file is not worth the system call.
-        if missing >= KEEP_FROM and missing > (free := shutil.disk_usage(self._folder).free):
+        free = free_space(self._folder) if missing >= KEEP_FROM else None
+        if free is not None and missing > free:
             raise DownloadError(
                 f"{quoted(self._source.key)}: the download needs {human_size(missing)}, but "
                 f"{str(self._folder)!r} has only {human_size(free)} free. Free some space, or "

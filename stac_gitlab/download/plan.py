@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import warnings
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +32,13 @@ from stac_gitlab.errors import (
     NothingToDownloadWarning,
 )
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
-from stac_gitlab.files.paths import FileNaming, NameClashError, TakenNames, relative_path
+from stac_gitlab.files.paths import (
+    FileNaming,
+    NameClashError,
+    TakenNames,
+    free_space,
+    relative_path,
+)
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import printable, quoted, redacting_logger
 from stac_gitlab.settings import expect
@@ -414,12 +419,8 @@ def check_space(tasks: Sequence[DownloadTask]) -> None:
         return
     folder = tasks[0].folder
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    try:
-        free = shutil.disk_usage(existing).free
-    except OSError:
-        # Some file systems do not report it.
-        return
-    if needed > free:
+    free = free_space(existing)
+    if free is not None and needed > free:
         raise DownloadError(
             f"{human_size(needed)} are needed, but {str(folder)!r} has only {human_size(free)} "
             "free. Nothing was downloaded. Free some space, or choose another folder."

@@ -28,7 +28,7 @@ class Usage(NamedTuple):
 @pytest.fixture
 def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk with space for less than two files."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, 70_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(70_000, 0, 70_000))
 
 
 def sized(server: LoopbackServer, *keys: str) -> pystac.Item:
@@ -95,7 +95,7 @@ def test_a_partial_file_takes_part_of_the_space_already(
         pytest.raises(DownloadError),
     ):
         hasty.download_assets(item, tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, 60_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(60_000, 0, 60_000))
     assert downloader.download_assets(item, tmp_path)["a"].status == "resumed"
     assert files_in(tmp_path) == {"a": content}
 
