@@ -8,7 +8,6 @@ another resource (``…/collection-search#free-text``) says nothing about items.
 from __future__ import annotations
 
 import re
-import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -17,8 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pystac
 
-from stac_gitlab.errors import ConfigurationError, NotFoundError, UndeclaredExtensionWarning
-from stac_gitlab.forking import renew_after_fork
+from stac_gitlab.errors import (
+    ConfigurationError,
+    NotFoundError,
+    NotSTACError,
+    UndeclaredExtensionWarning,
+)
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import redact
 
@@ -82,6 +85,23 @@ class Conformance:
             )
 
 
+def read_landing_page(stac_io: GitLabStacIO, url: str) -> pystac.Catalog:
+    """Return the landing page of an API.
+
+    Raises:
+        NotSTACError: If there is something else at the URL.
+    """
+    root = stac_io.read_stac_object(url)
+    if not isinstance(root, pystac.Catalog) or isinstance(root, pystac.Collection):
+        redacted = redact(url)
+        raise NotSTACError(
+            f"{redacted}: a {type(root).__name__}, where the landing page of an API was expected. "
+            "Give the URL of the API itself.",
+            url=redacted,
+        )
+    return root
+
+
 def read_conformance(stac_io: GitLabStacIO, root: pystac.Catalog, root_url: str) -> Conformance:
     """Return the classes on a landing page, or else those of its ``/conformance``."""
     declared = root.extra_fields.get("conformsTo")
@@ -102,12 +122,6 @@ class FilterRouter:
     def __init__(self, url: str) -> None:
         self._url = redact(url)
         self._warned: set[str] = set()
-        self._lock = threading.Lock()
-        renew_after_fork(self)
-
-    def renew_in_child(self) -> None:
-        """Give a forked child a lock of its own."""
-        self._lock = threading.Lock()
 
     def search_url(
         self,
@@ -146,9 +160,8 @@ class FilterRouter:
         return None
 
     def _warn_about(self, undeclared: AbstractSet[str]) -> None:
-        with self._lock:
-            new = sorted(undeclared - self._warned)
-            self._warned.update(new)
+        new = sorted(undeclared - self._warned)
+        self._warned.update(new)
         for name in new:
             warnings.warn(
                 f"{self._url}: the server does not declare that it understands {name}= here. "

@@ -25,21 +25,8 @@ _TIME = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII | re.IGNORECASE
 )
 _COMPARISON = re.compile(r"(.+?)(>=|<=|<>|!=|=|>|<)(.+)", re.DOTALL)
-_QUERY_OPERATORS = {
-    "=": "eq",
-    "<>": "neq",
-    "!=": "neq",
-    "<": "lt",
-    "<=": "lte",
-    ">": "gt",
-    ">=": "gte",
-}
-_QUERY_NAMES = frozenset(_QUERY_OPERATORS.values()) | {
-    "startsWith",
-    "endsWith",
-    "contains",
-    "in",
-}
+_OPERATORS = {"=": "eq", "<>": "neq", "!=": "neq", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
+_QUERY_NAMES = frozenset({*_OPERATORS.values(), "startsWith", "endsWith", "contains", "in"})
 _CQL2_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
@@ -408,7 +395,7 @@ def query_parameter(value: Any) -> str:
                     f"query: {text!r} is no comparison such as 'eo:cloud_cover<10'."
                 )
             name, operator, operand = map(str.strip, match.groups())
-            query.setdefault(name, {})[_QUERY_OPERATORS[operator]] = _operand(operand)
+            query.setdefault(name, {})[_OPERATORS[operator]] = _operand(operand)
         value = query
     for name, comparisons in value.items():
         if not isinstance(comparisons, Mapping) or not comparisons:

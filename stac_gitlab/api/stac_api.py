@@ -11,7 +11,7 @@ import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pystac
 
@@ -22,6 +22,7 @@ from stac_gitlab.api.conformance import (
     FilterRouter,
     below,
     read_conformance,
+    read_landing_page,
 )
 from stac_gitlab.api.item_query import Endpoint, ItemQuery, query_parameters
 from stac_gitlab.api.transactions import (
@@ -37,7 +38,6 @@ from stac_gitlab.errors import (
     ConfigurationError,
     ConflictError,
     NotFoundError,
-    NotSTACError,
 )
 from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.reading.listing import list_collections, readable_collection_of
@@ -109,16 +109,7 @@ class STACAPI:
         """
         with self._lock:
             if self._root is None:
-                root = self.stac_io.read_stac_object(self.url)
-                if not isinstance(root, pystac.Catalog) or isinstance(root, pystac.Collection):
-                    redacted = redact(self.url)
-                    raise NotSTACError(
-                        f"{redacted}: a {type(root).__name__}, where the landing page of an "
-                        "API was "
-                        "expected. Give the URL of the API itself.",
-                        url=redacted,
-                    )
-                self._root = root
+                self._root = read_landing_page(self.stac_io, self.url)
             return self._root
 
     def conformance(self) -> tuple[str, ...]:
@@ -188,13 +179,11 @@ class STACAPI:
                 a sequence or a text; or a geometry, whose bounding box is used.
             datetime: An instant or interval: ``datetime`` objects, ``"2024-01"``,
                 ``"2024-01/2024-03"``, pairs; None or ``".."`` is an open end.
-            limit: Number of items on a page; the server may return fewer. By default the reader's
-                `page_size`.
+            limit: Number of items on a page; by default the reader's `page_size`.
             max_items: Maximum number of items; None for all.
             ids: Only the items with these ids. Without other filters each is a request of its own.
             sortby: ``"name"``, ``"-name"`` for descending, several in a list.
-            fields: Fields to include, or with ``-`` to leave out. Missing fields that have an
-                obvious value are filled in. ``to_dicts()`` returns items without them.
+            fields: Fields to include, or with ``-`` to leave out. ``to_dicts()`` returns the rest.
             filter: A CQL2 filter, as a text or as JSON.
             filter_lang: ``"cql2-text"`` or ``"cql2-json"``; by default what `filter` looks like.
             query: Comparisons of the Query extension, such as ``{"eo:cloud_cover": {"lt": 10}}``.
@@ -452,15 +441,18 @@ class STACAPI:
 
     def _items_url(self, collection: CollectionLike) -> str:
         """Return the items endpoint: the link of a known collection, or the usual URL."""
-        name = _id("collection", collection)
-        known = collection if isinstance(collection, pystac.Collection) else None
-        known = known or self._collections.get(name)
+        known = self._known(collection)
         own = None if known is None else items_url_of(known)
-        return own or below(self._collection_url(name), "items")
+        return own or below(self._collection_url(_id("collection", collection)), "items")
 
     def _item_url(self, collection: CollectionLike, item_id: str) -> str:
         url = self._items_url(collection)
         return self.stac_io.session.dialect_of(url).item_url(url, _id("item", item_id))
+
+    def _known(self, collection: CollectionLike) -> pystac.Collection | None:
+        if isinstance(collection, pystac.Collection):
+            return collection
+        return self._collections.get(collection)
 
     def _declared(self) -> Conformance:
         with self._lock:
@@ -477,11 +469,9 @@ class STACAPI:
         parameters = dialect.query_parameters(parameters)
         if EXTENSIONS.isdisjoint(parameters):
             return Endpoint(url, collection, parameters)
+        conformance, ignored = self._declared(), dialect.ignored_by_items
         search = self._router.search_url(
-            parameters,
-            root=self.root,
-            conformance=self._declared(),
-            ignored=dialect.ignored_by_items,
+            parameters, root=self.root, conformance=conformance, ignored=ignored
         )
         if search is not None:
             parameters = {**parameters, "collections": collection.id}
@@ -497,11 +487,8 @@ class STACAPI:
         self._collections.pop(collection.id, None)
         return collection
 
-    def _made_item(
-        self, document: dict[str, Any], url: str, collection: CollectionLike
-    ) -> pystac.Item:
-        known = collection if isinstance(collection, pystac.Collection) else None
-        known = known or self._collections.get(cast("str", collection))
+    def _made_item(self, document: Any, url: str, collection: CollectionLike) -> pystac.Item:
+        known = self._known(collection)
         item = item_of(document, self.stac_io, url)
         return item if known is None else ItemRelations(known).attach(item)
 

@@ -224,10 +224,10 @@ def test_the_lock_of_a_stac_api_is_free_in_the_child(
     stac_io: GitLabStacIO, items: ItemServer
 ) -> None:
     api = STACAPI(items.url, stac_io=stac_io)
-    for lock in (api._lock, api._writer._lock, api._router._lock):
+    for lock in (api._lock, api._writer._lock):
 
         def are_free() -> bool:
-            locks = (api._lock, api._writer._lock, api._router._lock)
+            locks = (api._lock, api._writer._lock)
             return all(lock.acquire(timeout=1) for lock in locks)  # type: ignore[attr-defined]
 
         assert held_by_another_thread(lock, lambda: in_child(are_free)) is True

@@ -260,8 +260,15 @@ def test_a_path_from_the_root_of_the_server_is_a_path_there(
     catalog = pystac.Catalog.from_file(f"{server.url}/a/stac.json")
     assert [child.id for child in catalog.get_children()] == ["child"]
     assert [item.id for item in catalog.get_items()] == ["lakes"]
-    # A relative link stays one: pystac tells the kind of a catalog by them.
-    assert catalog.get_item_links()[0].href == "./item.json" or catalog.get_item_links()[0].target
+    assert [request.path for request in server.requests] == [
+        *("/a/stac.json", "/deep/child.json", "/a/item.json"),
+    ]
+    again = pystac.Catalog.from_file(f"{server.url}/a/stac.json")
+    # pystac takes a catalog with relative links for a self-contained one.
+    assert [link.href for link in again.get_item_links()] == ["./item.json"]
+    assert [link.absolute_href for link in again.get_child_links()] == [
+        f"{server.url}/deep/child.json"
+    ]
 
 
 @POSIX
