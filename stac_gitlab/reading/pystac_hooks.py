@@ -253,12 +253,15 @@ def _set_default(stock: Any) -> Callable[..., Any]:
 
 def _clone(stock: Callable[..., Any]) -> Callable[..., Any]:
     def clone(self: Any) -> Any:
-        copy = stock(self)
         reader = reader_of(self)
-        if reader is not None:
-            keep_stac_io(copy, reader)
-            if is_materialized(self):
-                mark_materialized(copy)
+        if reader is None:
+            return stock(self)
+        # pystac keeps fields of a wrong type when it reads, and fails on them when it copies.
+        with explain_pystac_errors(self.get_self_href() or "", {"id": self.id}):
+            copy = stock(self)
+        keep_stac_io(copy, reader)
+        if is_materialized(self):
+            mark_materialized(copy)
         return copy
 
     return clone
