@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
+import json
 import logging
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import requests
@@ -59,11 +62,15 @@ _SUSPECT = re.compile(r"@|\bgl[a-z]|basic|bearer|key|password|secret|sig|token",
 # A character that is escaped for a URL (once or several times), for JSON or for HTML. No match
 # starts inside a run of backslashes, so the time grows with the length of the text only.
 _ESCAPED = re.compile(
-    r"%(?:25)*([0-9A-Fa-f]{2})|(?<!\\)\\++u([0-9A-Fa-f]{4})"
+    r"%(?:25){0,8}([0-9A-Fa-f]{2})|(?<!\\)\\++u([0-9A-Fa-f]{4})"
     r"|&#(?:0*+([1-9]\d{0,6})|[xX]0*+([1-9A-Fa-f][0-9A-Fa-f]{0,5}));"
+    r"|\\([\"\\/])|&(amp|lt|gt|quot|apos);"
 )
+_NAMED_CHARACTERS = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 # JSON inside a URL inside HTML is escaped three times; nobody was seen to go further.
 _MAX_ESCAPE_LEVELS = 3
+# Characters at the end of a text that was cut, where half an escaped secret may be left.
+_CUT = 4096
 
 # A token in a query, as SharingHub writes it into hrefs and Markdown.
 _PAIR = r"gitlab(?:_|%5F)token(?:=|%3D)(?:(?!%26)[^&#\s\"'<>()\[\]\\])*"
@@ -183,33 +190,50 @@ def redact_known(text: str) -> str:
     secrets = list(_known)
     for secret in secrets:
         text = text.replace(secret, REDACTED)
-    decoded, places = text, range(len(text) + 1)
+    decoded = text
     for _ in range(_MAX_ESCAPE_LEVELS):
-        if not any(sign in decoded for sign in ("%", "\\u", "&#")):
+        if not any(sign in decoded for sign in "%\\&"):
             break
-        decoded, inner = _decoded(decoded)
-        places = [places[index] for index in inner]  # type: ignore[assignment]  # indexed alike
-        spans = _spans(secrets, decoded)
-        if spans:
-            text = _replaced(text, [(places[start], places[end]) for start, end in spans])
-            decoded, places = text, range(len(text) + 1)
+        decoded = _ESCAPED.sub(_character, decoded)
+        if any(secret in decoded for secret in secrets):
+            return _without_escaped(secrets, text)
     return text
 
 
-def _decoded(text: str) -> tuple[str, list[int]]:
+def _without_escaped(secrets: list[Secret], text: str) -> str:
+    """Return `text` without secrets. This takes several times the memory of the text."""
+    decoded, places = text, array("L", range(len(text) + 1))
+    for _ in range(_MAX_ESCAPE_LEVELS):
+        decoded, inner = _decoded(decoded)
+        places = array("L", (places[index] for index in inner))
+        spans = _spans(secrets, decoded)
+        if spans:
+            text = _replaced(text, [(places[start], places[end]) for start, end in spans])
+            decoded, places = text, array("L", range(len(text) + 1))
+    return text
+
+
+def _decoded(text: str) -> tuple[str, array[int]]:
     """Return `text` without escapes, and for each of its characters where it stood in `text`."""
     parts: list[str] = []
-    places: list[int] = []
+    places = array("L")
     position = 0
     for match in _ESCAPED.finditer(text):
-        code = int(match[3]) if match[3] else int(match[1] or match[2] or match[4], 16)
-        # A secret consists of ASCII characters.
-        parts += text[position : match.start()], chr(code) if code < 128 else "\0"
-        places += range(position, match.start() + 1)
+        parts += text[position : match.start()], _character(match)
+        places.extend(range(position, match.start() + 1))
         position = match.end()
     parts.append(text[position:])
-    places += range(position, len(text) + 1)
+    places.extend(range(position, len(text) + 1))
     return "".join(parts), places
+
+
+def _character(match: re.Match[str]) -> str:
+    """Return what an escape stands for. A secret consists of ASCII characters."""
+    in_url, in_json, decimal, hexadecimal, backslashed, name = match.groups()
+    if backslashed or name:
+        return cast("str", backslashed or _NAMED_CHARACTERS[name])
+    code = int(decimal) if decimal else int(in_url or in_json or hexadecimal, 16)
+    return chr(code) if code < 128 else "\0"
 
 
 def _spans(secrets: Iterable[str], text: str) -> list[tuple[int, int]]:
@@ -252,7 +276,8 @@ def redact_text(text: str) -> str:
 
 
 def quoted(text: str, *, limit: int = 200) -> str:
-    """Return a text in quotes, with its control characters escaped, and shortened to `limit`."""
+    """Return a text in quotes, without known secrets and control characters, and shortened."""
+    text = redact_known(text)
     shown = ascii(text) if has_invisible(text) else repr(text)
     return shown if len(shown) <= limit else f"{shown[:limit]}…"
 
@@ -266,6 +291,11 @@ def printable(text: str, *, limit: int = 200) -> str:
 def has_invisible(text: str) -> bool:
     """Return whether a text has control or other invisible characters."""
     return not text.isprintable() and any(map(_is_invisible, text))
+
+
+def redact_beginning(text: str) -> str:
+    """Return the beginning of a text, which was cut, without secrets and the half of one."""
+    return _without_secrets(text)[:-_CUT]
 
 
 def _escaped(text: str, *, keep: str = "") -> str:
@@ -290,7 +320,7 @@ class _RedactingFilter(logging.Filter):
 def redacting_logger(name: str) -> logging.Logger:
     """Return the logger of a module. Its messages may name ids, hrefs and errors as they are."""
     logger = logging.getLogger(name)
-    if not logger.filters:
+    if not any(isinstance(each, _RedactingFilter) for each in logger.filters):
         logger.addFilter(_RedactingFilter())
     return logger
 
@@ -331,7 +361,11 @@ def _may_hold_secret(body: bytes, secrets: Iterable[str]) -> bool:
         or (b"\\" in body and (b"\\u00" in body or b"\\/" in body))
         or (b"&" in body and b"&#" in body)
         or (b"%" in body and _may_hold_quoted_secret(body, secrets))
-        or any(secret.encode() in body for secret in secrets)
+        or any(
+            json.dumps(form)[1:-1].encode() in body
+            for secret in secrets
+            for form in {str(secret), html.escape(secret)}
+        )
     )
 
 
@@ -383,7 +417,8 @@ def redact_response(response: requests.Response) -> requests.Response:
     clean.headers = _redacted_headers(response.headers)
     body = response._content if isinstance(response._content, bytes) else b""
     text = body[:MAX_ERROR_BODY].decode("utf-8", "replace").replace("\0", "")
-    clean._content = _escaped(_without_secrets(text), keep="\t\r\n").encode()
+    text = _without_secrets(text) if len(body) < MAX_ERROR_BODY else redact_beginning(text)
+    clean._content = _escaped(text, keep="\t\r\n").encode()
     if response.request is not None:
         asked = requests.PreparedRequest()
         asked.method = response.request.method
@@ -401,6 +436,11 @@ def _redacted_headers(headers: Mapping[str, Any]) -> CaseInsensitiveDict[str]:
             if name.lower() not in _HIDDEN_HEADERS
         }
     )
+
+
+def canonical_name(header: str) -> str:
+    """Return the name by which a program behind WSGI or Rack, which merge two, finds a header."""
+    return header.lower().replace("_", "-")
 
 
 def is_credential(name: str, value: str) -> bool:

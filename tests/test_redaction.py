@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import requests
 import stac_gitlab
 from stac_gitlab.redaction import (
     Secret,
+    quoted,
     redact,
     redact_response,
     redacting_logger,
@@ -56,6 +58,36 @@ def test_a_known_secret_is_masked_wherever_it_stands(text: str) -> None:
 )
 def test_a_secret_is_masked_however_it_is_escaped(spelled: str) -> None:
     assert redact_with(["glpat-secret"], f"a {spelled} b") == "a *** b"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        r"pass\"word\\x&y/z",
+        r"pass\"word\\x&y\/z",
+        r"pass\\\"word\\\\x&y\/z",
+        "pass&quot;word\\x&amp;y/z",
+        "pass%22word%5Cx%26y/z",
+    ],
+)
+def test_a_secret_with_special_characters_is_redacted_however_it_is_escaped(spelled: str) -> None:
+    assert redact_with(['pass"word\\x&y/z'], f"a {spelled} b") == "a *** b"
+
+
+def test_quoted_text_holds_no_secret() -> None:
+    remember_secrets(["glpat-in-quotes"])
+    assert quoted("a glpat-in-quotes") == "'a ***'"
+
+
+def test_escapes_without_a_secret_take_little_memory() -> None:
+    remember_secrets(["glpat-not-there"])
+    text = "%" + "25" * 500_000
+    tracemalloc.start()
+    try:
+        redact(text)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_secret_is_masked_in_its_quoted_form_too() -> None:

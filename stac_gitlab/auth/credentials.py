@@ -26,6 +26,7 @@ from stac_gitlab.redaction import (
     REDACTED,
     KnownSecrets,
     Secret,
+    canonical_name,
     is_credential,
     redact,
     redacting_logger,
@@ -319,6 +320,13 @@ class Credentials:
     def harmless_headers(self) -> dict[str, str]:
         """Return the headers set by the user that are sent to every server."""
         return {n: v for n, v in self.headers.items() if n.lower() in HARMLESS_HEADERS}
+
+    def without_secret_names(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return headers that a server chose without those whose place is taken by a secret."""
+        chosen = [self._header, *self._header_of.values()]
+        names = {header[0] for header in chosen if header} | self._scoped_headers().keys()
+        names = {canonical_name(name) for name in names}
+        return {n: v for n, v in headers.items() if canonical_name(n) not in names}
 
     def holds(self, text: str) -> bool:
         """Return whether `text` contains a secret that was used so far."""

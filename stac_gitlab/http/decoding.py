@@ -66,7 +66,7 @@ def reader_of(response: requests.Response, *, decode: bool = True) -> Read:
         return read
     if not is_decodable(response):
         url = redact(response.url)
-        coding = quoted(response.headers["Content-Encoding"][:80])
+        coding = quoted(response.headers["Content-Encoding"])
         raise InvalidResponseError(
             f"{url}: the response has the Content-Encoding {coding}, which cannot be decoded and "
             f"was not requested. Accepted are: {ACCEPT_ENCODING}.",

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
+from requests.auth import _basic_auth_str
 
 from stac_gitlab.auth import Origin
 from stac_gitlab.redaction import Secret, remember_secrets
@@ -65,7 +66,7 @@ class Environment:
         send: dict[str, Any] = dict(
             self._session.merge_environment_settings(url, {}, True, None, None)
         )
-        remember_secrets(filter(None, map(_password_in, send["proxies"].values())))
+        remember_secrets(filter(None, map(_login_in, send["proxies"].values())))
         return OriginSettings(send, _netrc_login(url) if self._session.trust_env else None)
 
 
@@ -75,11 +76,14 @@ def _netrc_login(url: str) -> tuple[Secret, Secret] | None:
     except ValueError:
         # There is none. Or the file has another encoding, which requests does not expect.
         return None
-    remember_secrets([password])
+    remember_secrets([password, _basic_auth_str(user, password)])
     return user, password
 
 
-def _password_in(proxy: str) -> str | None:
+def _login_in(proxy: str) -> str | None:
+    """Return the Basic credential that the user info of a proxy's URL is sent as."""
     with contextlib.suppress(ValueError):
-        return unquote(urlsplit(proxy).password or "")
+        parts = urlsplit(proxy)
+        if parts.password:
+            return _basic_auth_str(unquote(parts.username or ""), unquote(parts.password))
     return None

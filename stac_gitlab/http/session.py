@@ -54,6 +54,7 @@ from stac_gitlab.redaction import (
     Secret,
     redact,
     redact_text,
+    redacting_logger,
     strip_token_parameters,
 )
 from stac_gitlab.settings import Limits, RetryPolicy, expect, timeout_pair
@@ -62,6 +63,8 @@ T = TypeVar("T")
 POOL_SIZE = 64
 IDEMPOTENT = SAFE_METHODS | {"OPTIONS", "PUT", "DELETE"}
 _CHUNK = 64 * 1024
+# urllib3 logs the URLs of all requests, and a redirect may have put a secret into one.
+redacting_logger("urllib3.connectionpool")
 # The origin that may get secrets with a request that can change something. A context variable,
 # because requests calls send() for each redirect with arguments of its own.
 _write_origin: ContextVar[Origin | None] = ContextVar("stac_gitlab_write_origin")

@@ -12,7 +12,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from stac_gitlab.errors import InvalidResponseError
-from stac_gitlab.redaction import quoted, redact, strip_token_parameters
+from stac_gitlab.redaction import quoted, redact, redact_beginning, strip_token_parameters
 from stac_gitlab.settings import Limits
 
 try:
@@ -276,5 +276,7 @@ def _json_type(value: Any) -> str:
 
 def _excerpt(text: str) -> str:
     # Redacted before it is cut: half a secret is still a secret.
-    text = " ".join(redact(strip_token_parameters(text[:4096])).split())
+    shown = strip_token_parameters(text[:8192])
+    shown = redact(shown) if len(text) < 8192 else redact_beginning(shown)
+    text = " ".join(shown.split())
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")

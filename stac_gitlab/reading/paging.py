@@ -25,7 +25,7 @@ from stac_gitlab.auth import Origin
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
 from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.deadline import Deadline, enforcing
-from stac_gitlab.redaction import CREDENTIAL_HEADERS, quoted, redact
+from stac_gitlab.redaction import CREDENTIAL_HEADERS, canonical_name, quoted, redact
 from stac_gitlab.settings import Limits
 
 _USUAL = Limits()
@@ -152,7 +152,7 @@ def _sendable(headers: Mapping[str, Any], redacted: str) -> dict[str, str]:
     sent = {
         str(name): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in headers.items()
-        if str(name).lower() not in _RESERVED_HEADERS
+        if canonical_name(str(name)) not in _RESERVED_HEADERS
     }
     for name, value in sent.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):

@@ -262,7 +262,8 @@ class GitLabStacIO(pystac.StacIO):
             etag = etag_of(response.headers)
             return self._page(request, response.url, document, response.body, etag=etag)
 
-        return self._fetch(request, page, retry=retry)
+        headers = self.credentials.without_secret_names(request.headers)
+        return self._fetch(replace(request, headers=headers), page, retry=retry)
 
     def _page(
         self,
@@ -333,7 +334,8 @@ class GitLabStacIO(pystac.StacIO):
                 "token. It is not sent. Use STACAPI or stac_gitlab.search.open_client.",
                 url=redacted,
             )
-        return replace(request, write_origin=None)
+        headers = self.credentials.without_secret_names(request.headers)
+        return replace(request, headers=headers, write_origin=None)
 
     def _fetch(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import http.client
 import json
@@ -498,6 +499,19 @@ def test_passwords_of_netrc_and_proxies_are_redacted_and_not_in_vars(
     inside = repr([vars(session), vars(session._environment)])
     assert "word" not in inside
     assert redact("netrc-word, proxy-word") == "***, ***"
+    for login in (b"me:netrc-word", b"me:proxy-word"):
+        assert redact(base64.b64encode(login).decode()) == "***"
+
+
+def test_urllib3_logs_no_secret_that_a_redirect_put_into_a_url(
+    server: LoopbackServer, session_for: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.route("/x", b"", status=302, headers={"Location": f"/{TOKEN}/y"})
+    server.route(f"/{TOKEN}/y", b"{}")
+    with caplog.at_level("DEBUG"):
+        fetch(session_for(server.url), f"{server.url}/x")
+    assert "/***/y" in caplog.text
+    assert TOKEN not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["n\u00e4me", "\ud800", "", "a\r\nb"])

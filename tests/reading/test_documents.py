@@ -428,3 +428,16 @@ def test_the_beginning_that_an_error_shows_holds_no_secret() -> None:
         parse_json(body, url="https://h/x")
     assert "canary" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ['pass"word\\x&y', "pass&quot;word\\x&amp;y"])
+def test_a_secret_with_special_characters_is_redacted_in_documents(form: str) -> None:
+    body = json.dumps({"a": form, form: [form]}).encode()
+    assert redacted_with(['pass"word\\x&y'], body) == {"a": "***", "***": ["***"]}
+
+
+def test_what_a_text_begins_with_is_not_cut_in_the_middle_of_a_secret() -> None:
+    remember_secrets([TOKEN])
+    with pytest.raises(InvalidResponseError, match="begins with") as caught:
+        parsed(b"x" + b" " * (8192 - 9) + TOKEN.encode())
+    assert "glpat" not in str(caught.value)

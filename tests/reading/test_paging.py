@@ -140,7 +140,11 @@ def test_header_values_in_lists_are_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Authorization", "X-Gitlab-Token", "PRIVATE-TOKEN", "Cookie", "Host", "Content-Length"]
+    "name",
+    [
+        *("Authorization", "X-Gitlab-Token", "PRIVATE-TOKEN", "Cookie", "Host", "Content-Length"),
+        *("private_token", "X_HTTP_Method_Override"),
+    ],
 )
 def test_a_server_sets_neither_credentials_nor_framing(name: str) -> None:
     assert followed({"href": ITEMS, "headers": {name: "x"}}).headers == {}
@@ -540,6 +544,19 @@ Route = Callable[[RecordedRequest], Any]
 def stac_io() -> Iterator[GitLabStacIO]:
     with GitLabStacIO("glpat-reader-0001", retry=RetryPolicy(max_attempts=1)) as reader:
         yield reader
+
+
+def test_a_next_link_does_not_set_the_header_of_a_secret(server: LoopbackServer) -> None:
+    headers = {"X-Hub": "theirs", "x_own": "theirs", "X-Position": "2"}
+    second = {"rel": "next", "href": "items2", "headers": headers}
+    server.route("/items", page("a", links=[second]))
+    server.route("/items2", page("b"))
+    options = {"header": "X-Hub", "headers": {"X-Own": "ours"}, "base_url": server.url}
+    with GitLabStacIO("glpat-reader-0001", **options) as stac_io:
+        list(list_items(stac_io, f"{server.url}/items"))
+    sent = server.requests[-1].headers
+    assert sent["X-Hub"] == "glpat-reader-0001"
+    assert (sent["X-Own"], sent.get("x_own"), sent["X-Position"]) == ("ours", None, "2")
 
 
 def test_the_token_goes_along_with_every_page_but_not_to_another_server(
