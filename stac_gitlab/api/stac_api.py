@@ -452,7 +452,7 @@ class STACAPI:
     def _known(self, collection: CollectionLike) -> pystac.Collection | None:
         if isinstance(collection, pystac.Collection):
             return collection
-        return self._collections.get(collection)
+        return self._collections.get(_id("collection", collection))
 
     def _declared(self) -> Conformance:
         with self._lock:
