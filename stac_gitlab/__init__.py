@@ -72,8 +72,14 @@ if TYPE_CHECKING:
     from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
     from stac_gitlab.download.downloader import STACDownloader
     from stac_gitlab.download.plan import DownloadOptions
-    from stac_gitlab.download.progress import Progress, ProgressOption
-    from stac_gitlab.download.report import AssetResult, AssetStatus, BatchReport, DownloadReport
+    from stac_gitlab.download.report import (
+        AssetResult,
+        AssetStatus,
+        BatchReport,
+        DownloadReport,
+        Progress,
+        ProgressOption,
+    )
     from stac_gitlab.download.task import Overwrite
 
 __all__ = [
@@ -148,8 +154,14 @@ _LAZY_MODULES = {
     "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
     "download.downloader": ("STACDownloader",),
     "download.plan": ("DownloadOptions",),
-    "download.progress": ("Progress", "ProgressOption"),
-    "download.report": ("AssetResult", "AssetStatus", "BatchReport", "DownloadReport"),
+    "download.report": (
+        "AssetResult",
+        "AssetStatus",
+        "BatchReport",
+        "DownloadReport",
+        "Progress",
+        "ProgressOption",
+    ),
     "download.task": ("Overwrite",),
 }
 _MODULE_OF = {name: module for module, names in _LAZY_MODULES.items() for name in names}

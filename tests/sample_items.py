@@ -12,7 +12,7 @@ from typing import Any
 import pystac
 from fault_server import ServedFile
 
-from stac_gitlab.download.proofs import FILE_NAME
+from stac_gitlab.download.content_version import FILE_NAME
 from stac_gitlab.files.partial_file import OWN_PREFIX
 from stac_gitlab.testing import Answer, LoopbackServer, RecordedRequest
 

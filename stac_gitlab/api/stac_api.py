@@ -8,7 +8,6 @@ Source: STAC API - Features, and the extensions that it names.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -16,15 +15,17 @@ from typing import Any
 import pystac
 
 from stac_gitlab.api import filters
-from stac_gitlab.api.conformance import (
+from stac_gitlab.api.item_query import (
     EXTENSIONS,
     Conformance,
+    Endpoint,
     FilterRouter,
+    ItemQuery,
     below,
+    query_parameters,
     read_conformance,
     read_landing_page,
 )
-from stac_gitlab.api.item_query import Endpoint, ItemQuery, query_parameters
 from stac_gitlab.api.transactions import (
     BulkReport,
     OnConflict,
@@ -39,7 +40,6 @@ from stac_gitlab.errors import (
     ConflictError,
     NotFoundError,
 )
-from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.reading.listing import list_collections, readable_collection_of
 from stac_gitlab.reading.objects import (
     ItemRelations,
@@ -85,12 +85,6 @@ class STACAPI:
         self._root: pystac.Catalog | None = None
         self._conformance: Conformance | None = None
         self._collections: dict[str, pystac.Collection] = {}
-        self._lock = threading.RLock()
-        renew_after_fork(self)
-
-    def renew_in_child(self) -> None:
-        """Give a forked child a lock of its own."""
-        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         if "stac_io" not in self.__dict__:
@@ -107,10 +101,9 @@ class STACAPI:
             NotSTACError: If there is no catalog at the URL.
             STACGitLabError: If it cannot be read.
         """
-        with self._lock:
-            if self._root is None:
-                self._root = read_landing_page(self.stac_io, self.url)
-            return self._root
+        if self._root is None:
+            self._root = read_landing_page(self.stac_io, self.url)
+        return self._root
 
     def conformance(self) -> tuple[str, ...]:
         """Return the conformance classes from the landing page, or else from ``/conformance``.
@@ -455,10 +448,9 @@ class STACAPI:
         return self._collections.get(_id("collection", collection))
 
     def _declared(self) -> Conformance:
-        with self._lock:
-            if self._conformance is None:
-                self._conformance = read_conformance(self.stac_io, self.root, self.url)
-            return self._conformance
+        if self._conformance is None:
+            self._conformance = read_conformance(self.stac_io, self.root, self.url)
+        return self._conformance
 
     def _endpoint(self, collection: CollectionLike, parameters: Mapping[str, str]) -> Endpoint:
         """Return where the items are listed: where the collection says, or ``/search``."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from stac_gitlab.errors import (
     PermissionDeniedError,
     STACGitLabError,
 )
-from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.responses import Document, etag_of
 from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
@@ -123,24 +121,17 @@ class Writer:
         self._io = stac_io
         self._home = Origin.of(home)
         self._etags: collections.OrderedDict[str, str] = collections.OrderedDict()
-        self._lock = threading.Lock()
-        renew_after_fork(self)
-
-    def renew_in_child(self) -> None:
-        """Give a forked child a lock of its own."""
-        self._lock = threading.Lock()
 
     def saw(self, url: str, etag: str | None) -> None:
         """Remember the ETag of `url`, in place of the one before.
 
         A weak ETag is ignored, because If-Match compares strongly.
         """
-        with self._lock:
-            self._etags.pop(url, None)
-            if etag and not etag.startswith("W/"):
-                self._etags[url] = etag
-                if len(self._etags) > _MAX_ETAGS:
-                    self._etags.popitem(last=False)
+        self._etags.pop(url, None)
+        if etag and not etag.startswith("W/"):
+            self._etags[url] = etag
+            if len(self._etags) > _MAX_ETAGS:
+                self._etags.popitem(last=False)
 
     def send(
         self,
@@ -176,8 +167,7 @@ class Writer:
         self._io.credentials.bind(url)
         headers = {"Content-Type": media_type} if media_type else {}
         if method != "POST":
-            with self._lock:
-                etag = if_match or self._etags.get(url)
+            etag = if_match or self._etags.get(url)
             if etag is not None:
                 headers["If-Match"] = etag
         made, etag = self._io.session.fetch(

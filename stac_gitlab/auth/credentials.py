@@ -20,7 +20,6 @@ from stac_gitlab.errors import (
     InsecureTransportWarning,
     STACGitLabError,
 )
-from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.redaction import (
     CREDENTIAL_HEADERS,
     REDACTED,
@@ -211,11 +210,11 @@ class Credentials:
             elif own is not None:
                 self._header_of |= dict.fromkeys(parse_host(host), _parse_header(own))
         self._named -= self._others.keys()
-        renew_after_fork(self)
 
     def renew_in_child(self) -> None:
         """Give a forked child a lock of its own."""
-        self._lock = threading.Lock()
+        for credentials in (self, *self._others.values()):
+            credentials._lock = threading.Lock()
 
     # -- which origins ----------------------------------------------------------------------
 
@@ -468,7 +467,6 @@ class Credentials:
         credentials._asked = None
         credentials._seen = KnownSecrets()
         credentials._looked_at = set()
-        renew_after_fork(credentials)
         return credentials
 
 

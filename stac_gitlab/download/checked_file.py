@@ -1,38 +1,37 @@
-"""The file of a download: hashed while it is written, and checked when it is complete."""
+"""The file of a download: checked while it is written, and when it is complete."""
 
 from __future__ import annotations
 
+import codecs
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
-from stac_gitlab.download.ranges import KEEP_FROM, ByteRange, ContentVersion
+from stac_gitlab.download.content_version import KEEP_FROM, ByteRange, ContentVersion
 from stac_gitlab.download.report import human_size
-from stac_gitlab.download.sent_secrets import SentSecrets
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BodyReader, BrokenBodyError, SegmentedDownload
-from stac_gitlab.download.substitutes import (
-    PAGE_START,
-    POINTER_SIZE,
-    check_no_pointer,
-    error_for_substitute,
-    other_format,
-)
 from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
     IncompleteDownloadError,
+    InvalidResponseError,
+    LFSPointerError,
     SecretInFileWarning,
+    STACGitLabError,
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.files.checksums import BUFFER_SIZE, HashingBuffers
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.files.paths import free_space
 from stac_gitlab.http.deadline import current_deadline
-from stac_gitlab.redaction import quoted
+from stac_gitlab.http.responses import error_for_page, is_html
+from stac_gitlab.redaction import KnownSecrets, Secret, printable, quoted, redact, redact_response
 
 OnBytes = Callable[[int, int | None], None]
 """Called with the bytes received so far and those of the whole file, if they are known."""
@@ -292,3 +291,180 @@ class CheckedFile:
         # A small body may be a pointer, which is known only when it is complete.
         if self.size >= POINTER_SIZE:
             self._source.check_announced(self.version.size)
+
+
+POINTER_SIZE = 1024
+"""Bytes of the largest body that may be a pointer in place of the file."""
+
+
+PAGE_START = 8192
+"""Bytes from the start of a body that show whether it is a page."""
+
+
+_MAX_EXCERPT = 200
+_LFS_POINTER = re.compile(
+    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
+)
+_DVC_POINTER = re.compile(rb"(?:^|\n)outs:[ \t\r]*+\n\s*+(?:-\s++)?(?:md5|etag|size|path|hash):")
+# The formats whose files begin with certain bytes: their names and media types, and those bytes.
+_FORMATS = {
+    name: (re.compile(names, re.IGNORECASE), re.compile(start, re.DOTALL))
+    for name, names, start in (
+        ("TIFF", r".*\.tiff?|image/(?:tiff|vnd\.stac\.geotiff)", rb"II[*+]\0|MM\0[*+]"),
+        (
+            "ZIP",
+            r".*\.(?:zip|kmz|npz)|application/(?:x-)?zip(?:-compressed)?",
+            rb"PK[\x03\x05\x07]",
+        ),
+        ("netCDF", r".*\.nc4?|application/(?:x-)?netcdf4?", rb"CDF[\x01\x02\x05]|\x89HDF"),
+        ("HDF5", r".*\.(?:h5|hdf5)|application/(?:x-)?hdf5", rb"\x89HDF"),
+        ("JPEG 2000", r".*\.(?:jp2|j2k)|image/jp2", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+        ("JPEG", r".*\.jpe?g|image/jpeg", rb"\xff\xd8\xff"),
+        ("PNG", r".*\.png|image/png", rb"\x89PNG\r\n"),
+        ("Parquet", r".*\.(?:geo)?parquet|application/(?:vnd\.apache\.|x-)parquet", rb"PAR1"),
+        ("gzip", r".*\.t?gz|application/(?:x-)?gzip", rb"\x1f\x8b"),
+    )
+}
+# The start of JSON, XML or HTML, perhaps with a byte order mark. A few bytes do not tell it from
+# binary content that begins with the same character.
+_TEXT_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{<][^\0-\x08\x0e-\x1f]{7,63}")
+
+
+def error_for_substitute(
+    source: Source, response: requests.Response, start: bytes
+) -> STACGitLabError | None:
+    """Return an error if a body is a page or a message in place of the file.
+
+    The caller raises it: the body may contain the token, and this frame, which a traceback may
+    show, has it among its locals.
+
+    Args:
+        source: The file.
+        response: The response with the body.
+        start: The first bytes of the body.
+    """
+    is_page = "html" in (source.media_type or "") or source.key.lower().endswith((".html", ".htm"))
+    if not is_page and is_html(response, start):
+        return error_for_page(response, start, wanted=f"the file {quoted(source.key)}")
+    expected = _expected_format(source)
+    if expected is None or not _is_text(start):
+        return None
+    url = redact_response(response).url
+    message = redact(printable(start.decode("utf-8", "replace").strip(), limit=PAGE_START))
+    return InvalidResponseError(
+        f"GET {url}: the server sent a message in place of the {expected} file "
+        f"{quoted(source.key)}: {message[:_MAX_EXCERPT]}",
+        url=url,
+    )
+
+
+def other_format(source: Source, start: bytes) -> str:
+    """Return what to say of a file of another format than its name or media type states.
+
+    Args:
+        source: The file.
+        start: The first bytes of it.
+    """
+    expected = _expected_format(source)
+    if expected is None or _FORMATS[expected][1].match(start):
+        return ""
+    found = next((name for name, (_, known) in _FORMATS.items() if known.match(start)), None)
+    if found is None:
+        return ""
+    return f"{quoted(source.key)} should be a {expected} file, but it is a {found} file."
+
+
+def check_no_pointer(source: Source, content: bytes) -> None:
+    """Check that a body is not a pointer of Git LFS or DVC to the file.
+
+    Raises:
+        LFSPointerError: If it is one.
+    """
+    if _LFS_POINTER.match(content):
+        raise LFSPointerError(
+            f"{quoted(source.key)}: the server sent a Git LFS pointer in place of the file. "
+            f"{redact(source.url)} serves the repository without LFS. Use the URL of GitLab's "
+            "files API with lfs=true, or run 'git lfs pull' in a clone."
+        )
+    is_dvc_file = source.key.lower().endswith((".dvc", "dvc.lock"))
+    if _DVC_POINTER.match(content) and not is_dvc_file:
+        raise LFSPointerError(
+            f"{quoted(source.key)}: the server sent a DVC pointer in place of the file. Run "
+            "'dvc pull' in a clone of the project."
+        )
+
+
+def _is_text(start: bytes) -> bool:
+    match = _TEXT_START.match(start)
+    if match is None:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(match[0])
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _expected_format(source: Source) -> str | None:
+    """Return the format that the media type of a file states, or else its name."""
+    media_type = (source.media_type or "").partition(";")[0].strip()
+    path = urlsplit(source.url).path
+    names = (media_type,) if media_type and media_type != "application/octet-stream" else ()
+    for stated in names or (source.key, path):
+        for name, (known, _) in _FORMATS.items():
+            if known.fullmatch(stated):
+                # The href of metadata is sometimes listed with the media type of the data.
+                is_text = path.lower().endswith((".json", ".xml", ".txt"))
+                return None if is_text else name
+    return None
+
+
+class SentSecrets:
+    """Looks for secrets in a file that is read one buffer after the other.
+
+    The search takes about a tenth of the time of a SHA-256.
+
+    Attributes:
+        found: Whether the file contains one of them.
+        searched: Bytes that were searched.
+    """
+
+    def __init__(self) -> None:
+        self.found = False
+        self.searched = 0
+        self._secrets: tuple[bytes, ...] = ()
+        self._overlap = 0
+        self._end = b""
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to look for."""
+        return bool(self._secrets)
+
+    def add(self, response: requests.Response) -> None:
+        """Look for the secrets that were sent for a response, redirects included, from now on."""
+        sent = KnownSecrets()
+        for step in (*response.history, response):
+            for value in step.request.headers.values():
+                if isinstance(value, Secret):
+                    sent.add(value)
+        self._secrets = tuple({*self._secrets, *(secret.encode() for secret in sent)})
+        self._overlap = max(map(len, self._secrets), default=1) - 1
+
+    def restart(self) -> None:
+        """Begin at the start of a file."""
+        self.found, self.searched, self._end = False, 0, b""
+
+    def feed(self, buffer: memoryview, count: int) -> None:
+        """Search the first `count` bytes of a buffer, and the border to the one before."""
+        self.searched += count
+        if self.found or not self._secrets:
+            return
+        # A bytearray can be searched in place; a memoryview would have to be copied.
+        content = buffer.obj
+        border = self._end + bytes(buffer[: min(count, self._overlap)])
+        self.found = any(
+            content.find(secret, 0, count) >= 0 or secret in border  # type: ignore[attr-defined]  # of HashingBuffers
+            for secret in self._secrets
+        )
+        end = bytes(buffer[max(0, count - self._overlap) : count])
+        self._end = (self._end + end)[-self._overlap :] if self._overlap else b""

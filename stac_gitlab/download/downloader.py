@@ -15,8 +15,7 @@ import pystac
 
 from stac_gitlab.auth import URL_VARIABLE, TokenSource, hide_token
 from stac_gitlab.dialects import api_url
-from stac_gitlab.download.assets import HasAssets, Names, check_asset
-from stac_gitlab.download.path_template import DEFAULT_TEMPLATE
+from stac_gitlab.download.assets import DEFAULT_TEMPLATE, HasAssets, Names, check_asset
 from stac_gitlab.download.plan import (
     AllOptions,
     DownloadOptions,
@@ -28,13 +27,15 @@ from stac_gitlab.download.plan import (
     select_or_warn,
 )
 from stac_gitlab.download.pool import DownloadPool
-from stac_gitlab.download.progress import ProgressOption, check_progress, open_progress
 from stac_gitlab.download.remote_file import open_remote
 from stac_gitlab.download.report import (
     AssetResult,
     BatchReport,
     DownloadReport,
+    ProgressOption,
+    check_progress,
     download_error,
+    open_progress,
 )
 from stac_gitlab.download.source import Locator
 from stac_gitlab.download.task import DownloadTask

@@ -18,11 +18,16 @@ from typing import TypedDict
 
 import pystac
 
-from stac_gitlab.download.assets import HasAssets, Names, check_asset, filter_assets
-from stac_gitlab.download.path_template import PathTemplate
-from stac_gitlab.download.progress import ProgressOption, check_progress
-from stac_gitlab.download.proofs import compact_records, list_blob_ids, read_records
-from stac_gitlab.download.report import AssetResult, DownloadReport, StoppedError, human_size
+from stac_gitlab.download.assets import HasAssets, Names, PathTemplate, check_asset, filter_assets
+from stac_gitlab.download.content_version import compact_records, list_blob_ids, read_records
+from stac_gitlab.download.report import (
+    AssetResult,
+    DownloadReport,
+    ProgressOption,
+    StoppedError,
+    check_progress,
+    human_size,
+)
 from stac_gitlab.download.source import Locator
 from stac_gitlab.download.task import DownloadTask, Overwrite
 from stac_gitlab.errors import (

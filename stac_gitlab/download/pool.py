@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
-from stac_gitlab.download.progress import Progress
-from stac_gitlab.download.report import AssetResult, StoppedError
+from stac_gitlab.download.report import AssetResult, Progress, StoppedError
 from stac_gitlab.download.task import DownloadTask, UnusableFolderError, run_task
 from stac_gitlab.errors import DownloadError
 from stac_gitlab.http.session import GitLabSession

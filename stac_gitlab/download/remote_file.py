@@ -16,14 +16,14 @@ from typing import Any, BinaryIO, cast
 import requests
 import urllib3
 
-from stac_gitlab.download.ranges import ByteRange, ContentVersion
+from stac_gitlab.download.checked_file import PAGE_START, POINTER_SIZE, error_for_substitute
+from stac_gitlab.download.content_version import ByteRange, ContentVersion
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BrokenBodyError, StallRule
-from stac_gitlab.download.substitutes import PAGE_START, POINTER_SIZE, error_for_substitute
 from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError
 from stac_gitlab.http.deadline import Deadline, enforcing
-from stac_gitlab.http.decoding import reader_of
+from stac_gitlab.http.responses import reader_of
 from stac_gitlab.http.retry import call_with_retries
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import quoted, redact

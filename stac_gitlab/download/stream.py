@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import requests
 import urllib3
 
-from stac_gitlab.download.ranges import ByteRange, ContentVersion
+from stac_gitlab.download.content_version import ByteRange, ContentVersion
 from stac_gitlab.errors import IncompleteDownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE
 from stac_gitlab.http.deadline import (
@@ -21,8 +21,7 @@ from stac_gitlab.http.deadline import (
     current_deadline,
     enforcing,
 )
-from stac_gitlab.http.decoding import is_encoded, reader_of
-from stac_gitlab.http.responses import error_for_failure, redacted_cause
+from stac_gitlab.http.responses import error_for_failure, is_encoded, reader_of, redacted_cause
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import (
     READ_AHEAD,

@@ -18,7 +18,7 @@ from pathlib import Path
 import requests
 
 from stac_gitlab.download.checked_file import CheckedFile, OnBytes, TransferResult
-from stac_gitlab.download.ranges import ByteRange, ContentVersion, if_changed
+from stac_gitlab.download.content_version import ByteRange, ContentVersion, if_changed
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import (
     FIRST_SEGMENT,
@@ -37,8 +37,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.checksums import Checksum, HashingBuffers, UnknownChecksumError
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.http.deadline import current_deadline
-from stac_gitlab.http.decoding import is_encoded, reader_of
-from stac_gitlab.http.responses import Document
+from stac_gitlab.http.responses import Document, is_encoded, reader_of
 from stac_gitlab.http.retry import call_with_retries, error_of
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_chunked, length_in

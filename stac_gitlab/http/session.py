@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from functools import partial
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab import __about__
@@ -30,17 +27,22 @@ from stac_gitlab.errors import (
     PermissionDeniedError,
     STACGitLabError,
 )
-from stac_gitlab.forking import renew_after_fork
+from stac_gitlab.http.base_session import (
+    SAFE_METHODS,
+    BaseSession,
+    beginning_of_body,
+    may_carry_secrets,
+    write_origin_in_force,
+)
 from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
-from stac_gitlab.http.decoding import ACCEPT_ENCODING, reader_of
-from stac_gitlab.http.environment import Environment
-from stac_gitlab.http.redirects import SAFE_METHODS, RedirectRules, beginning_of_body
 from stac_gitlab.http.responses import (
+    ACCEPT_ENCODING,
     Document,
     error_for_failure,
     error_for_page,
     error_for_status,
     is_html,
+    reader_of,
 )
 from stac_gitlab.http.retry import RateLimiter, Retrying, retry_after
 from stac_gitlab.http.transport import (
@@ -65,9 +67,6 @@ IDEMPOTENT = SAFE_METHODS | {"OPTIONS", "PUT", "DELETE"}
 _CHUNK = 64 * 1024
 # urllib3 logs the URLs of all requests, and a redirect may have put a secret into one.
 redacting_logger("urllib3.connectionpool")
-# The origin that may get secrets with a request that can change something. A context variable,
-# because requests calls send() for each redirect with arguments of its own.
-_write_origin: ContextVar[Origin | None] = ContextVar("stac_gitlab_write_origin")
 
 
 class _UnprintedHeaders(CaseInsensitiveDict[str]):
@@ -80,7 +79,7 @@ class _UnprintedHeaders(CaseInsensitiveDict[str]):
         return _UnprintedHeaders(self)
 
 
-class GitLabSession(RedirectRules):
+class GitLabSession(BaseSession):
     """A requests.Session that sends secrets only to their own origins. Thread-safe.
 
     Args:
@@ -103,8 +102,7 @@ class GitLabSession(RedirectRules):
         only: frozenset[Origin] | None = None,
         transport: requests.Session | None = None,
     ) -> None:
-        super().__init__()
-        self.credentials = credentials
+        super().__init__(credentials)
         self.timeout = timeout_pair(timeout)
         self.retry = RetryPolicy() if retry is None else retry
         expect("retry", self.retry, RetryPolicy, wanted="a RetryPolicy")
@@ -113,11 +111,9 @@ class GitLabSession(RedirectRules):
         self.dialects = new_dialects()
         self.only = only
         self.max_redirects = self.limits.redirects
-        self.cookies = _jar_without_cookies()
         # HTTP/1.1 keeps connections alive by default.
         del self.headers["Connection"]
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
-        self._environment = Environment(self)
         self._limiters: dict[Origin | None, RateLimiter] = {}
         self._limiters_lock = threading.Lock()
         self._transport = transport
@@ -139,12 +135,10 @@ class GitLabSession(RedirectRules):
                 }
             )
 
-        renew_after_fork(self)
-
     def renew_in_child(self) -> None:
         """Give a forked child connections, limits and locks of its own."""
+        super().renew_in_child()
         self._limiters, self._limiters_lock = {}, threading.Lock()
-        self.cookies = _jar_without_cookies()
         for adapter in (self._transport or self).adapters.values():
             if isinstance(adapter, HTTPAdapter):
                 drop_inherited_connections(adapter)
@@ -159,15 +153,6 @@ class GitLabSession(RedirectRules):
             return StandInAdapter(partial(transport.send, allow_redirects=False))
         adapter = transport.get_adapter(url) if transport else super().get_adapter(url)
         return StandInAdapter(adapter.send) if are_connections_replaced() else adapter
-
-    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """Prepare a request, with a .netrc login only where :meth:`netrc_login` allows it."""
-        has_login = "Authorization" in CaseInsensitiveDict(request.headers or {})
-        if request.auth is None and self.auth is None and not has_login:
-            request.auth = self.netrc_login(request.method or "", request.url)
-        # Without any, requests would look into the .netrc file itself.
-        request.auth = request.auth or self.auth or (lambda prepared: prepared)
-        return super().prepare_request(request)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send one request, which may be a redirect, with the secrets that belong to its URL."""
@@ -204,20 +189,11 @@ class GitLabSession(RedirectRules):
             for name, value in request.headers.items()
             if not isinstance(value, Secret) and (allowed or not self.credentials.holds(str(value)))
         )
-        if self._may_carry_secrets(request.method or "", url):
+        if may_carry_secrets(request.method or "", url):
             secrets = self.credentials.headers_for(url, self.dialect_of(url).token_header)
             # A header that the caller set for this one request comes before those for all.
             headers.update({n: value for n, value in secrets.items() if n not in headers})
         request.headers = headers
-
-    @staticmethod
-    def _may_carry_secrets(method: str, url: str) -> bool:
-        """Return whether a request is safe, or goes to the origin that the caller named.
-
-        Outside :meth:`fetch` and :meth:`open`, the caller named the URL.
-        """
-        origin = Origin.of(url)
-        return method in SAFE_METHODS or origin == _write_origin.get(origin)
 
     # -- documents and streams --------------------------------------------------------------
 
@@ -268,11 +244,11 @@ class GitLabSession(RedirectRules):
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **(headers or {})}
 
         def attempt(url: str) -> T:
-            context = _write_origin.set(write_origin)
+            context = write_origin_in_force.set(write_origin)
             try:
                 response = self._send_once(method, url, headers=headers, json=json)
             finally:
-                _write_origin.reset(context)
+                write_origin_in_force.reset(context)
             with response:
                 body = self._whole_body(response, max_bytes)
                 if is_html(response, body):
@@ -341,21 +317,6 @@ class GitLabSession(RedirectRules):
             response._content = beginning_of_body(response)
             raise self._status_error(response)
 
-    def netrc_login(self, method: str, url: str) -> tuple[str, str] | None:
-        """Return the .netrc login for a request. The file names hosts, where tokens have origins.
-
-        It is not used where the token is sent, nor on other ports of such a host. A login that
-        holds the token belongs to the token's origins only.
-        """
-        login, origin = self._environment.settings(url).login, Origin.of(url)
-        if login is None or origin is None or not self._may_carry_secrets(method, url):
-            return None
-        origins = self.credentials.origins
-        if origin in origins:
-            return None if self.credentials.for_url(url).available else login
-        holds_token = any(map(self.credentials.holds, login))
-        return None if holds_token or origin.host in {o.host for o in origins} else login
-
     def _status_error(self, response: requests.Response) -> HTTPStatusError:
         status = response.status_code
         advice = self.dialect_of(response.url).advice(status)
@@ -391,7 +352,7 @@ class GitLabSession(RedirectRules):
                 "there, too, name that server in hosts=. If it has a token or header of its own, "
                 f"pass hosts={{'{Origin.of(url)}': ...}}."
             )
-        elif not self._may_carry_secrets(method, url):
+        elif not may_carry_secrets(method, url):
             note = (
                 f"The token was not sent with this {method}, because a link named its URL. Open "
                 "that server itself with STACAPI or stac_gitlab.search.open_client."
@@ -495,7 +456,3 @@ def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests
     request.prepare_headers(headers)
     request.prepare_hooks(requests.hooks.default_hooks())
     return request
-
-
-def _jar_without_cookies() -> RequestsCookieJar:
-    return RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))

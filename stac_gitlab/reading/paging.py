@@ -10,6 +10,7 @@ Source: STAC API specification, "Paging" (item-search and ogcapi-features).
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
@@ -23,7 +24,6 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsp
 
 from stac_gitlab.auth import Origin
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
-from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.redaction import CREDENTIAL_HEADERS, canonical_name, quoted, redact
 from stac_gitlab.settings import Limits
@@ -226,6 +226,15 @@ IsReadable = Callable[[Any, str], bool]
 """Whether an element of a list can be read; gets the element and the redacted URL of its page."""
 
 
+@dataclass(frozen=True)
+class _ReadAhead:
+    """A request for the next page in a thread of its own, which a forked child does not have."""
+
+    page: Future[Page] = field(default_factory=Future)
+    stop: threading.Event = field(default_factory=threading.Event)
+    process: int = field(default_factory=os.getpid)
+
+
 class Pages:
     """An iterator over pages, beginning with a request. Close it to stop early.
 
@@ -248,7 +257,7 @@ class Pages:
         self._limits = limits
         self._upcoming: PageRequest | None = first
         self._field_name = field_name
-        self._ahead: Future[Page] | None = None
+        self._ahead: _ReadAhead | None = None
         self._asked: set[int] = set()
         self._last_ids: list[Any] | None = None
         # Hashes, which take less memory than ids: a listing may have millions of items.
@@ -259,12 +268,6 @@ class Pages:
         self._matched: int | None = None
         self._count = 0
         self._waited = 0.0
-        self._stopped = threading.Event()
-        renew_after_fork(self)
-
-    def renew_in_child(self) -> None:
-        """Let a forked child fetch the next page itself: the thread that does is the parent's."""
-        self._ahead, self._stopped = None, threading.Event()
 
     def __iter__(self) -> Iterator[Page]:
         return self
@@ -274,8 +277,9 @@ class Pages:
         if request is None:
             raise StopIteration
         self._upcoming = None
-        page = self._timed(request) if self._ahead is None else self._ahead.result()
-        self._ahead = None
+        ahead, self._ahead = self._ahead, None
+        is_under_way = ahead is not None and ahead.process == os.getpid()
+        page = ahead.page.result() if ahead and is_under_way else self._timed(request)
         self._asked.add(hash(request.key))
         page = self._without_repeats(page)
         link = page.next_link()
@@ -296,7 +300,8 @@ class Pages:
     def close(self) -> None:
         """End the listing, and cancel the request that is under way."""
         self._upcoming = None
-        self._stopped.set()
+        if self._ahead is not None and self._ahead.process == os.getpid():
+            self._ahead.stop.set()
 
     def listed(
         self, is_readable: IsReadable, *, limit: int | None = None
@@ -332,14 +337,14 @@ class Pages:
         request = self._upcoming
         if request is None or self._ahead is not None or self._waited < LONG_WAIT:
             return
-        ahead: Future[Page] = Future()
+        ahead = _ReadAhead()
 
         def fetch() -> None:
             try:
-                with enforcing(Deadline(stop=self._stopped)):
-                    ahead.set_result(self._timed(request))
+                with enforcing(Deadline(stop=ahead.stop)):
+                    ahead.page.set_result(self._timed(request))
             except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
-                ahead.set_exception(error)
+                ahead.page.set_exception(error)
 
         self._ahead = ahead
         # A daemon: a slow server must not keep an interpreter from ending.

@@ -10,7 +10,7 @@ import pytest
 from api_server import CONFORMANCE, FeaturesServer, item
 
 from stac_gitlab import STACAPI, ConfigurationError, GitLabStacIO, UndeclaredExtensionWarning
-from stac_gitlab.api.conformance import Conformance
+from stac_gitlab.api.item_query import Conformance
 from stac_gitlab.testing import SharingHubServer, generated_projects
 
 TOKEN = "glpat-conformance-01"

@@ -32,7 +32,7 @@ from sample_items import (
 )
 
 from stac_gitlab import GitLabStacIO, STACDownloader
-from stac_gitlab.download.proofs import FILE_NAME
+from stac_gitlab.download.content_version import FILE_NAME
 from stac_gitlab.download.report import BatchReport, DownloadReport
 from stac_gitlab.errors import (
     AuthenticationError,

@@ -12,7 +12,7 @@ import pytest
 from sample_items import BODY, SHA256, files_in, item_of, served
 
 from stac_gitlab import STACDownloader
-from stac_gitlab.download.progress import MAX_FILE_BARS, _Bars, check_progress, open_progress
+from stac_gitlab.download.report import MAX_FILE_BARS, _Bars, check_progress, open_progress
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.testing import Answer, Fault, LoopbackServer
 

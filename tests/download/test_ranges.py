@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sample_items import BODY, CHANGED, SHA256
 
-from stac_gitlab.download.ranges import ByteRange, ContentVersion
+from stac_gitlab.download.content_version import ByteRange, ContentVersion
 from stac_gitlab.errors import ChecksumMismatchError
 from tests.raw_server import RawServer
 

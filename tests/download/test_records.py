@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sample_items import Conditional, item_of
 
 from stac_gitlab import STACDownloader
-from stac_gitlab.download.proofs import (
+from stac_gitlab.download.content_version import (
     FILE_NAME,
     Record,
     append_record,

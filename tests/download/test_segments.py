@@ -288,7 +288,7 @@ def test_a_server_that_allows_one_connection_is_asked_over_one(
 def test_segments_after_a_leftover_continue_its_hash(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stac_gitlab.download.ranges.KEEP_FROM", 1)
+    monkeypatch.setattr("stac_gitlab.download.content_version.KEEP_FROM", 1)
     home.server.inject(faulty.cut(10_000))
     home.server.inject(Fault(status=404))
     with pytest.raises(NotFoundError):
@@ -327,7 +327,7 @@ def test_an_invalid_number_of_segments_is_refused(
 def test_a_cancelled_run_leaves_a_partial_file_without_gaps_and_no_thread(
     server: LoopbackServer, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stac_gitlab.download.ranges.KEEP_FROM", 1)
+    monkeypatch.setattr("stac_gitlab.download.content_version.KEEP_FROM", 1)
     gate = Gate(b"never")
     begun = threading.Event()
 

@@ -31,7 +31,7 @@ from sample_items import (
 )
 
 from stac_gitlab import RetryPolicy, STACDownloader
-from stac_gitlab.download.proofs import FILE_NAME
+from stac_gitlab.download.content_version import FILE_NAME
 from stac_gitlab.errors import ChecksumMismatchError, DownloadError
 from stac_gitlab.testing import Fault, GitLabServer, LoopbackServer, Project, SharingHubServer
 

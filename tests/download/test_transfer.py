@@ -345,7 +345,7 @@ def test_content_that_fails_the_condition_of_its_date_starts_the_download_over(
 def test_a_third_run_resumes_a_body_that_broke_in_two_runs(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stac_gitlab.download.ranges.KEEP_FROM", 1)
+    monkeypatch.setattr("stac_gitlab.download.content_version.KEEP_FROM", 1)
     for _ in range(2):
         home.server.inject(faulty.cut(10_000))
         home.server.inject(Fault(status=404))

@@ -20,7 +20,7 @@ from stac_gitlab import (
     NotFoundError,
     RetryPolicy,
 )
-from stac_gitlab.http.decoding import is_decodable, is_encoded, reader_of
+from stac_gitlab.http.responses import is_decodable, is_encoded, reader_of
 from stac_gitlab.testing import Fault, LoopbackServer
 
 CONTENT = random.Random(1).randbytes(3000) * 3

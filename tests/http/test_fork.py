@@ -18,8 +18,6 @@ import requests
 from stac_documents import a
 
 from stac_gitlab import GitLabStacIO, RetryPolicy, STACDownloader
-from stac_gitlab.api.stac_api import STACAPI
-from stac_gitlab.forking import renew_after_fork
 from stac_gitlab.reading.paging import Page, PageRequest, Pages
 from stac_gitlab.testing import Answer, LoopbackServer, RecordedRequest
 from stac_gitlab.testing.exchange import response_of
@@ -220,19 +218,6 @@ def test_what_one_server_taught_the_parent_about_its_limit_is_not_the_childs(
     assert in_child(lambda: id_at(f"{items.url}/first")) == "first"
 
 
-def test_the_lock_of_a_stac_api_is_free_in_the_child(
-    stac_io: GitLabStacIO, items: ItemServer
-) -> None:
-    api = STACAPI(items.url, stac_io=stac_io)
-    for lock in (api._lock, api._writer._lock):
-
-        def are_free() -> bool:
-            locks = (api._lock, api._writer._lock)
-            return all(lock.acquire(timeout=1) for lock in locks)  # type: ignore[attr-defined]
-
-        assert held_by_another_thread(lock, lambda: in_child(are_free)) is True
-
-
 @pytest.mark.usefixtures("always_ahead")
 def test_a_page_that_is_read_ahead_at_the_fork_is_read_by_the_child_itself() -> None:
     is_asked, may_come = threading.Event(), threading.Event()
@@ -267,12 +252,3 @@ def test_the_parent_keeps_its_connections(stac_io: GitLabStacIO, items: ItemServ
     id_at(url)
     [connection] = filter(None, pool_of(stac_io, url).queue)
     assert connection.sock.getsockname() == before
-
-
-def test_an_object_that_is_gone_is_not_renewed() -> None:
-    class Owner:
-        def renew_in_child(self) -> None:
-            os._exit(1)
-
-    renew_after_fork(Owner())
-    assert in_child(lambda: "goes on") == "goes on"
