@@ -37,11 +37,9 @@ logger = redacting_logger(__name__)
 TokenSource = str | Callable[[], str | None] | None
 """A token, a function that returns one (called again after a 401), or None: the environment."""
 
-
 JOB_TOKEN_VARIABLE = "CI_JOB_TOKEN"  # noqa: S105  # a name
 TOKEN_VARIABLES = ("STAC_GITLAB_TOKEN", "GITLAB_TOKEN", JOB_TOKEN_VARIABLE)
 """Environment variables that may hold a token, in the order in which they are tried."""
-
 
 URL_VARIABLE = "STAC_GITLAB_URL"
 # The server whose CI job this is. The job token belongs to it.
@@ -49,13 +47,8 @@ JOB_SERVER_VARIABLE = "CI_SERVER_URL"
 # A custom header is sent where the token is sent, unless it is one of these.
 HARMLESS_HEADERS = frozenset(
     {
-        "accept",
-        "accept-encoding",
-        "accept-language",
-        "cache-control",
-        "content-type",
-        "pragma",
-        "user-agent",
+        *("accept", "accept-encoding", "accept-language", "cache-control"),
+        *("content-type", "pragma", "user-agent"),
     }
 )
 

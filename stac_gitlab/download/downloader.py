@@ -205,7 +205,7 @@ class STACDownloader:
         checked = self._options(roles, options)
         selected = select_or_warn(item, checked)
         planner = Planner(self.stac_io.session, _folder(output_dir), checked)
-        return self._download_one(planner.plan(item, selected), planner, checked)
+        return self._download(planner.plan(item, selected), planner, checked)
 
     def download_item(
         self,
@@ -245,7 +245,7 @@ class STACDownloader:
         planner = Planner(self.stac_io.session, folder, checked)
         planner.reserve("the item itself", file_name)
         if checked["dry_run"]:
-            return self._download_one(planner.plan(item, selected), planner, checked)
+            return self._download(planner.plan(item, selected), planner, checked)
         try:
             path = contained_path(planner.folder, file_name)
             exists = path.exists()
@@ -258,7 +258,7 @@ class STACDownloader:
             raise DownloadError(
                 f"{str(path)!r} exists already. Remove it, or choose another overwrite=."
             )
-        report = self._download_one(planner.plan(item, selected), planner, checked)
+        report = self._download(planner.plan(item, selected), planner, checked)
         if not (exists and checked["overwrite"] == "never"):
             self._write_item(item, path, report, planner.folder)
         return replace(report, item_path=folder.joinpath(*file_name.split("/")))
@@ -422,9 +422,7 @@ class STACDownloader:
             planner.compact_records()
         return reports
 
-    def _download_one(
-        self, plan: ItemPlan, planner: Planner, options: AllOptions
-    ) -> DownloadReport:
+    def _download(self, plan: ItemPlan, planner: Planner, options: AllOptions) -> DownloadReport:
         reports = self._run([plan], planner, options, queued=len(plan.tasks))
         report = reports[plan.name]
         if not report.ok:
