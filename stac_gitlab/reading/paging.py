@@ -32,6 +32,7 @@ _USUAL = Limits()
 # Seconds. If a page takes less, for example on the same machine, a thread that fetches the next one
 # costs more time than it saves.
 LONG_WAIT = 0.003
+_TIME_TO_SEND = 0.001
 # What a server may not set through a `next` link: framing, routing, credentials and the method are
 # ours, and so is which encodings we can undo.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
@@ -349,6 +350,9 @@ class Pages:
         self._ahead = ahead
         # A daemon: a slow server must not keep an interpreter from ending.
         threading.Thread(target=fetch, name="stac-gitlab-page", daemon=True).start()
+        # The caller goes on computing. Without this, the request would be sent only when the
+        # interpreter switches threads (a seventh more time for pages from afar).
+        time.sleep(_TIME_TO_SEND)
 
     def _timed(self, request: PageRequest) -> Page:
         """Read a page, and note how much of the time was spent waiting for it."""
