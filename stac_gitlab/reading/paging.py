@@ -26,7 +26,7 @@ from stac_gitlab.auth import Origin
 from stac_gitlab.errors import IncompleteListingWarning, InvalidResponseError
 from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.redaction import CREDENTIAL_HEADERS, canonical_name, quoted, redact
-from stac_gitlab.settings import Limits
+from stac_gitlab.settings import Limits, pause
 
 _USUAL = Limits()
 # Seconds. If a page takes less, for example on the same machine, a thread that fetches the next one
@@ -352,7 +352,7 @@ class Pages:
         threading.Thread(target=fetch, name="stac-gitlab-page", daemon=True).start()
         # The caller goes on computing. Without this, the request would be sent only when the
         # interpreter switches threads (a seventh more time for pages from afar).
-        time.sleep(_TIME_TO_SEND)
+        pause(_TIME_TO_SEND)
 
     def _timed(self, request: PageRequest) -> Page:
         """Read a page, and note how much of the time was spent waiting for it."""
