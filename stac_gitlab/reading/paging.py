@@ -193,8 +193,7 @@ class Page:
         if not isinstance(listed, list):
             raise InvalidResponseError(
                 f"{self.redacted_url}: a page without a list of {field_name}. Is it the items "
-                "endpoint of "
-                "a STAC API?",
+                "endpoint of a STAC API?",
                 url=self.redacted_url,
             )
         return listed
@@ -289,8 +288,7 @@ class Pages:
             if hash(upcoming.key) in self._asked:
                 raise InvalidResponseError(
                     f"{page.redacted_url}: the next page is one that was already read. The "
-                    "server pages "
-                    "in circles; what it lists is not complete.",
+                    "server pages in circles; what it lists is not complete.",
                     url=page.redacted_url,
                 )
             self._upcoming = upcoming
@@ -422,10 +420,9 @@ class Pages:
     def _check_completeness(self, last: Page) -> None:
         if self._matched is not None and self._count < self._matched:
             warnings.warn(
-                f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, "
-                "although the "
-                f"server says that {self._matched} match. It may have estimated that number, or it "
-                "has lost the rest: some servers never offer a next page.",
+                f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, but the "
+                f"server states that {self._matched} match. The number may be an estimate, or the "
+                "rest is missing: some servers never offer a next page.",
                 IncompleteListingWarning,
                 stacklevel=2,
             )
