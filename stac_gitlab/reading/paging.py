@@ -420,9 +420,9 @@ class Pages:
     def _check_completeness(self, last: Page) -> None:
         if self._matched is not None and self._count < self._matched:
             warnings.warn(
-                f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, but the "
-                f"server states that {self._matched} match. The number may be an estimate, or the "
-                "rest is missing: some servers never offer a next page.",
+                f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, but "
+                f"the server states that {self._matched} match. The number may be an estimate, or "
+                "the rest is missing: some servers never offer a next page.",
                 IncompleteListingWarning,
                 stacklevel=2,
             )
