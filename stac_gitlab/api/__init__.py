@@ -1,1 +1,1 @@
-"""What a STAC API can do and stock pystac has no words for."""
+"""What stock pystac does not cover of a STAC API: filters, conformance, transactions."""

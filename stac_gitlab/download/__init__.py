@@ -1,1 +1,1 @@
-"""Assets brought to disk."""
+"""Downloads of assets."""

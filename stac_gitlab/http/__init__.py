@@ -1,1 +1,1 @@
-"""One request, answered or explained."""
+"""HTTP requests: sent with care, retried, and explained when they fail."""
