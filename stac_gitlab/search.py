@@ -1,4 +1,4 @@
-"""The bridge to pystac-client: its search, over our session.
+"""The bridge to pystac-client, which sends its requests through the session of a GitLabStacIO.
 
 ::
 
@@ -7,21 +7,23 @@
     client = open_client("https://stac.example.org", token)
     search = client.search(collections=["sentinel-2"], bbox=[5, 46, 8, 47], max_items=10)
 
-pystac-client wants a ``StacApiIO`` of its own, and looks at the type. :class:`GitLabStacApiIO` is
-one, and is a :class:`~stac_gitlab.GitLabStacIO` as well: tokens go where they belong, requests are
-tried again, pages are followed to their end. Needs the extra ``client``.
+pystac-client accepts only a reader of its type ``StacApiIO``. :class:`GitLabStacApiIO` is one, and
+is a :class:`~stac_gitlab.GitLabStacIO` as well: it sends tokens only to their servers, retries, and
+follows all pages. It needs the extra ``client``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import pystac
 import requests
+from urllib3.util import Retry
 
 from stac_gitlab import errors
 from stac_gitlab.auth import Origin, TokenSource, hide_token
@@ -41,7 +43,14 @@ from stac_gitlab.reading.pystac_hooks import install_for_client
 from stac_gitlab.reading.stac_io import HREF, GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_schema
 from stac_gitlab.redaction import redact, redact_text
-from stac_gitlab.settings import RetryPolicy, dict_of, expect, expect_text, timeout_pair
+from stac_gitlab.settings import (
+    RetryPolicy,
+    dict_of,
+    expect,
+    expect_text,
+    timeout_pair,
+    whole_number,
+)
 
 try:
     from pystac_client import Client
@@ -71,12 +80,12 @@ def open_client(
     Args:
         url: The landing page.
         token: As for :class:`~stac_gitlab.GitLabStacIO`.
-        stac_io: A reader to share, in place of `token` and `options`.
+        stac_io: A reader whose session is shared, instead of `token` and `options`.
         modifier: As for ``pystac_client.Client.open``.
-        **options: What else :class:`~stac_gitlab.GitLabStacIO` takes.
+        **options: Other arguments of :class:`~stac_gitlab.GitLabStacIO`.
 
     Raises:
-        ConfigurationError: If an option makes no sense.
+        ConfigurationError: If an option is not valid.
         STACGitLabError: If the landing page cannot be read.
     """
     try:
@@ -93,57 +102,75 @@ def open_client(
 class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its session is a subclass
     """A reader for ``pystac_client.Client.open(url, stac_io=…)``.
 
-    Its errors are ours, and pystac-client's ``APIError`` as well.
+    Its errors are those of stac_gitlab, and pystac-client's ``APIError`` as well.
 
     Args:
-        stac_io: The reader whose session, tokens and settings are shared; by default a new one,
-            with the token from the environment. A token makes a new one, too.
+        stac_io: A reader whose session, tokens and settings are shared; or a token for a new
+            reader. By default a new reader with the token of the environment.
+        conformance: Deprecated and ignored, as in pystac-client.
         parameters: As in :meth:`update`.
         request_modifier: As in :meth:`update`.
-        timeout: As for :class:`~stac_gitlab.GitLabStacIO`; None for what is usual there.
-        **options: For the new one; see :class:`~stac_gitlab.GitLabStacIO`.
+        timeout: As for :class:`~stac_gitlab.GitLabStacIO`; None for the default.
+        max_retries: How often a new reader retries a request; None for never. By default as its
+            `retry` option says.
+        **options: Options of a new reader; see :class:`~stac_gitlab.GitLabStacIO`.
 
     Raises:
-        ConfigurationError: If an option makes no sense.
+        ConfigurationError: If an option is not valid.
     """
 
     def __init__(
         self,
         stac_io: GitLabStacIO | TokenSource = None,
         *,
+        conformance: Any = None,
         parameters: Mapping[str, Any] | None = None,
         request_modifier: RequestModifier | None = None,
         timeout: Any = None,
         **options: Any,
     ) -> None:
-        # Neither constructor of the base classes: one would make a second session, and the other a
-        # session without tokens.
+        # Neither constructor of the base classes is called: one would create a second session, and
+        # the other a session without tokens.
         try:
             given: Any = stac_io if isinstance(stac_io, GitLabStacIO) else hide_token(stac_io)
         finally:
             del stac_io
+        if conformance is not None:
+            warnings.warn(
+                "The option conformance= is deprecated and ignored: use Client.add_conforms_to.",
+                FutureWarning,
+                stacklevel=2,
+            )
+        if "max_retries" in options:
+            options["retry"] = _policy_with(options.pop("max_retries"), options.get("retry"))
         if not isinstance(given, GitLabStacIO):
             given = GitLabStacIO(given, **options)
         elif options:
             raise ConfigurationError("Pass either a reader, or options for a new one.")
         self.__dict__.update(given.__dict__)
+        self._timeout: Any = None
         self._parameters: dict[str, Any] = {}
         self._req_modifier: RequestModifier | None = None
         self._home: Origin | None = None
         self.update(parameters=parameters, request_modifier=request_modifier, timeout=timeout)
 
     def __getstate__(self) -> dict[str, Any]:
-        more = {"_parameters": self._parameters, "_home": self._home}
+        more = {
+            "_parameters": self._parameters,
+            "_home": self._home,
+            "_timeout": self._timeout,
+        }
         return {**super().__getstate__(), **more, "_req_modifier": self._req_modifier}
 
     @property
     def timeout(self) -> Any:
-        """Seconds to wait for a connection, and between two packets of an answer."""
-        return self.session.timeout
+        """Seconds to wait for a connection, and between two packets of a response, as given."""
+        return self.session.timeout if self._timeout is None else self._timeout
 
     @timeout.setter
     def timeout(self, timeout: Any) -> None:
         self.session.timeout = timeout_pair(timeout)
+        self._timeout = timeout
 
     def update(
         self,
@@ -152,13 +179,13 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         request_modifier: RequestModifier | None = None,
         timeout: Any = None,
     ) -> None:
-        """Add to the settings, as ``Client.open`` does; what is None stays as it is.
+        """Add to the settings, as ``Client.open`` does. None leaves a setting unchanged.
 
         Args:
-            headers: More headers; those that may hold a secret go where the token goes.
-            parameters: More query parameters, sent to the server that is opened and to those that
-                get the token.
-            request_modifier: Called with every ``requests.Request`` before it is sent.
+            headers: More headers. Those that may hold a secret are sent where the token is sent.
+            parameters: More query parameters. They are sent to the server that is opened and to
+                those that get the token.
+            request_modifier: Called with each ``requests.Request`` before it is sent.
             timeout: Seconds.
         """
         self.headers.update(dict_of("headers", headers or {}))
@@ -175,13 +202,13 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         """Return the text at a URL, a ``file://`` URL or a local path, without tokens.
 
         Raises:
-            STACGitLabError: If a URL cannot be read. It is an ``APIError``, too.
+            STACGitLabError: If a URL cannot be read. It is an ``APIError`` as well.
             OSError: If a local file cannot be read.
         """
         if isinstance(source, pystac.Link) or is_local(str(source)):
             return super().read_text(source)
         text = self.request(str(source), *args, **kwargs)
-        # pystac validates with what it reads this way.
+        # The text may be a schema, with which pystac validates.
         return secure_schema(text, url=redact(str(source)))
 
     def read_json(self, source: HREF, *_: Any, **kwargs: Any) -> dict[str, Any]:
@@ -189,11 +216,11 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
 
         Args:
             source: As in :meth:`read_text`.
-            **kwargs: `method`, `headers` and `parameters`, as :meth:`request` takes them. A POST
-                asks here, and does not create: it is tried again.
+            **kwargs: `method`, `headers` and `parameters`, as for :meth:`request`. A POST is a
+                query here and changes nothing, so it is retried.
 
         Raises:
-            STACGitLabError: If a URL cannot be read. It is an ``APIError``, too.
+            STACGitLabError: If a URL cannot be read. It is an ``APIError`` as well.
             OSError: If a local file cannot be read.
         """
         if isinstance(source, pystac.Link) or is_local(str(source)):
@@ -212,18 +239,18 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         headers: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> str:
-        """Send a request, and return the text of the answer.
+        """Send a request, and return the text of the response.
 
-        pystac-client changes items this way: a POST or PATCH is sent once.
+        pystac-client changes items with this method, so a POST or PATCH is sent only once.
 
         Args:
             href: The URL.
-            method: GET by default.
-            headers: More headers. None of them is a secret.
-            parameters: The body of a POST, PUT or PATCH; query parameters otherwise.
+            method: The method, GET by default.
+            headers: More headers, without secrets.
+            parameters: The body of a POST, PUT or PATCH, or else query parameters.
 
         Raises:
-            STACGitLabError: If it fails. It is an ``APIError``, too.
+            STACGitLabError: If the request fails. It is an ``APIError`` as well.
         """
         self._open(href)
         asked = _page_request(href, method=method, headers=headers, parameters=parameters)
@@ -246,12 +273,12 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         method: str | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Yield the pages of a search or a list of collections, empty ones left out.
+        """Yield the pages of a search or of a list of collections, without empty ones.
 
-        pystac-client stops at an empty page, although another may follow.
+        Another page may follow an empty one, at which pystac-client would stop.
 
         Raises:
-            STACGitLabError: If a page cannot be read. It is an ``APIError``, too.
+            STACGitLabError: If a page cannot be read. It is an ``APIError`` as well.
         """
         self._open(url)
         request = _page_request(url, method=method, parameters=parameters)
@@ -285,22 +312,22 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         for one in page.features(name):
             if not is_readable(self, one, page.redacted_url, check=check, kind=kind):
                 continue
-            # pystac-client ends the listing where pystac refuses a collection, so try it first.
+            # A collection that pystac refuses would end the listing of pystac-client.
             if is_item or readable_collection_of(self, copy.deepcopy(one), page.url) is not None:
                 yield RemoteDocument(with_version(one), url=page.url)
 
     def _check_is_at_home(self, request: PageRequest) -> None:
-        """Check that a POST goes to the server that was opened, or takes no token along.
+        """Check that a POST goes to the server that was opened, or carries no token.
 
-        Where a search goes is written in the landing page, which may be a stranger's.
+        The landing page names the URL of the search, and may name any server.
         """
         is_elsewhere = self._home is not None and Origin.of(request.href) != self._home
         if request.method == "POST" and is_elsewhere and self.credentials.allows(request.href):
             redacted = redact(request.href)
             raise InvalidResponseError(
-                f"{redacted}: {self._home} wants a search to be sent there. It is not: with "
-                "our token "
-                "it could change something. Open that server itself, or search with method='GET'.",
+                f"{redacted}: {self._home} names this URL for its search. Nothing was sent: a POST "
+                "with the token could change something there. Open that server itself, or search "
+                "with method='GET'.",
                 url=redacted,
             )
 
@@ -320,7 +347,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         def parse_response(response: Document) -> T:
             if response.url != modified.href:
                 return parse(response)
-            # What is added to each request, perhaps a signature, is not part of the URL.
+            # Parameters that are added to each request, such as a signature, are left out.
             return parse(Document(request.href, response.body, response.headers, response.status))
 
         with _api_errors():
@@ -332,7 +359,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         self.credentials.bind(url)
 
     def _modified(self, request: PageRequest) -> PageRequest:
-        """Add the parameters that go with every request, and let the caller's function see it."""
+        """Add the parameters for all requests, and call the caller's `request_modifier`."""
         href = request.href
         if self._parameters and (Origin.of(href) == self._home or self.credentials.allows(href)):
             href = with_parameters(href, {n: str(v) for n, v in self._parameters.items()})
@@ -358,7 +385,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
 
 
 def _from_dict(stock: Any) -> Callable[..., Any]:
-    """Explain what pystac refuses of our documents; pystac-client calls it by itself."""
+    """Explain why pystac cannot read a document; pystac-client calls ``from_dict`` itself."""
 
     def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(d, RemoteDocument):
@@ -385,7 +412,7 @@ def _items_from_dict(stock: Any) -> Callable[..., Any]:
 
 
 def _check_extras(page: Page) -> None:
-    """Check what pystac-client looks at in a document, and pystac does not."""
+    """Check the fields that pystac-client uses and pystac does not."""
     classes, links = page.document.get("conformsTo"), page.document.get("links")
     if classes is not None and not _all_texts(classes):
         raise InvalidResponseError(
@@ -402,6 +429,13 @@ def _check_extras(page: Page) -> None:
         )
 
 
+def _policy_with(max_retries: Any, retry: RetryPolicy | None) -> RetryPolicy:
+    """Return a policy with the number of retries that pystac-client has."""
+    total = max_retries.total if isinstance(max_retries, Retry) else max_retries
+    count = whole_number("max_retries", 0 if total in (None, False) else total, least=0)
+    return (retry or RetryPolicy()).replace(max_attempts=count + 1)
+
+
 def _all_texts(listed: Any) -> bool:
     return isinstance(listed, list) and all(isinstance(one, str) for one in listed)
 
@@ -413,7 +447,7 @@ def _page_request(
     headers: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> PageRequest:
-    """Return what pystac-client means by a method and parameters."""
+    """Return the request for a method and parameters of pystac-client."""
     method = (method or "GET").upper()
     if method in ("POST", "PUT", "PATCH"):
         return PageRequest(href, method, headers or {}, cast("Any", parameters))
@@ -426,9 +460,9 @@ def _page_request(
 
 
 def _also_api_error(cls: type[STACGitLabError]) -> type[STACGitLabError]:
-    """Return a class that is one of our errors, and the one that users of pystac-client catch."""
+    """Return a subclass that users of pystac-client catch as well."""
     made = type(cls.__name__, (cls, APIError), {"__doc__": cls.__doc__, "status_code": None})
-    # Under a name of this module, so that an error survives a pickle.
+    # pickle looks the class up by this name.
     made.__module__, made.__qualname__ = __name__, f"_API{cls.__name__}"
     globals()[made.__qualname__] = made
     return cast("type[STACGitLabError]", made)
@@ -438,13 +472,15 @@ _API_ERRORS: dict[type[STACGitLabError], type[STACGitLabError]] = {
     cls: _also_api_error(cls)
     for cls in vars(errors).values()
     if isinstance(cls, type)
-    and issubclass(cls, (errors.HTTPStatusError, errors.NetworkError, errors.InvalidResponseError))
+    and issubclass(cls, STACGitLabError)
+    and not issubclass(cls, errors.DownloadError)
+    and cls is not STACGitLabError
 }
 
 
 @contextlib.contextmanager
 def _api_errors() -> Iterator[None]:
-    """Turn what goes wrong at a server into the same error that is an ``APIError``, too."""
+    """Raise each error as its subclass that is an ``APIError`` as well."""
     try:
         yield
     except STACGitLabError as error:

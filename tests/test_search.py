@@ -19,6 +19,7 @@ from api_server import FeaturesServer, collection, item, merging, problem, relat
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from urllib3.util import Retry
 
 from stac_gitlab import (
     AuthenticationError,
@@ -490,7 +491,7 @@ def test_a_search_is_not_posted_with_the_token_where_a_stranger_wants_it(
     landing_page(other_server, links=[{**target, "type": GEOJSON}])
     stac_io = GitLabStacIO(TOKEN, base_url=server.url)
     client = open_client(f"{other_server.url}/", stac_io=stac_io)
-    with pytest.raises(InvalidResponseError, match="wants a search to be sent there"):
+    with pytest.raises(InvalidResponseError, match="names this URL for its search"):
         list(client.search(method="POST").items())
     assert server.requests == []
 
@@ -501,3 +502,32 @@ def test_a_count_that_is_none_is_an_error_of_ours(server: LoopbackServer) -> Non
     server.route("/search", found)
     with pytest.raises(InvalidResponseError, match="context is no object"):
         open_client(f"{server.url}/").search(method="GET").matched()
+
+
+# -- arguments of pystac-client's own reader ----------------------------------------------------
+
+
+def test_a_timeout_reads_back_as_it_was_given() -> None:
+    assert GitLabStacApiIO(TOKEN, timeout=7).timeout == 7
+    assert pickle.loads(pickle.dumps(GitLabStacApiIO(timeout=(3, 4)))).timeout == (3, 4)
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(5, 6), (None, 1), (Retry(2), 3)])
+def test_the_number_of_retries_is_that_of_pystac_client(retries: Any, attempts: int) -> None:
+    policy = RetryPolicy(backoff_base=0)
+    bridge = GitLabStacApiIO(TOKEN, max_retries=retries, retry=policy)
+    assert bridge.session.retry == policy.replace(max_attempts=attempts)
+    with pytest.raises(ConfigurationError, match="max_retries"):
+        GitLabStacApiIO(TOKEN, max_retries=-1)
+
+
+def test_the_option_conformance_is_deprecated() -> None:
+    with pytest.warns(FutureWarning, match="add_conforms_to"):
+        GitLabStacApiIO(TOKEN, conformance=["https://api.stacspec.org/v1.0.0/core"])
+
+
+def test_a_server_that_may_not_be_contacted_is_an_api_error(server: LoopbackServer) -> None:
+    bridge = GitLabStacApiIO(TOKEN, base_url="https://hub.example.org", only_hosts=[])
+    with pytest.raises(APIError, match="only_hosts") as caught:
+        bridge.read_json(f"{server.url}/")
+    assert isinstance(caught.value, ConfigurationError)
