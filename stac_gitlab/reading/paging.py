@@ -33,6 +33,8 @@ _USUAL = Limits()
 # costs more time than it saves.
 LONG_WAIT = 0.003
 _TIME_TO_SEND = 0.001
+# Repeats come from a changed order between two pages, so they are near; and memory stays flat.
+REMEMBERED_IDS = 50_000
 # What a server may not set through a `next` link: framing, routing, credentials and the method are
 # ours, and so is which encodings we can undo.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
@@ -260,8 +262,9 @@ class Pages:
         self._ahead: _ReadAhead | None = None
         self._asked: set[int] = set()
         self._last_ids: list[Any] | None = None
-        # Hashes, which take less memory than ids: a listing may have millions of items.
+        # Hashes, which take less memory than ids. When `_seen` is full, it becomes `_seen_before`.
         self._seen: set[int] = set()
+        self._seen_before: set[int] = set()
         self._repeats = 0
         self._only_repeated = False
         self._empty = 0
@@ -389,7 +392,9 @@ class Pages:
         if not isinstance(name, (str, int)):
             return True
         key = hash((str(listed.get("collection")), name))
-        is_new = key not in self._seen
+        is_new = key not in self._seen and key not in self._seen_before
+        if len(self._seen) >= REMEMBERED_IDS:
+            self._seen, self._seen_before = set(), self._seen
         self._seen.add(key)
         return is_new
 

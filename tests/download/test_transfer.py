@@ -878,7 +878,7 @@ def test_a_full_disk_keeps_no_partial_file(
     real = os.write
 
     def write(handle: int, content: memoryview) -> int:
-        if os.fstat(handle).st_size > 1_500_000:
+        if os.fstat(handle).st_size + len(content) > 1_500_000:
             raise OSError(code, "No space left on device")
         return real(handle, content)
 
@@ -895,7 +895,7 @@ def test_any_other_write_error_keeps_the_partial_file(
     real = os.write
 
     def write(handle: int, content: memoryview) -> int:
-        if os.fstat(handle).st_size > 1_500_000:
+        if os.fstat(handle).st_size + len(content) > 1_500_000:
             raise OSError(errno.EIO, "Input/output error")
         return real(handle, content)
 

@@ -345,6 +345,23 @@ def test_items_of_earlier_pages_are_left_out_with_one_warning() -> None:
     assert len(warned) == 1
 
 
+def test_repeats_are_found_among_the_latest_ids_in_memory_that_stays_flat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paging, "REMEMBERED_IDS", 10)
+    # Each page begins with the last item of the one before.
+    table = {
+        f"{ITEMS}?p={n}": page(*(f"{3 * n + k}" for k in range(4)), href=f"?p={n + 1}")
+        for n in range(100)
+    }
+    table[f"{ITEMS}?p=100"] = page("300")
+    pages = Pages(Scripted(table), PageRequest(f"{ITEMS}?p=0"))
+    with pytest.warns(IncompleteListingWarning, match="repeats 1"):
+        assert ids(pages) == [f"{n}" for n in range(301)]
+    assert len(pages._seen) <= 10
+    assert len(pages._seen_before) <= 10
+
+
 def test_an_id_in_two_collections_is_two_items() -> None:
     document = page()
     document["features"] = [a("item", id="a", collection=name) for name in ("one", "two", "one")]
