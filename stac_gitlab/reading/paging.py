@@ -34,7 +34,7 @@ _USUAL = Limits()
 LONG_WAIT = 0.003
 _TIME_TO_SEND = 0.001
 # Repeats come from a changed order between two pages, so they are near; and memory stays flat.
-REMEMBERED_IDS = 50_000
+REMEMBERED_IDS = 20_000
 # What a server may not set through a `next` link: framing, routing, credentials and the method are
 # ours, and so is which encodings we can undo.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
