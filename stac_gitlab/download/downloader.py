@@ -16,6 +16,7 @@ import pystac
 from stac_gitlab.auth import URL_VARIABLE, TokenSource, hide_token
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.assets import DEFAULT_TEMPLATE, HasAssets, Names, check_asset
+from stac_gitlab.download.local_copy import ItemFile, LocalCatalog, OnError, check_on_error
 from stac_gitlab.download.plan import (
     AllOptions,
     DownloadOptions,
@@ -46,10 +47,9 @@ from stac_gitlab.errors import (
     NothingToDownloadWarning,
     STACGitLabError,
 )
-from stac_gitlab.files.partial_file import PartialFile
-from stac_gitlab.files.paths import contained_path, relative_path
+from stac_gitlab.files.paths import relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import printable, quoted, redact, redact_text
+from stac_gitlab.redaction import printable, quoted
 from stac_gitlab.settings import RetryPolicy, expect, expect_text, path_of, whole_number
 
 
@@ -213,6 +213,7 @@ class STACDownloader:
         output_dir: str | os.PathLike[str] | None = None,
         *,
         roles: Names = ("data",),
+        on_error: OnError = "keep",
         **options: Unpack[DownloadOptions],
     ) -> DownloadReport:
         """Download an item with its assets, as a folder that can be read on its own.
@@ -225,43 +226,39 @@ class STACDownloader:
             output_dir: The folder to download into. The default is a new folder
                 ``{project}-{timestamp}`` in the current folder.
             roles: As for :meth:`download_assets`.
+            on_error: What becomes of a failed asset in the item file: ``"keep"`` (default) keeps
+                its remote href, ``"remove"`` leaves it out.
             **options: As for :meth:`download_assets`.
 
         Returns:
             The result of each selected asset. Its `item_path` is the path of the item file.
 
         Raises:
-            DownloadError: As for :meth:`download_assets`; then the item is not written.
+            DownloadError: As for :meth:`download_assets`, after the item is written; or if it
+                cannot be written.
         """
         checked = self._options(roles, options)
         expect("item", item, pystac.Item, wanted="an item")
+        check_on_error(on_error)
         selected = select_or_warn(item, checked)
         portable = checked["portable_names"]
         name = relative_path(str(item.id), portable=portable)
         file_name = relative_path(f"{name}.json", portable=portable)
         if output_dir is None:
             output_dir = f"{name.rpartition('/')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = _folder(output_dir)
-        planner = Planner(self.stac_io.session, folder, checked)
+        planner = Planner(self.stac_io.session, _folder(output_dir), checked)
         planner.reserve("the item itself", file_name)
-        if checked["dry_run"]:
-            return self._download(planner.plan(item, selected), planner, checked)
-        try:
-            path = contained_path(planner.folder, file_name)
-            exists = path.exists()
-        except OSError as error:
-            raise DownloadError(
-                f"{quoted(file_name)} cannot be written to {str(planner.folder)!r}: "
-                f"{error.strerror or error}."
-            ) from error
-        if exists and checked["overwrite"] == "error":
-            raise DownloadError(
-                f"{str(path)!r} exists already. Remove it, or choose another overwrite=."
+        item_file = None
+        if not checked["dry_run"]:
+            item_file = ItemFile.of(
+                item,
+                file_name,
+                planner.folder,
+                self.stac_io.json_dumps,
+                on_error=on_error,
+                overwrite=checked["overwrite"],
             )
-        report = self._download(planner.plan(item, selected), planner, checked)
-        if not (exists and checked["overwrite"] == "never"):
-            self._write_item(item, path, report, planner.folder)
-        return replace(report, item_path=folder.joinpath(*file_name.split("/")))
+        return self._download(planner.plan(item, selected, item_file), planner, checked)
 
     def open(self, asset: pystac.Asset, *, item: pystac.Item | None = None) -> BinaryIO:
         """Open an asset for reading, without downloading it to a folder.
@@ -314,6 +311,8 @@ class STACDownloader:
         *,
         template: str = DEFAULT_TEMPLATE,
         roles: Names = ("data",),
+        save_json: bool = False,
+        on_error: OnError = "keep",
         **options: Unpack[DownloadOptions],
     ) -> BatchReport:
         """Download the assets of many items. Items are read as they are needed.
@@ -325,27 +324,50 @@ class STACDownloader:
                 ``{key}``, ``{year}``, ``{month}``, ``{day}``, and of ``{filename}``, which consists
                 of ``{stem}`` and ``{ext}``. A slash in an id or key makes sub-folders.
             roles: As for :meth:`download_assets`.
+            save_json: Whether to write the items, their collections and a ``catalog.json`` too, as
+                a static catalog of the folder that can be read without the server.
+            on_error: As for :meth:`download_item`.
             **options: As for :meth:`download_assets`.
 
         Returns:
-            A :class:`~stac_gitlab.DownloadReport` for each item, by item id.
+            A :class:`~stac_gitlab.DownloadReport` for each item, by item id. Its `catalog_path` is
+            the path of the catalog.
 
         Raises:
             DownloadError: If an asset of any item failed, after all others are finished; or if
-                reading the items failed.
+                reading the items failed, or one of them cannot be written.
             ConfigurationError: If the template or an option is not valid.
         """
         checked = self._options(roles, options)
         expect("items", items, Iterable, wanted="an iterable of items")
+        check_on_error(on_error)
         planner = Planner(self.stac_io.session, _folder(output_dir), checked, template)
+        catalog: LocalCatalog | None = None
+        if save_json and not checked["dry_run"]:
+            catalog = LocalCatalog(
+                planner.folder,
+                self.stac_io.json_dumps,
+                on_error=on_error,
+                overwrite=checked["overwrite"],
+                reserve=planner.reserve,
+            )
         reading_errors: list[Exception] = []
         plans = (
-            planner.plan(item, select_assets(item, checked))
+            planner.plan(
+                item, select_assets(item, checked), None if catalog is None else catalog.add(item)
+            )
             for item in _read(items, reading_errors)
         )
-        report = BatchReport(self._run(plans, planner, checked))
-        if reading_errors or not report.ok:
-            raise download_error(report, reading_errors) from next(iter(reading_errors), None)
+        taken = self._run(plans, planner, checked)
+        report = BatchReport({name: plan.report() for name, plan in taken.items()})
+        writing_errors = [plan.error for plan in taken.values() if plan.error is not None]
+        if catalog is not None:
+            if catalog.save():
+                report = replace(report, catalog_path=planner.reported(catalog.path))
+            writing_errors += catalog.errors
+        if reading_errors or writing_errors or not report.ok:
+            error = download_error(report, reading_errors, writing_errors)
+            raise error from next(iter(reading_errors), None)
         if report and not any(report.values()):
             warnings.warn(
                 f"None of {len(report)} items has an asset that meets the conditions "
@@ -362,12 +384,22 @@ class STACDownloader:
         *,
         template: str = DEFAULT_TEMPLATE,
         roles: Names = ("data",),
+        save_json: bool = False,
+        on_error: OnError = "keep",
         **options: Unpack[DownloadOptions],
     ) -> BatchReport:
         """Download the assets of all items of a collection; see :meth:`download_items`."""
         expect("collection", collection, pystac.Catalog, wanted="a collection")
         items = collection.get_items(recursive=True)
-        return self.download_items(items, output_dir, template=template, roles=roles, **options)
+        return self.download_items(
+            items,
+            output_dir,
+            template=template,
+            roles=roles,
+            save_json=save_json,
+            on_error=on_error,
+            **options,
+        )
 
     # -- the run loop -----------------------------------------------------------------------
 
@@ -378,8 +410,8 @@ class STACDownloader:
         options: AllOptions,
         *,
         queued: int = 1,
-    ) -> dict[str, DownloadReport]:
-        """Run the tasks of all plans; return a report for each, by the name of the item.
+    ) -> dict[str, ItemPlan]:
+        """Run the tasks of all plans; return the plans with their results, by name.
 
         Args:
             plans: Plans. They are taken as they are needed.
@@ -395,10 +427,12 @@ class STACDownloader:
                 if plan.has_failures and options["fail_fast"]:
                     return
                 progress.expect(len(plan.tasks), sum(t.source.size or 0 for t in plan.tasks))
+                if not plan.tasks:
+                    plan.write_item()
                 yield plan
 
         def add_result(task: DownloadTask, result: AssetResult) -> None:
-            taken[task.item_name].results[task.key] = result
+            taken[task.item_name].add_result(task, result)
 
         tasks = in_turn(take_plans())
         with open_progress(None if options["dry_run"] else options["progress"]) as progress:
@@ -417,16 +451,18 @@ class STACDownloader:
                     pool.run(tasks, add_result, queued=queued)
                 finally:
                     planner.remove_empty_folders()
-        reports = {name: plan.report() for name, plan in taken.items()}
-        if any(report.downloaded for report in reports.values()):
+        for plan in taken.values():
+            # Of those whose tasks were not all started.
+            plan.write_item()
+        if any(plan.report().downloaded for plan in taken.values()):
             planner.compact_records()
-        return reports
+        return taken
 
     def _download(self, plan: ItemPlan, planner: Planner, options: AllOptions) -> DownloadReport:
-        reports = self._run([plan], planner, options, queued=len(plan.tasks))
-        report = reports[plan.name]
-        if not report.ok:
-            raise download_error(report)
+        self._run([plan], planner, options, queued=len(plan.tasks))
+        report = plan.report()
+        if plan.error is not None or not report.ok:
+            raise download_error(report, writing_errors=[plan.error] if plan.error else ())
         return report
 
     def _options(self, roles: Names, options: DownloadOptions) -> AllOptions:
@@ -434,51 +470,6 @@ class STACDownloader:
         if checked["progress"] is None:
             checked["progress"] = self.progress
         return checked
-
-    def _write_item(
-        self, item: pystac.Item, path: Path, report: DownloadReport, folder: Path
-    ) -> None:
-        failed = f"The assets are downloaded, but the item cannot be written to {str(path)!r}"
-        try:
-            document = _local_document(item, path, report, folder)
-            text = redact_text(self.stac_io.json_dumps(document))
-        except (TypeError, ValueError, AttributeError, RecursionError) as error:
-            # pystac raises any of these for values that JSON cannot hold.
-            message = f"{failed} as JSON: {redact(str(error))}."
-            raise DownloadError(message, report=report) from error
-        try:
-            # A symbolic link is replaced, as for the assets: it may lead anywhere.
-            with PartialFile(path) as partial_file:
-                partial_file.write(text.encode("utf-8"))
-                partial_file.finish()
-        except OSError as error:
-            message = f"{failed}: {error.strerror or error}."
-            raise DownloadError(message, report=report) from error
-
-
-def _local_document(
-    item: pystac.Item, path: Path, report: DownloadReport, folder: Path
-) -> dict[str, Any]:
-    """Return an item with hrefs of the downloaded files, and absolute hrefs of all others."""
-    copy = item.clone()
-    for link in copy.links:
-        link.target = link.get_absolute_href() or link.target
-    # The folder is read without the server and its token, so nothing may lead to them. The link to
-    # the collection stays: the schema requires it for an item with a collection id.
-    for rel in ("self", "root", "parent"):
-        copy.remove_links(rel)
-    start = path.parent.resolve()
-    for key, asset in copy.assets.items():
-        if key in report.paths:
-            file = folder.joinpath(*relative_path(key).split("/")).resolve()
-            href = os.path.relpath(file, start).replace(os.sep, "/")
-            asset.href = href if href.startswith("../") else f"./{href}"
-        else:
-            asset.href = item.assets[key].get_absolute_href() or asset.href
-    source = item.get_self_href()
-    if source:
-        copy.add_link(pystac.Link("derived_from", source, media_type="application/geo+json"))
-    return copy.to_dict(include_self_link=False, transform_hrefs=False)
 
 
 def _folder(output_dir: object) -> Path:

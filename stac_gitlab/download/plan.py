@@ -20,6 +20,7 @@ import pystac
 
 from stac_gitlab.download.assets import HasAssets, Names, PathTemplate, check_asset, filter_assets
 from stac_gitlab.download.content_version import compact_records, list_blob_ids, read_records
+from stac_gitlab.download.local_copy import ItemFile
 from stac_gitlab.download.report import (
     AssetResult,
     DownloadReport,
@@ -200,16 +201,42 @@ class ItemPlan:
         tasks: The tasks.
         results: The result of each selected asset, in the order of the item; None until it is
             known. Those of assets that cannot become a task are known from the start.
+        item_file: The file of the item, if it is to be written when the results are known.
+        item_path: The path of that file, as reports name it.
+        error: Why the file of the item could not be written.
     """
 
     name: str
     tasks: list[DownloadTask]
     results: dict[str, AssetResult | None]
+    item_file: ItemFile | None = None
+    item_path: Path | None = None
+    error: DownloadError | None = None
+    _finished: int = 0
 
     @property
     def has_failures(self) -> bool:
         """Whether an asset could not become a task, or its task has failed."""
         return any(r is not None and r.status == "failed" for r in self.results.values())
+
+    def add_result(self, task: DownloadTask, result: AssetResult) -> None:
+        """Add the result of a task. The last one completes the file of the item."""
+        self.results[task.key] = result
+        self._finished += 1
+        if self._finished == len(self.tasks):
+            self.write_item()
+
+    def write_item(self) -> None:
+        """Write the file of the item, once."""
+        item_file, self.item_file = self.item_file, None
+        if item_file is None:
+            return
+        report = self.report()
+        files = {task.key: task.target for task in self.tasks if task.key in report.paths}
+        try:
+            item_file.write(files, {result.key for result in report.failed})
+        except DownloadError as error:
+            self.error, self.item_path = error, None
 
     def report(self) -> DownloadReport:
         """Return the report of the item. A task without a result was not started."""
@@ -217,7 +244,8 @@ class ItemPlan:
             if self.results[task.key] is None:
                 error = StoppedError.of(task.key, started=False)
                 self.results[task.key] = task.result("failed", error=error)
-        return DownloadReport({key: r for key, r in self.results.items() if r is not None})
+        results = {key: r for key, r in self.results.items() if r is not None}
+        return DownloadReport(results, self.item_path)
 
 
 class Planner:
@@ -264,10 +292,17 @@ class Planner:
         """Keep a path free of assets; `name` is what messages call the file there."""
         self._take({name: path})
 
-    def plan(self, item: HasAssets, assets: Mapping[str, pystac.Asset]) -> ItemPlan:
-        """Return the plan for some assets of an item."""
+    def plan(
+        self,
+        item: HasAssets,
+        assets: Mapping[str, pystac.Asset],
+        item_file: ItemFile | None = None,
+    ) -> ItemPlan:
+        """Return the plan for some assets of an item, and for the file of the item itself."""
         name = "" if self._template is None else self._unique_name(item)
-        plan = ItemPlan(name, [], dict.fromkeys(assets))
+        plan = ItemPlan(name, [], dict.fromkeys(assets), item_file)
+        if item_file is not None:
+            plan.item_path = self.reported(item_file.path)
         for key, asset in assets.items():
             try:
                 check_asset(key, asset)
@@ -283,8 +318,12 @@ class Planner:
         except DownloadError as error:
             for task in plan.tasks:
                 plan.results[task.key] = task.result("failed", error=_own_error(task, error))
-            plan.tasks = []
+            plan.tasks, plan.item_file, plan.item_path = [], None, None
         return plan
+
+    def reported(self, path: str) -> Path:
+        """Return a path below the output folder as reports name it."""
+        return self._reported_folder.joinpath(*path.split("/"))
 
     def compact_records(self) -> None:
         """Remove outdated records, if there are many."""

@@ -151,9 +151,15 @@ class DownloadReport(Mapping[str, AssetResult]):
 
 @dataclass(frozen=True)
 class BatchReport(Mapping[str, DownloadReport]):
-    """The report of each item, by item id, in the order of the items."""
+    """The report of each item, by item id, in the order of the items.
+
+    Attributes:
+        reports: The same as a plain mapping.
+        catalog_path: The path of the catalog, if one was written.
+    """
 
     reports: Mapping[str, DownloadReport] = field(default_factory=dict)
+    catalog_path: Path | None = None
 
     def __getitem__(self, item_id: str) -> DownloadReport:
         return self.reports[item_id]
@@ -209,7 +215,9 @@ def _counted(what: str, results: Sequence[AssetResult]) -> str:
 
 
 def download_error(
-    report: DownloadReport | BatchReport, reading_errors: Sequence[Exception] = ()
+    report: DownloadReport | BatchReport,
+    reading_errors: Sequence[Exception] = (),
+    writing_errors: Sequence[Exception] = (),
 ) -> DownloadError:
     """Return one error for all failures of a run.
 
@@ -218,10 +226,11 @@ def download_error(
     Args:
         report: The report of the run.
         reading_errors: Exceptions that ended the reading of the items.
+        writing_errors: Exceptions of items and catalogs that were not saved.
     """
     if isinstance(report, DownloadReport):
         failures = {result.key: result for result in report.failed}
-        header = f"{len(failures)} of {len(report)} assets failed:"
+        header = f"{len(failures)} of {len(report)} assets failed:" if failures else ""
     else:
         failures = report.failed
         header = f"{len(failures)} assets of {len(report)} items failed:" if failures else ""
@@ -230,11 +239,14 @@ def download_error(
         f"{redact(str(error))}"
         for error in reading_errors
     ]
+    footer += map(str, writing_errors[:MAX_SINGLE_FAILURES])
+    if (more := len(writing_errors) - MAX_SINGLE_FAILURES) > 0:
+        footer.append(f"{more} more files of items were not saved.")
     lines = [header, *(f"  {line}" for line in _describe(failures)), *footer]
     message = "\n".join(filter(None, lines))
     errors = {name: result.error for name, result in failures.items() if result.error is not None}
     causes = [error for error in errors.values() if not isinstance(error, StoppedError)]
-    causes += reading_errors
+    causes += [*reading_errors, *writing_errors]
     first = next(iter(causes), None)
     if isinstance(first, HTTPStatusError) and all(isinstance(e, HTTPStatusError) for e in causes):
         return DownloadHTTPError(message, response=first.response, errors=errors, report=report)

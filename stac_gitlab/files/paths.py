@@ -6,6 +6,7 @@ key that leads out of the folder, or cannot be a file name, is refused.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -106,6 +107,27 @@ def _refused(key: str, why: str) -> UnsafePathError:
     return UnsafePathError(
         f"{quoted(key)} cannot be a file name: {why}. Download it by hand under a name of your own."
     )
+
+
+NOT_LINKABLE = re.compile(r"[?#\\\x00-\x1f\x7f]")
+"""Characters of a path that no link leads to: pystac cuts hrefs at ? and #, and makes slashes of
+backslashes."""
+
+
+def linkable_path(name: str) -> str:
+    """Return an id as a path that pystac can link to: other names get a hash, to stay distinct."""
+    return "/".join(map(_linkable_part, name.split("/")))
+
+
+def _linkable_part(part: str) -> str:
+    safe = NOT_LINKABLE.sub("_", part)
+    safe = safe.strip() if safe.strip(". ") else "_"
+    encoded = safe.encode(errors="replace")
+    if len(encoded) > MAX_NAME_BYTES - 40:
+        safe = encoded[: MAX_NAME_BYTES - 60].decode(errors="ignore")
+    if safe == part:
+        return part
+    return f"{safe}-{hashlib.sha256(part.encode(errors='replace')).hexdigest()[:12]}"
 
 
 def contained_path(folder: Path, relative: str) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import posixpath
-import re
 import warnings
 from typing import cast
 
@@ -16,15 +14,12 @@ from pystac.link import Link
 from pystac.utils import make_posix_style
 
 from stac_gitlab.errors import IncompleteListingWarning, UnsafePathError
-from stac_gitlab.files.paths import MAX_NAME_BYTES, FileNaming
+from stac_gitlab.files.paths import NOT_LINKABLE, FileNaming, linkable_path
 from stac_gitlab.reading.members import items_endpoint_of
 from stac_gitlab.reading.objects import mark_materialized
 from stac_gitlab.reading.stac_io import reader_of
 from stac_gitlab.redaction import quoted
 from stac_gitlab.settings import expect, whole_number
-
-# pystac cuts hrefs at ? and #, and makes slashes of backslashes.
-_UNSAFE = re.compile(r"[?#\\\x00-\x1f\x7f]")
 
 
 def materialize(catalog: pystac.Catalog, max_items: int | None = None) -> pystac.Catalog:
@@ -122,7 +117,7 @@ class SafeLayout(HrefLayoutStrategy):
             UnsafePathError: If it is outside the root, or belongs to another object.
         """
         named = copy.copy(stac_object)
-        named.id = _safe_id(str(stac_object.id))
+        named.id = linkable_path(str(stac_object.id))
         href = self._layout.get_href(named, parent_dir, is_root)
         if self._root is None:
             self._root = posixpath.dirname(make_posix_style(href))
@@ -144,7 +139,7 @@ class SafeLayout(HrefLayoutStrategy):
     def _take(self, href: str, name: str) -> None:
         relative = href.removeprefix(f"{self._root}/")
         parts = relative.split("/")
-        if relative == href or {"", ".", ".."} & set(parts) or _UNSAFE.search(relative):
+        if relative == href or {"", ".", ".."} & set(parts) or NOT_LINKABLE.search(relative):
             raise UnsafePathError(
                 f"{name} would be saved as {quoted(href)}, which is not a file below "
                 f"{quoted(str(self._root))}. Nothing was saved. Choose another layout strategy."
@@ -160,18 +155,3 @@ class SafeLayout(HrefLayoutStrategy):
             )
         self._files[path] = name
         self._folders.update(dict.fromkeys(folders, name))
-
-
-def _safe_id(name: str) -> str:
-    return "/".join(map(_safe_part, name.split("/")))
-
-
-def _safe_part(part: str) -> str:
-    safe = _UNSAFE.sub("_", part)
-    safe = safe.strip() if safe.strip(". ") else "_"
-    encoded = safe.encode(errors="replace")
-    if len(encoded) > MAX_NAME_BYTES - 40:
-        safe = encoded[: MAX_NAME_BYTES - 60].decode(errors="ignore")
-    if safe == part:
-        return part
-    return f"{safe}-{hashlib.sha256(part.encode(errors='replace')).hexdigest()[:12]}"

@@ -126,7 +126,7 @@ def test_no_kind_of_download_saves_wrong_bytes_under_a_lasting_fault(
     assert TOKEN not in str(caught.value)
     if kind is not opened:
         assert isinstance(next(iter(caught.value.errors.values())), expected)
-    assert files_in(tmp_path) == {}
+    assert set(files_in(tmp_path)) <= {"group/lakes.json"}
 
 
 # -- many items ------------------------------------------------------------------------------------
@@ -822,14 +822,21 @@ def test_an_asset_with_the_path_of_the_item_file_is_an_error(
     assert server.requests == []
 
 
-def test_an_item_is_not_written_if_an_asset_failed(
-    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+@pytest.mark.parametrize("on_error", ["keep", "remove"])
+def test_an_item_is_written_although_an_asset_failed(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, on_error: Any
 ) -> None:
     item = served(server, "a.csv", "gone.csv", item_id="lakes")
     server.inject(Fault(path="gone", status=404))
-    with pytest.raises(DownloadError, match=r"gone\.csv"):
-        downloader.download_item(item, tmp_path)
-    assert set(files_in(tmp_path)) == {"a.csv"}
+    with pytest.raises(DownloadError, match=r"gone\.csv") as caught:
+        downloader.download_item(item, tmp_path, on_error=on_error)
+    report = caught.value.report
+    assert isinstance(report, DownloadReport)
+    assert report.item_path == tmp_path / "lakes.json"
+    saved = json.loads((tmp_path / "lakes.json").read_text())
+    hrefs = {key: asset["href"] for key, asset in saved["assets"].items()}
+    kept = {"gone.csv": f"{server.url}/files/gone.csv"} if on_error == "keep" else {}
+    assert hrefs == {"a.csv": "./a.csv", **kept}
 
 
 @pytest.mark.parametrize("overwrite", ["if-changed", "always", "never", "error"])
