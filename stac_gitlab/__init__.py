@@ -71,7 +71,8 @@ if TYPE_CHECKING:
     from stac_gitlab.api.stac_api import STACAPI, CollectionLike, ItemLike
     from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
     from stac_gitlab.download.downloader import STACDownloader
-    from stac_gitlab.download.plan import DownloadOptions
+    from stac_gitlab.download.local_copy import OnError
+    from stac_gitlab.download.options import DownloadOptions
     from stac_gitlab.download.report import (
         AssetResult,
         AssetStatus,
@@ -119,6 +120,7 @@ __all__ = [
     "NotSTACError",
     "NothingToDownloadWarning",
     "OnConflict",
+    "OnError",
     "Overwrite",
     "PermissionDeniedError",
     "Progress",
@@ -153,7 +155,8 @@ _LAZY_MODULES = {
     "api.stac_api": ("STACAPI", "CollectionLike", "ItemLike"),
     "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
     "download.downloader": ("STACDownloader",),
-    "download.plan": ("DownloadOptions",),
+    "download.local_copy": ("OnError",),
+    "download.options": ("DownloadOptions",),
     "download.report": (
         "AssetResult",
         "AssetStatus",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +16,14 @@ from stac_gitlab.auth import URL_VARIABLE, TokenSource, hide_token
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.assets import DEFAULT_TEMPLATE, HasAssets, Names, check_asset
 from stac_gitlab.download.local_copy import ItemFile, LocalCatalog, OnError, check_on_error
-from stac_gitlab.download.plan import (
+from stac_gitlab.download.options import (
     AllOptions,
     DownloadOptions,
-    ItemPlan,
-    Planner,
+    Selection,
     checked_options,
-    in_turn,
-    select_assets,
     select_or_warn,
 )
+from stac_gitlab.download.plan import ItemPlan, Planner, in_turn
 from stac_gitlab.download.pool import DownloadPool
 from stac_gitlab.download.remote_file import open_remote
 from stac_gitlab.download.report import (
@@ -44,7 +41,6 @@ from stac_gitlab.errors import (
     AssetNotFoundError,
     ConfigurationError,
     DownloadError,
-    NothingToDownloadWarning,
     STACGitLabError,
 )
 from stac_gitlab.files.paths import relative_path
@@ -351,13 +347,14 @@ class STACDownloader:
                 overwrite=checked["overwrite"],
                 reserve=planner.reserve,
             )
+        selection = Selection(checked)
+
+        def plan_of(item: pystac.Item) -> ItemPlan:
+            item_file = None if catalog is None else catalog.add(item)
+            return planner.plan(item, selection.select(item), item_file)
+
         reading_errors: list[Exception] = []
-        plans = (
-            planner.plan(
-                item, select_assets(item, checked), None if catalog is None else catalog.add(item)
-            )
-            for item in _read(items, reading_errors)
-        )
+        plans = map(plan_of, _read(items, reading_errors))
         taken = self._run(plans, planner, checked)
         report = BatchReport({name: plan.report() for name, plan in taken.items()})
         writing_errors = [plan.error for plan in taken.values() if plan.error is not None]
@@ -368,13 +365,7 @@ class STACDownloader:
         if reading_errors or writing_errors or not report.ok:
             error = download_error(report, reading_errors, writing_errors)
             raise error from next(iter(reading_errors), None)
-        if report and not any(report.values()):
-            warnings.warn(
-                f"None of {len(report)} items has an asset that meets the conditions "
-                f"(roles={roles!r}); there is nothing to download.",
-                NothingToDownloadWarning,
-                stacklevel=2,
-            )
+        selection.warn()
         return report
 
     def download_collection(

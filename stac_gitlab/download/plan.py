@@ -7,35 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import warnings
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
 
 import pystac
 
-from stac_gitlab.download.assets import HasAssets, Names, PathTemplate, check_asset, filter_assets
+from stac_gitlab.download.assets import HasAssets, PathTemplate, check_asset
 from stac_gitlab.download.content_version import compact_records, list_blob_ids, read_records
 from stac_gitlab.download.local_copy import ItemFile
+from stac_gitlab.download.options import AllOptions
 from stac_gitlab.download.report import (
     AssetResult,
     DownloadReport,
-    ProgressOption,
     StoppedError,
-    check_progress,
     human_size,
 )
 from stac_gitlab.download.source import Locator
-from stac_gitlab.download.task import DownloadTask, Overwrite
+from stac_gitlab.download.task import DownloadTask
 from stac_gitlab.errors import (
-    AssetNotFoundError,
-    ConfigurationError,
     DownloadError,
-    NothingToDownloadWarning,
 )
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import (
@@ -46,150 +38,10 @@ from stac_gitlab.files.paths import (
     relative_path,
 )
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.redaction import printable, quoted, redacting_logger
-from stac_gitlab.settings import expect
+from stac_gitlab.redaction import quoted, redacting_logger
 
 logger = redacting_logger(__name__)
-MAX_SEGMENTS = 16
-_OVERWRITE = ("if-changed", "always", "never", "error")
-# Tells a glob from the key of an asset.
-_GLOB = re.compile(r"[*?\[]")
 _ITEMS_IN_TURN = 4
-
-
-class DownloadOptions(TypedDict, total=False):
-    """The keyword arguments that all download methods share.
-
-    :meth:`STACDownloader.download_assets` documents them.
-    """
-
-    exclude_roles: Names
-    include: Names
-    exclude: Names
-    media_types: Names
-    alternates: Sequence[str]
-    overwrite: Overwrite
-    verify: bool
-    segments: int
-    fail_fast: bool
-    dry_run: bool
-    portable_names: bool
-    progress: ProgressOption
-    executor: Executor | None
-
-
-class AllOptions(DownloadOptions, total=False):
-    """The same, with the roles, which each method also takes by name."""
-
-    roles: Names
-
-
-_DEFAULTS: AllOptions = {
-    "roles": ("data",),
-    "exclude_roles": None,
-    "include": None,
-    "exclude": None,
-    "media_types": None,
-    "alternates": (),
-    "overwrite": "if-changed",
-    "verify": True,
-    "segments": 1,
-    "fail_fast": False,
-    "dry_run": False,
-    "portable_names": False,
-    "progress": None,
-    "executor": None,
-}
-
-
-def checked_options(given: AllOptions) -> AllOptions:
-    """Return all options, with defaults for those that are not given.
-
-    Raises:
-        TypeError: If there is no such option.
-        ConfigurationError: If a value is not valid.
-    """
-    unknown = ", ".join(repr(name) for name in given if name not in _DEFAULTS)
-    if unknown:
-        raise TypeError(f"unexpected keyword argument {unknown}; choose from {[*_DEFAULTS]}")
-    options: AllOptions = {**_DEFAULTS, **given}
-    if options["overwrite"] not in _OVERWRITE:
-        choices = ", ".join(map(repr, _OVERWRITE))
-        raise ConfigurationError(f"overwrite={options['overwrite']!r}: choose from {choices}.")
-    segments = options["segments"]
-    if type(segments) is not int or not 1 <= segments <= MAX_SEGMENTS:
-        raise ConfigurationError(
-            f"segments={segments!r}: choose a number from 1 to {MAX_SEGMENTS}."
-        )
-    check_progress(options["progress"])
-    executor = options["executor"]
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise ConfigurationError(
-            f"executor has to be a concurrent.futures.Executor, not {type(executor).__name__}. "
-            "Leave it out to use threads of this process."
-        )
-    # Iterators can be read only once, but these are read for each item.
-    for name in ("roles", "exclude_roles", "include", "exclude", "media_types"):
-        names = options[name]
-        if isinstance(names, Iterator):
-            options[name] = tuple(names)
-    options["alternates"] = _checked_alternates(options["alternates"])
-    return options
-
-
-def _checked_alternates(alternates: Sequence[str]) -> Sequence[str]:
-    wanted = "names of alternate assets"
-    if isinstance(alternates, str):
-        return (alternates,)
-    expect("alternates", alternates, Iterable, wanted=wanted)
-    names = tuple(alternates)
-    for name in names:
-        expect("alternates", name, str, wanted=wanted)
-    return names
-
-
-def select_assets(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:
-    """Return the assets of an item that the options select."""
-    return filter_assets(
-        item,
-        roles=options["roles"],
-        exclude_roles=options["exclude_roles"],
-        include=options["include"],
-        exclude=options["exclude"],
-        media_types=options["media_types"],
-    )
-
-
-def select_or_warn(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:
-    """Return the selected assets of one item; warn if there are none.
-
-    Raises:
-        AssetNotFoundError: If `include` names an asset that does not exist.
-    """
-    selected = select_assets(item, options)
-    name = printable(repr(item))
-    include = options["include"]
-    names = [include] if isinstance(include, str) else list(include or ())
-    missing = [name for name in names if name not in item.assets and not _GLOB.search(name)]
-    keys = ", ".join(quoted(str(key)) for key in item.assets) or "none that this token can see"
-    if missing:
-        raise AssetNotFoundError(
-            f"{name} has no asset {', '.join(map(quoted, missing))}. Its assets: {keys}."
-        )
-    if not selected:
-        hint = ""
-        if options["roles"] is not None and select_assets(item, {**options, "roles": None}):
-            hint = " Pass roles=None to download assets of any role, or without one."
-        warnings.warn(
-            f"{name} has no asset that meets the conditions (roles={options['roles']!r}); there "
-            f"is nothing to download. Its assets: {keys}.{hint}",
-            NothingToDownloadWarning,
-            stacklevel=3,
-        )
-    return selected
-
-
-# -- items made tasks -----------------------------------------------------------------------------
 
 
 @dataclass

@@ -715,6 +715,19 @@ def test_an_interrupt_ends_a_batch_within_a_second(server: LoopbackServer, tmp_p
     assert files_in(tmp_path) == {f"no-collection/{n}/a": b"good" for n in range(3)}
 
 
+def test_items_without_roles_are_a_warning_that_says_how_to_get_them(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    items = items_of(server, 3, "a.csv")
+    for item in items[1:]:
+        item.assets["a.csv"].roles = None
+    with pytest.warns(NothingToDownloadWarning, match=r"2 of 3 items have no roles.*roles=None"):
+        downloader.download_items(items, tmp_path)
+    assert set(files_in(tmp_path)) == {"no-collection/0/a.csv"}
+    downloader.download_items(items, tmp_path, roles=None)
+    assert len(files_in(tmp_path)) == 3
+
+
 # -- one item as a folder --------------------------------------------------------------------------
 
 

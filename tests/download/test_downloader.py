@@ -151,10 +151,10 @@ def test_control_characters_of_an_id_are_in_no_message(
         assert TOKEN not in str(text)
 
 
-def test_the_warning_for_an_item_without_assets_mentions_the_token(
+def test_the_warning_for_an_item_without_assets_mentions_token_and_role(
     downloader: STACDownloader, tmp_path: Path
 ) -> None:
-    with pytest.warns(NothingToDownloadWarning, match="none that this token can see"):
+    with pytest.warns(NothingToDownloadWarning, match=r"none that this token can see\. A guest"):
         downloader.download_assets(item_of({}), tmp_path)
 
 
