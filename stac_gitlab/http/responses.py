@@ -33,6 +33,7 @@ from stac_gitlab.errors import (
     ServerError,
     STACGitLabError,
 )
+from stac_gitlab.http.transport import coding_in, length_in
 from stac_gitlab.redaction import MAX_ERROR_BODY, printable, quoted, redact, redact_response
 
 # Characters of foreign text in a message.
@@ -385,8 +386,8 @@ def reader_of(response: requests.Response, *, decode: bool = True) -> Read:
     # Some mocks and recorders (VCR.py) replace the response of urllib3 by one that only has `read`.
     is_usual = isinstance(raw, BaseHTTPResponse)
     read: Read = partial(raw.read1, decode_content=False) if is_usual else raw.read
-    if not decode or isinstance(raw, http.client.HTTPResponse):
-        # The latter is VCR.py's, which records and plays decoded bodies.
+    if not decode or isinstance(raw, http.client.HTTPResponse) or _has_no_body(response):
+        # An HTTPResponse is VCR.py's, which records and plays decoded bodies.
         return read
     if not is_decodable(response):
         url = redact(response.url)
@@ -399,6 +400,13 @@ def reader_of(response: requests.Response, *, decode: bool = True) -> Read:
     for coding in reversed(codings_of(response.headers)):
         read = _Decoder(coding, read).read
     return read
+
+
+def _has_no_body(response: requests.Response) -> bool:
+    """Tell whether a response says that it has no body, and so nothing that could be decoded."""
+    headers, method = response.headers, response.request.method if response.request else None
+    is_empty = not coding_in(headers) and length_in(headers) == 0
+    return is_empty or method == "HEAD" or response.status_code in (204, 304)
 
 
 class _Decoder:
@@ -432,15 +440,20 @@ class _Decoder:
             elif not data:
                 self._encoded = self._read(_PIECE)
                 if not self._encoded:
-                    raise DecodeError(f"{self._coding}: the body ends before its end marker")
+                    raise self._ended_early()
             if data:
                 return data
         return b""
+
+    def _ended_early(self) -> DecodeError:
+        return DecodeError(f"{self._coding}: the body ends before its end marker")
 
     def _next_member(self) -> zlib._Decompress | None:
         """Return what decodes the next member of a gzip file, or the only one of deflate."""
         head = self._next_bytes()
         if not head:
+            if not self._members:
+                raise self._ended_early()
             return None
         is_gzip = self._coding != "deflate"
         if self._members and not (is_gzip and head == _GZIP_MAGIC):

@@ -20,8 +20,9 @@ from stac_gitlab import (
     NotFoundError,
     RetryPolicy,
 )
+from stac_gitlab.download.transfer import NotModified
 from stac_gitlab.http.responses import is_decodable, is_encoded, reader_of
-from stac_gitlab.testing import Fault, LoopbackServer
+from stac_gitlab.testing import Answer, Fault, LoopbackServer
 
 CONTENT = random.Random(1).randbytes(3000) * 3
 
@@ -119,9 +120,12 @@ def test_zeros_behind_the_end_are_padding(piece: int) -> None:
     assert decoded("gzip", body + gzip.compress(b"!"), piece=piece) == CONTENT + b"!"
 
 
-@pytest.mark.parametrize("coding", ["", "identity", "gzip", "deflate", "gzip, gzip"])
-def test_a_body_without_bytes_is_empty(coding: str) -> None:
-    assert decoded(coding, b"") == b""
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "gzip, gzip"])
+def test_a_body_without_bytes_has_not_reached_its_end_marker(coding: str) -> None:
+    assert decoded("identity", b"") == b""
+    for body in (b"", gzip.compress(b"")) if coding == "gzip, gzip" else (b"",):
+        with pytest.raises(DecodeError, match="ends before its end marker"):
+            decoded(coding, body)
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, x-foo", "gzip" + ", gzip" * 5])
@@ -164,8 +168,42 @@ def test_a_text_that_was_cut_is_requested_again(server: LoopbackServer) -> None:
     assert len(server.requests) == 2
 
 
+CODED = {"Content-Encoding": "gzip"}
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_no_bytes_at_all_are_no_compressed_document(server: LoopbackServer, framing: str) -> None:
+    server.route("/x", b"", headers=CODED)
+    server.inject(Fault(chunked=framing == "chunked", close=framing == "close", times=None))
+    with (
+        GitLabStacIO(retry=TWICE) as stac_io,
+        pytest.raises(InvalidResponseError, match="end marker"),
+    ):
+        stac_io.read_text(f"{server.url}/x")
+    assert len(server.requests) == 2
+
+
+def test_a_stated_length_of_zero_leaves_nothing_to_decode(server: LoopbackServer) -> None:
+    server.route("/x", b"", headers=CODED)
+    with GitLabStacIO(retry=TWICE) as stac_io:
+        assert stac_io.read_text(f"{server.url}/x") == ""
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("DELETE", 204)])
+def test_a_response_that_never_has_a_body_leaves_nothing_to_decode(
+    server: LoopbackServer, method: str, status: int
+) -> None:
+    headers = (("content-encoding", "gzip"), ("transfer-encoding", "chunked"))
+    server.route("/x", Answer(status, headers if method == "HEAD" else headers[:1], b""))
+    with GitLabStacIO(retry=TWICE) as stac_io:
+        size = stac_io.session.fetch(
+            f"{server.url}/x", lambda document: len(document.body), max_bytes=9, method=method
+        )
+    assert size == 0
+
+
 def test_a_coding_that_was_not_requested_is_not_requested_again(server: LoopbackServer) -> None:
-    server.route("/x", b"", headers={"Content-Encoding": "br"})
+    server.route("/x", b"x", headers={"Content-Encoding": "br"})
     with GitLabStacIO(retry=TWICE) as stac_io, pytest.raises(InvalidResponseError, match="'br'"):
         stac_io.read_text(f"{server.url}/x")
     assert len(server.requests) == 1
@@ -183,3 +221,33 @@ def test_an_error_is_reported_although_its_body_is_broken(
 def test_no_file_is_made_of_a_compressed_body_that_was_cut(home: Home) -> None:
     home.server.inject(Fault(body=CUT, headers={"Content-Encoding": "gzip"}, times=None))
     home.fails(IncompleteDownloadError, "ends before its end marker")
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_no_file_is_made_of_a_compressed_body_without_bytes(home: Home, framing: str) -> None:
+    home.server.inject(
+        Fault(
+            body=b"",
+            headers=CODED,
+            chunked=framing == "chunked",
+            close=framing == "close",
+            times=None,
+        )
+    )
+    home.fails(IncompleteDownloadError, "ends before its end marker")
+
+
+def test_an_empty_file_is_made_of_a_compressed_body_with_a_stated_length_of_zero(
+    home: Home,
+) -> None:
+    home.server.inject(Fault(body=b"", headers=CODED))
+    result = home.download()
+    assert (result.size, result.verified) == (0, True)
+    home.assert_there(b"")
+
+
+def test_a_304_with_the_coding_of_the_file_leaves_nothing_to_decode(home: Home) -> None:
+    home.server.inject(Fault(status=304, headers={**CODED, "ETag": '"1"'}))
+    with pytest.raises(NotModified):
+        home.download(known='"1"')
+    assert len(home.server.requests) == 1
