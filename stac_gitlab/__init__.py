@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from stac_gitlab.api.item_query import ItemQuery
     from stac_gitlab.api.stac_api import STACAPI, CollectionLike, ItemLike
     from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
+    from stac_gitlab.catalogs.publish import PublishReport, publish
     from stac_gitlab.download.downloader import STACDownloader
     from stac_gitlab.download.local_copy import OnError
     from stac_gitlab.download.options import DownloadOptions
@@ -125,6 +126,7 @@ __all__ = [
     "PermissionDeniedError",
     "Progress",
     "ProgressOption",
+    "PublishReport",
     "RateLimitError",
     "RemoteWriteError",
     "RequestTimeoutError",
@@ -147,6 +149,7 @@ __all__ = [
     "group_by_role",
     "has_any_role",
     "materialize",
+    "publish",
 ]
 
 # Reading does not need these modules. Each is imported when one of its names is first used.
@@ -154,6 +157,7 @@ _LAZY_MODULES = {
     "api.item_query": ("ItemQuery",),
     "api.stac_api": ("STACAPI", "CollectionLike", "ItemLike"),
     "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
+    "catalogs.publish": ("PublishReport", "publish"),
     "download.downloader": ("STACDownloader",),
     "download.local_copy": ("OnError",),
     "download.options": ("DownloadOptions",),

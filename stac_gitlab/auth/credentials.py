@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from requests.auth import _basic_auth_str
+
 from stac_gitlab.auth.origins import Origin, parse_host, parse_hosts
 from stac_gitlab.errors import (
     ConfigurationError,
@@ -148,6 +150,13 @@ def _is_header(value: object) -> bool:
 
 TokenHeader = Callable[[Token], tuple[str, str]]
 """Returns the name of the header for a token, and the scheme before it, such as ``Bearer``."""
+
+
+def _header_value(scheme: str, token: Token) -> Secret:
+    kind, _, user = scheme.partition(" ")
+    if kind == "Basic" and user:
+        return Secret(_basic_auth_str(user, token.value))
+    return Secret(f"{scheme} {token.value}") if scheme else token.value
 
 
 class Credentials:
@@ -303,7 +312,7 @@ class Credentials:
             own = self._header_of.get(Origin.of(url)) if self._header_of else None  # type: ignore[arg-type]  # None is no key
             name, scheme = own or self._header or token_header(token)
             if name.lower() not in {n.lower() for n in headers}:
-                headers[name] = Secret(f"{scheme} {token.value}") if scheme else token.value
+                headers[name] = _header_value(scheme, token)
         if headers:
             self._remember(headers.values())
             self._warn_if_exposed(url)

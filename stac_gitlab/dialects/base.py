@@ -25,7 +25,10 @@ class Dialect:
         return True
 
     def token_header(self, token: Token) -> tuple[str, str]:
-        """Return the name of the header for a token, and the scheme before it, if any."""
+        """Return the name of the header for a token, and the scheme before it, if any.
+
+        With the scheme ``Basic USER``, the token is the password of that user.
+        """
         return "X-Gitlab-Token", ""
 
     def request_urls(self, url: str) -> Iterator[str]:

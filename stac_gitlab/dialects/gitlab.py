@@ -137,3 +137,17 @@ class GitLab(Dialect):
         if headers.get("X-Gitlab-Size") != str(size):
             return None
         return headers.get("X-Gitlab-Content-Sha256")
+
+
+class GitLFS(GitLab):
+    """Git LFS at GitLab, which takes tokens as the password of a Basic login.
+
+    Source: GitLab documentation, "Git LFS"; Git LFS documentation, "Authentication".
+    """
+
+    def speaks(self, url: str) -> bool:
+        return "/info/lfs/" in urlsplit(url).path
+
+    def token_header(self, token: Token) -> tuple[str, str]:
+        user = "gitlab-ci-token" if token.is_job_token else "oauth2"
+        return "Authorization", f"Basic {user}"

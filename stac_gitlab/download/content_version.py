@@ -6,21 +6,18 @@ Source: RFC 9110, "Conditional Requests" and "Range Requests".
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import requests
 
 from stac_gitlab.download.source import Source, url_digest
-from stac_gitlab.errors import InvalidResponseError, STACGitLabError
-from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum, UnknownChecksumError
+from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
 from stac_gitlab.files.partial_file import (
     OWN_PREFIX,
     PartialFile,
@@ -28,9 +25,7 @@ from stac_gitlab.files.partial_file import (
     leftovers_in,
     open_own,
 )
-from stac_gitlab.http.deadline import current_deadline
-from stac_gitlab.http.responses import Document, is_encoded
-from stac_gitlab.http.session import GitLabSession
+from stac_gitlab.http.responses import is_encoded
 from stac_gitlab.http.transport import is_well_framed, length_in
 from stac_gitlab.redaction import redact, redacting_logger
 
@@ -331,80 +326,3 @@ def _parse_record(line: bytes) -> Record | None:
         )
     )
     return record if is_valid else None
-
-
-# -- git blob ids ----------------------------------------------------------------------------------
-
-_MAX_PAGE_BYTES = 4 * 1024 * 1024
-_MIN_PAGES = 20
-
-
-def list_blob_ids(session: GitLabSession, url: str, paths: Iterable[str]) -> dict[str, str]:
-    """Return the blob ids of files in a repository, by their paths.
-
-    A file is missing in the result if the repository cannot be listed, since the token may lack
-    the permission, or the server the endpoint.
-
-    Args:
-        session: Sends the requests.
-        url: GitLab's listing of a repository tree.
-        paths: The files. Other files may be in the result as well.
-    """
-    missing = set(paths)
-    found: dict[str, str] = {}
-    page = "1"
-    # Each page costs less than a download. But a few files do not justify a thousand pages.
-    max_pages = max(_MIN_PAGES, len(missing))
-    try:
-        for _ in range(max_pages):
-            entries, page = session.fetch(
-                _with_page(url, page),
-                _parse,
-                max_bytes=_MAX_PAGE_BYTES,
-                retry=session.retry.replace(max_attempts=1),
-            )
-            found.update(entries)
-            missing.difference_update(entries)
-            if not page or not missing:
-                break
-    except STACGitLabError as error:
-        logger.info("The repository cannot be listed: %s", error)
-    return found
-
-
-def blob_ids_of(path: Path) -> tuple[str, str]:
-    """Return the blob id of a local file, and that of the Git LFS pointer to such a file."""
-    size = path.stat().st_size
-    sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    sha256 = hashlib.sha256()
-    buffer = memoryview(bytearray(BUFFER_SIZE))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            sha1.update(buffer[:count])
-            sha256.update(buffer[:count])
-            current_deadline().time_left()
-    pointer = (
-        "version https://git-lfs.github.com/spec/v1\n"
-        f"oid sha256:{sha256.hexdigest()}\nsize {size}\n"
-    ).encode()
-    pointer_id = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False)
-    return sha1.hexdigest(), pointer_id.hexdigest()
-
-
-def _parse(document: Document) -> tuple[dict[str, str], str]:
-    """Return the blob ids on a page, and the number of the next page or an empty text."""
-    try:
-        entries = json.loads(document.body)
-        found = {
-            str(entry["path"]): str(entry["id"]) for entry in entries if entry["type"] == "blob"
-        }
-    except (ValueError, TypeError, LookupError, RecursionError):
-        raise InvalidResponseError("This is not a listing of a repository.") from None
-    page = document.headers.get("X-Next-Page", "")
-    return found, page if page.isascii() and page.isdigit() else ""
-
-
-def _with_page(url: str, page: str) -> str:
-    parts = urlsplit(url)
-    query = [*parse_qsl(parts.query, keep_blank_values=True), ("page", page)]
-    return urlunsplit(parts._replace(query=urlencode(query)))

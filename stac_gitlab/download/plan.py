@@ -15,7 +15,8 @@ from pathlib import Path
 import pystac
 
 from stac_gitlab.download.assets import HasAssets, PathTemplate, check_asset
-from stac_gitlab.download.content_version import compact_records, list_blob_ids, read_records
+from stac_gitlab.download.content_version import compact_records, read_records
+from stac_gitlab.download.git_blobs import list_blob_ids
 from stac_gitlab.download.local_copy import ItemFile
 from stac_gitlab.download.options import AllOptions
 from stac_gitlab.download.report import (

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from stac_gitlab.download.checked_file import POINTER_SIZE, TransferResult, check_no_pointer
-from stac_gitlab.download.content_version import Record, append_record, blob_ids_of
+from stac_gitlab.download.content_version import Record, append_record
+from stac_gitlab.download.git_blobs import git_ids_of
 from stac_gitlab.download.report import AssetResult, AssetStatus, StoppedError
 from stac_gitlab.download.source import Source, url_digest
 from stac_gitlab.download.transfer import NotModified, copy_file, download_file
@@ -124,7 +125,7 @@ class DownloadTask:
         if self.blob_id is not None:
             if record is not None and record.blob_id is not None:
                 return record.blob_id == self.blob_id
-            return self.blob_id in blob_ids_of(target) and not self._is_pointer()
+            return self.blob_id in git_ids_of(target)[:2] and not self._is_pointer()
         return None if record is not None and record.validator is not None else False
 
     def could_be_current(self) -> bool:

@@ -6,10 +6,11 @@ It also sets timeouts and keeps no cookies. :meth:`GitLabSession.fetch` and
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -217,6 +218,7 @@ class GitLabSession(BaseSession):
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         json: Any = None,
+        data: Callable[[], BinaryIO] | None = None,
         write_origin: Origin | None = None,
         idempotent: bool | None = None,
         retry: RetryPolicy | None = None,
@@ -230,6 +232,7 @@ class GitLabSession(BaseSession):
             method: The HTTP method.
             headers: More headers. None of them is a secret.
             json: The JSON body to send.
+            data: Opens the file to send, for each attempt.
             write_origin: The origin that gets secrets with a method other than GET and HEAD: that
                 of the URL which the caller of the package named. Never one from a link.
             idempotent: Whether the request may be retried; the default depends on the method.
@@ -246,16 +249,17 @@ class GitLabSession(BaseSession):
         def attempt(url: str) -> T:
             context = write_origin_in_force.set(write_origin)
             try:
-                response = self._send_once(method, url, headers=headers, json=json)
+                with contextlib.nullcontext() if data is None else data() as body:
+                    response = self._send_once(method, url, headers=headers, json=json, data=body)
             finally:
                 write_origin_in_force.reset(context)
             with response:
-                body = self._whole_body(response, max_bytes)
-                if is_html(response, body):
-                    raise self._page_error(response, body)
+                content = self._whole_body(response, max_bytes)
+                if is_html(response, content):
+                    raise self._page_error(response, content)
                 # Hrefs in the document are relative to this URL, so it must hold no secret.
                 there = redact_text(response.url)
-                return parse(Document(there, body, response.headers, response.status_code))
+                return parse(Document(there, content, response.headers, response.status_code))
 
         return self._with_retries(
             attempt, method=method, url=url, idempotent=idempotent, retry=retry
@@ -297,13 +301,16 @@ class GitLabSession(BaseSession):
         *,
         headers: Mapping[str, str],
         json: Any = None,
+        data: BinaryIO | None = None,
         statuses: frozenset[int] = frozenset(),
     ) -> requests.Response:
         """Send once, and raise for a status that is an error and not among `statuses`."""
         headers = {**self.headers, **self.credentials.harmless_headers(), **headers}  # type: ignore[dict-item]  # none of ours is bytes
-        is_customized = self.auth or self.params or self.hooks["response"] or json is not None
+        has_body = json is not None or data is not None
+        is_customized = self.auth or self.params or self.hooks["response"] or has_body
         if is_customized or self.netrc_login(method, url):
-            prepared = self.prepare_request(requests.Request(method, url, headers, json=json))
+            request = requests.Request(method, url, headers, json=json, data=data)
+            prepared = self.prepare_request(request)
         else:
             prepared = _bare_request(method, url, headers)
         response = self.send(prepared, **self._environment.settings(url).send)

@@ -1,0 +1,136 @@
+"""git blob ids: of local files, and of the files that GitLab lists in a repository.
+
+Source: git documentation, "Git Objects"; GitLab REST API documentation, "Repositories".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from stac_gitlab.errors import InvalidResponseError, STACGitLabError
+from stac_gitlab.files.checksums import BUFFER_SIZE
+from stac_gitlab.http.deadline import current_deadline
+from stac_gitlab.http.responses import Document
+from stac_gitlab.http.session import GitLabSession
+from stac_gitlab.redaction import redacting_logger
+from stac_gitlab.settings import RetryPolicy
+
+_MAX_PAGE_BYTES = 4 * 1024 * 1024
+_MIN_PAGES = 20
+logger = redacting_logger(__name__)
+
+
+def list_blob_ids(session: GitLabSession, url: str, paths: Iterable[str]) -> dict[str, str]:
+    """Return the blob ids of files in a repository, by their paths.
+
+    A file is missing in the result if the repository cannot be listed, since the token may lack
+    the permission, or the server the endpoint.
+
+    Args:
+        session: Sends the requests.
+        url: GitLab's listing of a repository tree.
+        paths: The files. Other files may be in the result as well.
+    """
+    missing = set(paths)
+    found: dict[str, str] = {}
+    # Each page costs less than a download. But a few files do not justify a thousand pages.
+    max_pages = max(_MIN_PAGES, len(missing))
+    try:
+        once = session.retry.replace(max_attempts=1)
+        for entries in itertools.islice(tree_pages(session, url, retry=once), max_pages):
+            found.update(entries)
+            missing.difference_update(entries)
+            if not missing:
+                break
+    except STACGitLabError as error:
+        logger.info("The repository cannot be listed: %s", error)
+    return found
+
+
+def tree_pages(
+    session: GitLabSession, url: str, *, retry: RetryPolicy | None = None
+) -> Iterator[dict[str, str]]:
+    """Yield the blob ids of the files in a repository by their paths, page by page.
+
+    Args:
+        session: Sends the requests.
+        url: GitLab's listing of a repository tree.
+        retry: Replaces the session's policy.
+
+    Raises:
+        STACGitLabError: If a page cannot be read.
+    """
+    page = "1"
+    while page:
+        entries, page = session.fetch(
+            _with_page(url, page), _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry
+        )
+        yield entries
+
+
+class GitIds(NamedTuple):
+    """What git and Git LFS call a file.
+
+    Attributes:
+        blob: The blob id of the file.
+        pointer: The blob id of the Git LFS pointer to the file.
+        sha256: The SHA-256 of the file, in hex, which is its id in Git LFS.
+        size: Its size in bytes.
+    """
+
+    blob: str
+    pointer: str
+    sha256: str
+    size: int
+
+
+def lfs_pointer(sha256: str, size: int) -> bytes:
+    """Return the Git LFS pointer to a file."""
+    return (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+    ).encode()
+
+
+def blob_id(content: bytes) -> str:
+    """Return the git blob id of a content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def git_ids_of(path: Path) -> GitIds:
+    """Return the ids of a local file, which is read once."""
+    size = path.stat().st_size
+    sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    sha256 = hashlib.sha256()
+    buffer = memoryview(bytearray(BUFFER_SIZE))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            sha1.update(buffer[:count])
+            sha256.update(buffer[:count])
+            current_deadline().time_left()
+    pointer = blob_id(lfs_pointer(sha256.hexdigest(), size))
+    return GitIds(sha1.hexdigest(), pointer, sha256.hexdigest(), size)
+
+
+def _parse(document: Document) -> tuple[dict[str, str], str]:
+    """Return the blob ids on a page, and the number of the next page or an empty text."""
+    try:
+        entries = json.loads(document.body)
+        found = {
+            str(entry["path"]): str(entry["id"]) for entry in entries if entry["type"] == "blob"
+        }
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise InvalidResponseError("This is not a listing of a repository.") from None
+    page = document.headers.get("X-Next-Page", "")
+    return found, page if page.isascii() and page.isdigit() else ""
+
+
+def _with_page(url: str, page: str) -> str:
+    parts = urlsplit(url)
+    query = [*parse_qsl(parts.query, keep_blank_values=True), ("page", page)]
+    return urlunsplit(parts._replace(query=urlencode(query)))

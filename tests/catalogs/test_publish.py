@@ -1,0 +1,345 @@
+"""Folders and items are published to a GitLab over real git repositories."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+import yaml
+from stand_in.git_host import TOKEN, GitHost, git
+
+from stac_gitlab import (
+    AuthenticationError,
+    ConfigurationError,
+    ConflictError,
+    GitLabStacIO,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    PublishReport,
+    RetryPolicy,
+    ServerError,
+    publish,
+)
+from stac_gitlab.testing import Fault
+from stac_gitlab.testing.exchange import response_of
+
+PROJECT = "alpine/lakes"
+LARGE = bytes(range(256)) * 400
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[GitHost]:
+    with GitHost(tmp_path / "host") as server:
+        server.add(PROJECT)
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "data"
+    write(made, {"lakes.csv": b"id\n1\n", "sub/table é.csv": b"id\n2\n", "big.tif": LARGE})
+    return made
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def published(host: GitHost, source: Any, **options: Any) -> PublishReport:
+    retry = RetryPolicy(max_attempts=3, backoff_base=0)
+    options.setdefault("lfs_above", 50_000)
+    with GitLabStacIO(TOKEN, base_url=host.url, retry=retry) as reader:
+        return publish(source, f"{host.url}/{PROJECT}", stac_io=reader, **options)
+
+
+def front_matter(host: GitHost) -> dict[str, Any]:
+    _, front, _ = host.files(PROJECT)["README.md"].decode().split("---\n", 2)
+    fields: dict[str, Any] = yaml.safe_load(front)
+    return fields
+
+
+def sent(host: GitHost, method: str) -> list[str]:
+    return [request.path for request in host.requests if request.method == method]
+
+
+def test_a_folder_becomes_a_project_that_git_clones(
+    host: GitHost, folder: Path, tmp_path: Path
+) -> None:
+    report = published(host, folder, hub="https://hub.example.org")
+    names = ["big.tif", "lakes.csv", "sub/table é.csv"]
+    assert sorted(report.created) == [".gitattributes", "README.md", *names]
+    assert report.uploaded_bytes > len(LARGE)
+    assert len(report.commits) == 1
+    url = "https://hub.example.org/api/stac/collections/dataset/items/alpine/lakes"
+    assert report.item_url == url
+    assert host.projects[PROJECT]["topics"] == ["sharinghub:dataset"]
+    assert front_matter(host)["assets"] == [{"key": name, "href": name} for name in names]
+    clone = tmp_path / "clone"
+    git("clone", "-q", host.repository(PROJECT), clone, cwd=tmp_path)
+    assert (clone / "sub/table é.csv").read_bytes() == b"id\n2\n"
+    assert (clone / "big.tif").read_bytes().startswith(b"version https://git-lfs.github.com")
+    assert git("check-attr", "filter", "big.tif", cwd=clone) == b"big.tif: filter: lfs\n"
+    assert list(host.objects.values()) == [LARGE]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="needs git-lfs")
+def test_git_lfs_pulls_what_was_published(host: GitHost, folder: Path, tmp_path: Path) -> None:
+    published(host, folder)
+    clone = tmp_path / "clone"
+    git("clone", "-q", host.repository(PROJECT), clone, cwd=tmp_path)
+    git("lfs", "install", "--local", cwd=clone)
+    login = f"http://oauth2:{TOKEN}@127.0.0.1:{host.port}"
+    git("config", "lfs.url", f"{login}/{PROJECT}.git/info/lfs", cwd=clone)
+    git("lfs", "pull", cwd=clone)
+    assert (clone / "big.tif").read_bytes() == LARGE
+
+
+def test_a_second_publish_sends_nothing(host: GitHost, folder: Path) -> None:
+    published(host, folder)
+    host.clear_requests()
+    report = published(host, folder)
+    assert (report.created, report.updated, report.commits) == ((), (), ())
+    assert len(report.unchanged) == 5
+    assert sent(host, "POST") == sent(host, "PUT") == []
+    assert sum("tree" in path for path in sent(host, "GET")) == 1
+
+
+def test_only_what_differs_is_sent(host: GitHost, folder: Path) -> None:
+    published(host, folder)
+    write(folder, {"lakes.csv": b"id\n3\n", "big.tif": LARGE[::-1]})
+    report = published(host, folder)
+    assert set(report.updated) == {"big.tif", "lakes.csv"}
+    assert report.created == ()
+    assert host.files(PROJECT)["lakes.csv"] == b"id\n3\n"
+    assert set(host.objects.values()) == {LARGE, LARGE[::-1]}
+
+
+def test_other_files_stay_unless_they_are_to_be_deleted(host: GitHost, folder: Path) -> None:
+    host.write(PROJECT, {"notes.txt": b"kept", "README.md": b"# Lakes\n"})
+    published(host, folder)
+    assert host.files(PROJECT)["notes.txt"] == b"kept"
+    report = published(host, folder, delete=True, metadata={"assets": ["*.csv"]})
+    assert report.deleted == ("notes.txt",)
+    assert "notes.txt" not in host.files(PROJECT)
+    assert "lakes.csv" in host.files(PROJECT)
+
+
+def test_a_dry_run_sends_nothing(host: GitHost, folder: Path) -> None:
+    report = published(host, folder, dry_run=True)
+    assert report.dry_run
+    assert len(report.created) == 5
+    assert "planned: 5 created" in repr(report)
+    assert sent(host, "POST") == sent(host, "PUT") == []
+
+
+def test_a_concurrent_change_is_a_conflict_and_stays(host: GitHost, folder: Path) -> None:
+    published(host, folder)
+    write(folder, {"lakes.csv": b"mine", "new.csv": b"new"})
+    host.before_commit = lambda: host.write(PROJECT, {"lakes.csv": b"theirs"}) and None
+    with pytest.raises(ConflictError, match=r"changed since.*Publish again"):
+        published(host, folder)
+    assert host.files(PROJECT)["lakes.csv"] == b"theirs"
+    assert "new.csv" not in host.files(PROJECT)
+
+
+def test_the_readme_is_merged_without_losing_a_byte(host: GitHost, folder: Path) -> None:
+    readme = (
+        "---\n# who to ask: Ada\ntitle:   'Alpine lakes' # short\nlicense: MIT\n"
+        "extent:\n  # winter only\n  temporal: ['2020-01-01', '2020-12-31']\n\n"
+        "custom: [1,   2]\n---\n\n# Lakes\r\n\ttext é\n"
+    )
+    write(folder, {"README.md": readme.encode()})
+    published(host, folder, metadata={"license": "CC-BY-4.0", "assets": ["*.csv"]})
+    text = host.files(PROJECT)["README.md"].decode()
+    expected = readme.replace("license: MIT", "license: CC-BY-4.0")
+    assert text == expected.replace("2]\n---", "2]\nassets:\n- '*.csv'\n---")
+
+
+def test_an_item_becomes_front_matter(host: GitHost, folder: Path) -> None:
+    schema = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
+    item = pystac.Item(
+        "lakes",
+        None,
+        [5.0, 44.0, 10.0, 48.0],
+        datetime(2024, 1, 5, tzinfo=UTC),
+        {"title": "Alpine lakes", "description": "From the air.", "mlm:name": "unet"},
+        start_datetime=datetime(2024, 1, 1, tzinfo=UTC),
+        end_datetime=datetime(2024, 2, 1, tzinfo=UTC),
+        stac_extensions=[schema],
+    )
+    item.add_asset("table", pystac.Asset(str(folder / "lakes.csv"), roles=["data"]))
+    item.add_asset("far", pystac.Asset("https://files.example.org/a.tif", media_type="image/tiff"))
+    report = published(host, item)
+    assert sorted(report.created) == ["README.md", "lakes.csv"]
+    assert front_matter(host) == {
+        "title": "Alpine lakes",
+        "datetime": "2024-01-05T00:00:00Z",
+        "extent": {
+            "temporal": ["2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"],
+            "spatial": [5.0, 44.0, 10.0, 48.0],
+        },
+        "extensions": {"mlm": schema},
+        "mlm": {"name": "unet"},
+        "assets": [
+            {"key": "table", "href": "lakes.csv", "roles": ["data"]},
+            {"key": "far", "href": "https://files.example.org/a.tif", "type": "image/tiff"},
+        ],
+    }
+    assert host.files(PROJECT)["README.md"].decode().endswith("# Alpine lakes\n\nFrom the air.\n")
+
+
+def test_a_saved_catalog_is_published_whole(host: GitHost, tmp_path: Path) -> None:
+    catalog = pystac.Catalog("lakes", "All lakes.", title="Lakes")
+    catalog.add_item(pystac.Item("one", None, None, datetime(2024, 1, 1, tzinfo=UTC), {}))
+    with pytest.raises(ConfigurationError, match="is not in a folder"):
+        published(host, catalog)
+    catalog.normalize_and_save(str(tmp_path / "saved"), pystac.CatalogType.SELF_CONTAINED)
+    published(host, catalog)
+    assert {"catalog.json", "one/one.json", "README.md"} <= set(host.files(PROJECT))
+    assert front_matter(host)["title"] == "Lakes"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ({"extent": {"spatial": [1, 2]}}, r"extent.spatial is '\[1, 2\]'"),
+        ({"extent": {"temporal": ["soon", None]}}, "extent.temporal"),
+        ({"extent": "Alps"}, "extent is"),
+        ({"providers": [{"roles": ["host"]}]}, "a provider with a name"),
+        ({"links": [{"rel": "about"}]}, "a link with an href"),
+        ({"extensions": {"mlm": "https://x"}, "mlm": ["unet"]}, "the fields of an extension"),
+        ({"assets": [{"key": "a"}]}, "an asset with a path"),
+        ({"assets": [{"key": "a", "href": "missing.csv"}]}, "the path of a file of the project"),
+        ({"title": 7}, "title is '7'"),
+    ],
+)
+def test_what_sharinghub_would_refuse_is_refused_before_anything_is_sent(
+    host: GitHost, folder: Path, metadata: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        published(host, folder, metadata=metadata)
+    assert sent(host, "POST") == sent(host, "PUT") == []
+
+
+def test_front_matter_that_is_no_yaml_is_refused(host: GitHost, folder: Path) -> None:
+    write(folder, {"README.md": b"---\ntitle: [\n---\n"})
+    with pytest.raises(ConfigurationError, match="not valid YAML"):
+        published(host, folder)
+    assert sent(host, "POST") == []
+
+
+def test_a_missing_project_is_created_on_request(host: GitHost, folder: Path) -> None:
+    url = f"{host.url}/alpine/new"
+    with GitLabStacIO(TOKEN, base_url=host.url) as reader:
+        with pytest.raises(NotFoundError, match="create_project=True"):
+            publish(folder, url, stac_io=reader)
+        publish(folder, url, stac_io=reader, create_project=True)
+    assert "lakes.csv" in host.files("alpine/new")
+    assert host.projects["alpine/new"]["topics"] == ["sharinghub:dataset"]
+
+
+def test_an_upload_goes_elsewhere_without_our_token(
+    host: GitHost, folder: Path, tmp_path: Path
+) -> None:
+    with GitHost(tmp_path / "store") as store:
+        host.lfs_url = store.url
+        published(host, folder)
+        assert list(store.objects.values()) == [LARGE]
+        puts = [request for request in store.requests if request.method == "PUT"]
+        assert [r.headers["Authorization"][:6] for r in puts] == ["Basic "]
+        for request in store.requests:
+            assert TOKEN not in str(dict(request.headers))
+            assert "PRIVATE-TOKEN" not in request.headers
+
+
+def test_an_upload_is_retried_and_sent_once(host: GitHost, folder: Path) -> None:
+    write(folder, {"copy.tif": LARGE})
+    fault = host.inject(Fault(path=r"/lfs/.*", method="PUT", status=503, times=1))
+    published(host, folder)
+    assert fault.hits == 1
+    assert len([p for p in sent(host, "PUT") if p.startswith("/lfs/")]) == 2
+    assert {"big.tif", "copy.tif"} <= set(host.files(PROJECT))
+
+
+def test_nothing_is_committed_if_an_upload_fails(host: GitHost, folder: Path) -> None:
+    host.inject(Fault(path=r"/lfs/.*", method="PUT", status=507))
+    with pytest.raises(ServerError, match=r"507.*larger quota"):
+        published(host, folder)
+    assert not any(path.endswith("/commits") for path in sent(host, "POST"))
+    host.clear_faults()
+    assert len(published(host, folder).created) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "error", "advice"),
+    [
+        (403, "insufficient_scope", PermissionDeniedError, "the scope api"),
+        (403, "You are not allowed to push into this branch", PermissionDeniedError, "protected"),
+        (400, "The branch is protected", InvalidRequestError, "protected"),
+        (400, "Your changes exceed the size limit", InvalidRequestError, "storage"),
+    ],
+)
+def test_a_refused_commit_says_what_to_do(
+    host: GitHost,
+    folder: Path,
+    status: int,
+    said: str,
+    error: type[Exception],
+    advice: str,
+) -> None:
+    host.refusals = [response_of({"message": said}, status)]
+    with pytest.raises(error, match=advice):
+        published(host, folder)
+
+
+def test_a_proxy_that_takes_less_gets_smaller_commits(host: GitHost, folder: Path) -> None:
+    host.refusals = [response_of("too large", 413), response_of("too large", 413)]
+    report = published(host, folder)
+    assert len(report.commits) > 1
+    log = git("log", "--format=%H", "main", cwd=host.repository(PROJECT)).decode().split()
+    assert log[::-1] == list(report.commits)
+    changed = git("show", "--name-only", "--format=", log[0], cwd=host.repository(PROJECT))
+    assert b"README.md" in changed
+
+
+def test_existing_rules_of_gitattributes_decide(host: GitHost, folder: Path) -> None:
+    write(folder, {".gitattributes": b"*.csv filter=lfs diff=lfs merge=lfs -text\n*.tif -filter\n"})
+    published(host, folder)
+    files = host.files(PROJECT)
+    assert files["big.tif"] == LARGE
+    assert files["lakes.csv"].startswith(b"version https://git-lfs")
+    assert files[".gitattributes"].count(b"\n") == 2
+
+
+def test_a_wrong_token_and_a_wrong_branch_are_told(host: GitHost, folder: Path) -> None:
+    with (
+        GitLabStacIO("glpat-wrong-0000000000", base_url=host.url) as reader,
+        pytest.raises(AuthenticationError),
+    ):
+        publish(folder, f"{host.url}/{PROJECT}", stac_io=reader)
+    published(host, folder)
+    with pytest.raises(ConfigurationError, match="Its default branch is 'main'"):
+        published(host, folder, branch="develop")
+
+
+@pytest.mark.parametrize("project", ["lakes", "https://gitlab.example.org", "https://h/a/-/raw/b"])
+def test_a_project_is_named_by_its_url(folder: Path, project: str) -> None:
+    with pytest.raises(ConfigurationError, match="give the URL of a GitLab project"):
+        publish(folder, project, stac_io=GitLabStacIO(TOKEN))
+
+
+def test_the_source_has_to_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such folder"):
+        publish(tmp_path / "missing", "https://gitlab.example.org/a/b", stac_io=GitLabStacIO(TOKEN))
+    (tmp_path / "loop").symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError, match="a link to a folder"):
+        publish(tmp_path, "https://gitlab.example.org/a/b", stac_io=GitLabStacIO(TOKEN))
