@@ -25,6 +25,7 @@ from typing import Any
 
 import pystac
 import pytest
+from stand_in.git_host import GitHost
 
 import stac_gitlab
 import stac_gitlab.testing
@@ -124,14 +125,19 @@ def catalog_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def hosts(catalog_files: dict[str, bytes]) -> Iterator[dict[str, str]]:
+def hosts(catalog_files: dict[str, bytes], tmp_path: Path) -> Iterator[dict[str, str]]:
     """Map the hosts that the pages name to the URLs of the stand-ins."""
     project = Project("alpine/catalog", catalog_files, private=True)
     with (
         GitLabServer([project], token=TOKEN) as gitlab,
         SharingHubServer(sample_projects(), token=TOKEN, gitlab=gitlab) as hub,
+        GitHost(tmp_path / "repositories", TOKEN) as git_host,
     ):
-        yield {"https://hub.example.org": hub.url, "https://gitlab.example.org": gitlab.url}
+        yield {
+            "https://hub.example.org": hub.url,
+            "https://gitlab.example.org": gitlab.url,
+            "https://git.example.org": git_host.url,
+        }
 
 
 @pytest.fixture

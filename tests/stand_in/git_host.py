@@ -55,6 +55,7 @@ class GitHost(LoopbackServer):
 
     Args:
         folder: Where the repositories are.
+        token: The token that may do everything.
 
     Attributes:
         projects: What GitLab says of each project, by path.
@@ -65,9 +66,10 @@ class GitHost(LoopbackServer):
         before_commit: Called before each commit.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, token: str = TOKEN) -> None:
         super().__init__()
         self._folder = folder
+        self._token = token
         self.projects: dict[str, dict[str, Any]] = {}
         self.objects: dict[str, bytes] = {}
         self.groups = {"alpine": 7}
@@ -126,12 +128,14 @@ class GitHost(LoopbackServer):
         for method, pattern, serve in self._api:
             match = re.fullmatch(pattern, request.raw_path)
             if match and request.method == method:
-                if request.headers.get("PRIVATE-TOKEN") != TOKEN:
+                named = request.headers
+                token = named.get("PRIVATE-TOKEN") or named.get("JOB-TOKEN")
+                if token != self._token:
                     return response_of({"message": "401 Unauthorized"}, 401)
-                named = [unquote(each) for each in match.groups()]
-                if named and "projects" in pattern and named[0] not in self.projects:
+                parts = [unquote(each) for each in match.groups()]
+                if parts and "projects" in pattern and parts[0] not in self.projects:
                     return response_of({"message": "404 Project Not Found"}, 404)
-                return serve(request, *named)
+                return serve(request, *parts)
         return response_of({"error": "404 Not Found"}, 404)
 
     # -- projects ---------------------------------------------------------------------------
@@ -252,8 +256,9 @@ class GitHost(LoopbackServer):
     # -- Git LFS ----------------------------------------------------------------------------
 
     def _batch(self, request: RecordedRequest) -> Answer:
-        login = base64.b64encode(f"oauth2:{TOKEN}".encode()).decode()
-        if request.headers.get("Authorization") != f"Basic {login}":
+        scheme, _, login = request.headers.get("Authorization", "").partition(" ")
+        user, _, password = base64.b64decode(login).decode().partition(":")
+        if scheme != "Basic" or not user or password != self._token:
             return response_of({"message": "Access denied"}, 401)
         wanted = request.json()
         store = f"{self.lfs_url or self.url}/lfs"
