@@ -94,6 +94,9 @@ class Limits:
             values would otherwise take a hundred times its size in memory.
         empty_pages: Consecutive pages that list nothing.
         file_bytes: Bytes of one downloaded file, decompressed; None for no limit.
+        archive_files: Files in the archive of a project.
+        archive_bytes: Bytes of all files in the archive of a project; None for 100 times the size
+            of the archive, but at least 1 GiB.
 
     Raises:
         ConfigurationError: If a value makes no sense.
@@ -104,6 +107,8 @@ class Limits:
     members: int = 5_000_000
     empty_pages: int = 1000
     file_bytes: int | None = None
+    archive_files: int = 100_000
+    archive_bytes: int | None = None
 
     def __post_init__(self) -> None:
         whole_number("redirects", self.redirects, least=0)
@@ -113,8 +118,10 @@ class Limits:
             )
         whole_number("members", self.members, least=1)
         whole_number("empty_pages", self.empty_pages, least=0)
-        if self.file_bytes is not None:
-            whole_number("file_bytes", self.file_bytes, least=0)
+        whole_number("archive_files", self.archive_files, least=0)
+        for name in ("file_bytes", "archive_bytes"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), least=0)
 
     def replace(self, **changes: object) -> Limits:
         """Return a copy with some attributes changed."""

@@ -106,6 +106,19 @@ class Dialect:
         """
         return None
 
+    def archive_url(
+        self, item_url: str, *, item_id: str, properties: Mapping[str, Any], ref: str | None
+    ) -> str | None:
+        """Return the URL of the repository of an item's project, as a ZIP file, or None.
+
+        Args:
+            item_url: The URL of the item.
+            item_id: Its id.
+            properties: Its properties.
+            ref: A branch, tag or commit; None for the usual one.
+        """
+        return None
+
     def generates(self, url: str) -> bool:
         """Return whether `url` is a document that the server generates, perhaps with tokens."""
         return False

@@ -128,6 +128,18 @@ class GitLab(Dialect):
         listing = parts._replace(path=f"{match['project']}/repository/tree", query=query)
         return urlunsplit(listing), unquote(match["path"])
 
+    def archive_url(
+        self, item_url: str, *, item_id: str, properties: Mapping[str, Any], ref: str | None
+    ) -> str | None:
+        """Return the URL in the API, by default at the ref that the item was read from."""
+        parts = urlsplit(next(self.request_urls(item_url)))
+        match = _API_FILE.fullmatch(parts.path)
+        if match is None:
+            return None
+        ref = ref or dict(parse_qsl(parts.query)).get("ref")
+        path = f"{match['project']}/repository/archive.zip"
+        return urlunsplit(parts._replace(path=path, query=urlencode({"sha": ref} if ref else {})))
+
     def sha256(self, headers: Mapping[str, str], size: int | None) -> str | None:
         """Return the hash in GitLab's headers, unless the response holds an LFS object.
 

@@ -212,6 +212,23 @@ class SharingHub(Dialect):
         listing = f"{base}/api/proxy/projects/{number}/repository/tree?{query}"
         return listing, unquote(path[len(folder) :])
 
+    def archive_url(
+        self, item_url: str, *, item_id: str, properties: Mapping[str, Any], ref: str | None
+    ) -> str | None:
+        """Return the URL of the download route, or of the proxy to GitLab's API.
+
+        The download route needs a ref, and fails for some projects.
+        """
+        base, number = _base(item_url), properties.get("sharinghub:id")
+        if base is None:
+            return None
+        if ref is not None and "repository" not in item_id.split("/"):
+            return f"{base}/api/download/{quote(item_id)}/archive.zip?{urlencode({'ref': ref})}"
+        if not str(number).isdecimal():
+            return None
+        url = f"{base}/api/proxy/projects/{number}/repository/archive.zip"
+        return url if ref is None else f"{url}?{urlencode({'sha': ref})}"
+
     def lfs_url(self, url: str) -> str | None:
         """Return the same URL with the parameter that asks for the content."""
         parts = urlsplit(url)

@@ -21,10 +21,12 @@ from stac_gitlab.download.options import (
     DownloadOptions,
     Selection,
     checked_options,
+    folder_of,
     select_or_warn,
 )
-from stac_gitlab.download.plan import ItemPlan, Planner, in_turn
+from stac_gitlab.download.plan import ItemPlan, Planner, in_turn, read_items
 from stac_gitlab.download.pool import DownloadPool
+from stac_gitlab.download.project import fetch_project
 from stac_gitlab.download.remote_file import open_remote
 from stac_gitlab.download.report import (
     AssetResult,
@@ -46,7 +48,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.paths import relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import printable, quoted
-from stac_gitlab.settings import RetryPolicy, expect, expect_text, path_of, whole_number
+from stac_gitlab.settings import RetryPolicy, expect, expect_text, whole_number
 
 
 class STACDownloader:
@@ -200,7 +202,7 @@ class STACDownloader:
         """
         checked = self._options(roles, options)
         selected = select_or_warn(item, checked)
-        planner = Planner(self.stac_io.session, _folder(output_dir), checked)
+        planner = Planner(self.stac_io.session, folder_of(output_dir), checked)
         return self._download(planner.plan(item, selected), planner, checked)
 
     def download_item(
@@ -242,7 +244,7 @@ class STACDownloader:
         file_name = relative_path(f"{name}.json", portable=portable)
         if output_dir is None:
             output_dir = f"{name.rpartition('/')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
-        planner = Planner(self.stac_io.session, _folder(output_dir), checked)
+        planner = Planner(self.stac_io.session, folder_of(output_dir), checked)
         planner.reserve("the item itself", file_name)
         item_file = None
         if not checked["dry_run"]:
@@ -298,6 +300,37 @@ class STACDownloader:
                 f"{error.strerror or error}."
             ) from error
 
+    def download_project(
+        self, item: pystac.Item, output_dir: str | os.PathLike[str], ref: str | None = None
+    ) -> Path:
+        """Download all files of an item's GitLab project, including those that are no assets.
+
+        The archive of the repository is extracted as `output_dir` in one step, after all checks.
+
+        Args:
+            item: An item of a SharingHub, or of a catalog in a GitLab repository.
+            output_dir: The folder of the project. It must not exist, or be empty.
+            ref: A branch, tag or commit. The default is the default branch of the project, or the
+                ref that an item in a repository was read from.
+
+        Returns:
+            The path of the folder.
+
+        Raises:
+            DownloadError: If the archive cannot be extracted, or the folder is not empty. Links
+                are not extracted, with a warning.
+            HTTPStatusError: If the server responds with an error.
+            NetworkError: If the server cannot be reached.
+            ConfigurationError: If the item comes from no project.
+        """
+        expect("item", item, pystac.Item, wanted="an item")
+        if ref is not None:
+            expect_text("ref", ref, wanted="a branch, tag or commit")
+        folder = folder_of(output_dir)
+        with open_progress(self.progress) as progress:
+            fetch_project(self.stac_io.session, item, ref, folder, progress)
+        return folder
+
     # -- many items -------------------------------------------------------------------------
 
     def download_items(
@@ -337,7 +370,7 @@ class STACDownloader:
         checked = self._options(roles, options)
         expect("items", items, Iterable, wanted="an iterable of items")
         check_on_error(on_error)
-        planner = Planner(self.stac_io.session, _folder(output_dir), checked, template)
+        planner = Planner(self.stac_io.session, folder_of(output_dir), checked, template)
         catalog: LocalCatalog | None = None
         if save_json and not checked["dry_run"]:
             catalog = LocalCatalog(
@@ -354,7 +387,7 @@ class STACDownloader:
             return planner.plan(item, selection.select(item), item_file)
 
         reading_errors: list[Exception] = []
-        plans = map(plan_of, _read(items, reading_errors))
+        plans = map(plan_of, read_items(items, reading_errors))
         taken = self._run(plans, planner, checked)
         report = BatchReport({name: plan.report() for name, plan in taken.items()})
         writing_errors = [plan.error for plan in taken.values() if plan.error is not None]
@@ -461,21 +494,3 @@ class STACDownloader:
         if checked["progress"] is None:
             checked["progress"] = self.progress
         return checked
-
-
-def _folder(output_dir: object) -> Path:
-    folder = Path(path_of("output_dir", output_dir, wanted="the path of a folder"))
-    try:
-        return folder.expanduser()
-    except RuntimeError as error:
-        raise ConfigurationError(f"output_dir={str(folder)!r}: {error}") from None
-
-
-def _read(items: Iterable[pystac.Item], errors: list[Exception]) -> Iterator[pystac.Item]:
-    """Yield items until reading them fails; the exception is added to `errors`."""
-    try:
-        for item in items:
-            expect("an element of items", item, pystac.Item, wanted="an item")
-            yield item
-    except Exception as error:  # noqa: BLE001  # raised when the items before are downloaded
-        errors.append(error)

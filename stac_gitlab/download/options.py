@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import TypedDict
 
 import pystac
@@ -15,7 +16,7 @@ from stac_gitlab.download.report import ProgressOption, check_progress
 from stac_gitlab.download.task import Overwrite
 from stac_gitlab.errors import AssetNotFoundError, ConfigurationError, NothingToDownloadWarning
 from stac_gitlab.redaction import printable, quoted
-from stac_gitlab.settings import expect
+from stac_gitlab.settings import expect, path_of
 
 MAX_SEGMENTS = 16
 _OVERWRITE = ("if-changed", "always", "never", "error")
@@ -107,6 +108,19 @@ def checked_options(given: AllOptions) -> AllOptions:
             options[name] = tuple(names)
     options["alternates"] = _checked_alternates(options["alternates"])
     return options
+
+
+def folder_of(output_dir: object) -> Path:
+    """Return the output folder that an argument names.
+
+    Raises:
+        ConfigurationError: If it is no path.
+    """
+    folder = Path(path_of("output_dir", output_dir, wanted="the path of a folder"))
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"output_dir={str(folder)!r}: {error}") from None
 
 
 def _checked_alternates(alternates: Sequence[str]) -> Sequence[str]:

@@ -40,6 +40,7 @@ from stac_gitlab.files.paths import (
 )
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import quoted, redacting_logger
+from stac_gitlab.settings import expect
 
 logger = redacting_logger(__name__)
 _ITEMS_IN_TURN = 4
@@ -287,6 +288,16 @@ class Planner:
         except (OSError, DownloadError) as error:
             logger.info("Whether names differ by case only cannot be tried: %s", error)
         return FileNaming.usual()
+
+
+def read_items(items: Iterable[pystac.Item], errors: list[Exception]) -> Iterator[pystac.Item]:
+    """Yield items until reading them fails; the exception is added to `errors`."""
+    try:
+        for item in items:
+            expect("an element of items", item, pystac.Item, wanted="an item")
+            yield item
+    except Exception as error:  # noqa: BLE001  # raised when the items before are downloaded
+        errors.append(error)
 
 
 def in_turn(plans: Iterable[ItemPlan]) -> Iterator[DownloadTask]:
