@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fault_server import Certificate, TLSServer, make_certificate
 from home import Home
-from real_servers import gate, pgstac, rustac  # noqa: F401  # fixtures
+from real_servers import gate, giftless, pgstac, rustac  # noqa: F401  # fixtures
 
 # The time for one example depends on the load of the machine.
 hypothesis.settings.register_profile("unhurried", deadline=None)

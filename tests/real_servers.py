@@ -1,4 +1,4 @@
-"""Real servers, started once per session: PgSTAC, rustac, and nginx as a proxy that checks tokens.
+"""Real servers, started once per session: PgSTAC, rustac, giftless, and nginx as a proxy.
 
 `servers/install.sh` installs them into the virtual environment `STAC_GITLAB_SERVERS_VENV`. If a
 server cannot be started, its tests are skipped, or fail with `STAC_GITLAB_REQUIRE_SERVERS=1`. The
@@ -283,6 +283,39 @@ def rustac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         server.wait_for(f"http://127.0.0.1:{port}/")
         yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.stop()
+
+
+# -- giftless -----------------------------------------------------------------------------------
+
+_GIFTLESS = """
+AUTH_PROVIDERS: ["giftless.auth.allow_anon:read_write"]
+TRANSFER_ADAPTERS:
+  basic:
+    factory: giftless.transfer.basic_streaming:factory
+    options:
+      storage_class: giftless.storage.local_storage:LocalStorage
+      storage_options: {{path: "{folder}/objects"}}
+"""
+
+
+@pytest.fixture(scope="session")
+def giftless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Git LFS server giftless, which needs no token."""
+    flask = program("flask")
+    folder = tmp_path_factory.mktemp("giftless")
+    settings = folder / "giftless.yaml"
+    settings.write_text(_GIFTLESS.format(folder=folder))
+    port = free_port()
+    server = Process(
+        [flask, "--app", "giftless.wsgi_entrypoint:app", "run", "-p", str(port)],
+        folder / "giftless.log",
+        GIFTLESS_CONFIG_FILE=str(settings),
+    )
+    try:
+        server.wait_for(f"http://127.0.0.1:{port}/")
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.stop()
 

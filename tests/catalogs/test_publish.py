@@ -92,8 +92,14 @@ def test_a_folder_becomes_a_project_that_git_clones(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git-lfs") is None, reason="needs git-lfs")
-def test_git_lfs_pulls_what_was_published(host: GitHost, folder: Path, tmp_path: Path) -> None:
+def test_git_lfs_pulls_what_was_published_to_giftless(
+    host: GitHost, giftless: str, folder: Path, tmp_path: Path
+) -> None:
+    host.lfs_server = giftless
     published(host, folder)
+    host.clear_requests()
+    assert published(host, folder).commits == ()
+    assert sent(host, "POST") == []
     clone = tmp_path / "clone"
     git("clone", "-q", host.repository(PROJECT), clone, cwd=tmp_path)
     git("lfs", "install", "--local", cwd=clone)

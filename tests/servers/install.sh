@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the servers that the slow tests use: PostgreSQL with PostGIS and nginx from Debian, and
-# stac-fastapi with PgSTAC and rustac in a virtual environment.
+# stac-fastapi with PgSTAC, rustac and the Git LFS server giftless in a virtual environment. Git LFS
+# from Debian reads what was published.
 #
 #     tests/servers/install.sh FOLDER
 #     STAC_GITLAB_SERVERS_VENV=FOLDER python -m pytest -m slow
@@ -11,6 +12,7 @@ missing=()
 [ -x /usr/lib/postgresql/15/bin/initdb ] || missing+=(postgresql-15)
 [ -e /usr/share/postgresql/15/extension/postgis.control ] || missing+=(postgresql-15-postgis-3)
 command -v nginx > /dev/null || missing+=(nginx-light)
+command -v git-lfs > /dev/null || missing+=(git-lfs)
 command -v openssl > /dev/null || missing+=(openssl)
 if [ "${#missing[@]}" -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
@@ -21,3 +23,8 @@ fi
 python3 -m venv "$venv"
 "$venv/bin/pip" install -q --disable-pip-version-check \
     'stac-fastapi.pgstac==7.2.0' 'pypgstac[psycopg]==0.10.0' 'uvicorn' 'rustac==0.9.18'
+# giftless states no requirements.
+"$venv/bin/pip" install -q --disable-pip-version-check \
+    'giftless==0.6.2' 'flask==3.1.3' flask-classful flask-marshmallow 'marshmallow<4' \
+    marshmallow-enum webargs 'PyJWT<2.10' cryptography figcan cachetools python-dateutil python-dotenv \
+    pyyaml typing_extensions

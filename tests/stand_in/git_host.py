@@ -16,11 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from urllib.request import Request, urlopen
 
 from stac_gitlab.testing import Answer, LoopbackServer, RecordedRequest
 from stac_gitlab.testing.exchange import response_of
 
 TOKEN = "glpat-publisher-0123456789"
+_LFS_JSON = "application/vnd.git-lfs+json"
 _PROJECT = r"/api/v4/projects/([^/]+)"
 _ENVIRONMENT = {
     **os.environ,
@@ -62,6 +64,7 @@ class GitHost(LoopbackServer):
         objects: The objects of Git LFS, by their hashes.
         groups: The paths of groups in which projects can be created.
         lfs_url: Where uploads go; by default to this server.
+        lfs_server: Another Git LFS server that answers batch requests in place of this one.
         refusals: Responses for commits, taken one at a time before any is made.
         before_commit: Called before each commit.
     """
@@ -74,6 +77,7 @@ class GitHost(LoopbackServer):
         self.objects: dict[str, bytes] = {}
         self.groups = {"alpine": 7}
         self.lfs_url: str | None = None
+        self.lfs_server: str | None = None
         self.refusals: list[Answer] = []
         self.before_commit: Callable[[], None] = lambda: None
         self._api: list[tuple[str, str, Callable[..., Answer]]] = [
@@ -260,6 +264,11 @@ class GitHost(LoopbackServer):
         user, _, password = base64.b64decode(login).decode().partition(":")
         if scheme != "Basic" or not user or password != self._token:
             return response_of({"message": "Access denied"}, 401)
+        if self.lfs_server is not None:
+            headers = {"Accept": _LFS_JSON, "Content-Type": _LFS_JSON}
+            there = Request(f"{self.lfs_server}{request.path}", request.body, headers)
+            with urlopen(there) as response:
+                return response_of(response.read(), 200, {"content-type": _LFS_JSON})
         wanted = request.json()
         store = f"{self.lfs_url or self.url}/lfs"
         answered = []
@@ -273,8 +282,8 @@ class GitHost(LoopbackServer):
                 verify = {"href": f"{store}/verify"}
                 described["actions"] = {"upload": upload, "verify": verify}
             answered.append(described)
-        media_type = {"content-type": "application/vnd.git-lfs+json"}
-        return response_of({"transfer": "basic", "objects": answered}, 200, media_type)
+        made = {"transfer": "basic", "objects": answered}
+        return response_of(made, 200, {"content-type": _LFS_JSON})
 
     def _object(self, request: RecordedRequest) -> Answer:
         oid = request.path.rpartition("/")[2]
