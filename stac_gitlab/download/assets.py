@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import string
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -190,6 +191,7 @@ DEFAULT_TEMPLATE = "{collection}/{id}/{key}"
 _FIELDS = frozenset({"collection", "id", "key", "year", "month", "day", "filename", "stem", "ext"})
 # At least one of them, or all assets of an item would be one file.
 _NAMING_FIELDS = frozenset({"key", "filename", "stem"})
+_PROPERTY = re.compile(r"properties\[([^][{}]+)\]")
 _EXTENSIONS = {
     "application/geo+json": ".geojson",
     "application/geopackage+sqlite3": ".gpkg",
@@ -209,7 +211,7 @@ class PathTemplate:
     """The path of an asset below the output folder, made of fields of the item and the asset.
 
     Args:
-        template: Text with fields such as ``{id}`` and ``{key}``.
+        template: Text with fields such as ``{id}``, ``{key}`` and ``{properties[platform]}``.
 
     Raises:
         ConfigurationError: If the template is not valid.
@@ -217,6 +219,7 @@ class PathTemplate:
 
     def __init__(self, template: str) -> None:
         self._template = _checked(template)
+        self._properties = _properties_in(template)
 
     def path(self, item: HasAssets, key: str, asset: pystac.Asset) -> str:
         """Return the path of an asset. It is not checked as a whole.
@@ -227,7 +230,7 @@ class PathTemplate:
             asset: The asset.
 
         Raises:
-            UnsafePathError: If an id cannot be a path.
+            DownloadError: If an id or a property cannot be a path.
         """
         date = _date_of(item)
         stem, extension = _file_name(key, asset)
@@ -242,6 +245,7 @@ class PathTemplate:
             year="undated" if date is None else f"{date.year:04}",
             month="undated" if date is None else f"{date.month:02}",
             day="undated" if date is None else f"{date.day:02}",
+            properties={name: _property(item, name) for name in self._properties},
         )
 
 
@@ -249,17 +253,41 @@ def _checked(template: str) -> str:
     expect("template", template, str, wanted="text such as '{id}/{key}'")
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-        if fields <= _FIELDS:
-            template.format(**dict.fromkeys(_FIELDS, ""))
+        others = {name for name in fields if not _PROPERTY.fullmatch(name)}
+        if others <= _FIELDS:
+            properties = dict.fromkeys(_properties_in(template), "")
+            template.format(**dict.fromkeys(_FIELDS, ""), properties=properties)
     except (ValueError, LookupError) as error:
         raise ConfigurationError(f"template={template!r}: {error}.") from None
-    if not fields <= _FIELDS or fields.isdisjoint(_NAMING_FIELDS):
+    if not others <= _FIELDS or fields.isdisjoint(_NAMING_FIELDS):
         raise ConfigurationError(
             f"template={template!r}: use {{key}}, {{filename}} or {{stem}}, and of the others only "
             + ", ".join(f"{{{name}}}" for name in sorted(_FIELDS - _NAMING_FIELDS))
-            + "."
+            + " and {properties[name]}."
         )
     return template
+
+
+def _properties_in(template: str) -> set[str]:
+    fields = (name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
+    return {match[1] for match in map(_PROPERTY.fullmatch, fields) if match is not None}
+
+
+def _property(item: HasAssets, name: str) -> str:
+    """Return a property of an item as a path.
+
+    Raises:
+        DownloadError: If the item has no such property, or its value cannot be a path.
+    """
+    properties: object = getattr(item, "properties", None)
+    value = properties.get(name) if isinstance(properties, Mapping) else None
+    if not isinstance(value, (str, int, float)):
+        problem = "is missing" if value is None else f"is a {type(value).__name__}"
+        raise DownloadError(
+            f"The path of the file cannot be made from the template: the property {quoted(name)} "
+            f"{problem}."
+        )
+    return relative_path(str(value))
 
 
 def _date_of(item: HasAssets) -> datetime | None:

@@ -350,8 +350,9 @@ class STACDownloader:
             items: Items, for example ``collection.get_items()``.
             output_dir: The folder to download into.
             template: The path of an asset below the folder, made of ``{collection}``, ``{id}``,
-                ``{key}``, ``{year}``, ``{month}``, ``{day}``, and of ``{filename}``, which consists
-                of ``{stem}`` and ``{ext}``. A slash in an id or key makes sub-folders.
+                ``{key}``, ``{year}``, ``{month}``, ``{day}``, of properties such as
+                ``{properties[platform]}``, and of ``{filename}``, which consists of ``{stem}`` and
+                ``{ext}``. A slash in an id, key or property makes sub-folders.
             roles: As for :meth:`download_assets`.
             save_json: Whether to write the items, their collections and a ``catalog.json`` too, as
                 a static catalog of the folder that can be read without the server.

@@ -429,6 +429,25 @@ def test_a_date_in_a_template_is_that_of_the_item(
     assert set(files_in(tmp_path)) == {"2019-12-31/a.csv", "undated-undated-undated/a.csv"}
 
 
+def test_a_template_can_use_properties(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    items = items_of(server, 4, "a.csv")
+    values = [("Sentinel-2/A", 10), ("S1", 0.5), ("../S1", 1), (["S1"], 1)]
+    for item, (platform, cover) in zip(items, values, strict=True):
+        item.properties.update({"platform": platform, "eo:cloud_cover": cover})
+    del items[3].properties["platform"]
+    template = "{properties[platform]}/{properties[eo:cloud_cover]:>3}-{key}"
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_items(items, tmp_path, template=template)
+    assert set(files_in(tmp_path)) == {"Sentinel-2/A/ 10-a.csv", "S1/0.5-a.csv"}
+    assert isinstance(caught.value.errors["2: a.csv"], UnsafePathError)
+    assert "the property 'platform' is missing" in str(caught.value.errors["3: a.csv"])
+    items[3].properties["platform"] = ["S1"]
+    with pytest.raises(DownloadError, match="the property 'platform' is a list"):
+        downloader.download_items(items[3:], tmp_path, template=template)
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -443,6 +462,12 @@ def test_a_date_in_a_template_is_that_of_the_item(
         "{id:d}/{key}",
         "{key!x}",
         "{key:{id}}{title}",
+        "{properties}/{key}",
+        "{properties.keys}/{key}",
+        "{properties[a][0]}/{key}",
+        "{properties[a].__class__}/{key}",
+        "{properties[]}/{key}",
+        "{properties[a]}",
     ],
 )
 def test_an_invalid_template_is_rejected_at_once(
