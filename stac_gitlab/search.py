@@ -292,7 +292,8 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             def read(asked: PageRequest) -> Page:
                 return read_already.pop() if read_already else self.read_page(asked)
 
-            pages = Pages(read, request, field_name=name, limits=self.session.limits)
+            limits, gaps = self.session.limits, self.known_gaps
+            pages = Pages(read, request, field_name=name, limits=limits, known_gaps=gaps)
         with contextlib.closing(pages):
             while True:
                 with _api_errors():

@@ -58,7 +58,7 @@ def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
     def read(request: PageRequest) -> Page:
         return _read_items_page(stac_io, request)
 
-    return Pages(read, first, limits=stac_io.session.limits)
+    return Pages(read, first, limits=stac_io.session.limits, known_gaps=stac_io.known_gaps)
 
 
 def is_readable(
@@ -158,7 +158,10 @@ def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[di
     """
     first = PageRequest(collections_url)
     limits = stac_io.session.limits
-    pages = Pages(stac_io.read_page, first, field_name="collections", limits=limits)
+    gaps = stac_io.known_gaps
+    pages = Pages(
+        stac_io.read_page, first, field_name="collections", limits=limits, known_gaps=gaps
+    )
 
     def is_collection(listed: Any, url: str) -> bool:
         return is_readable(stac_io, listed, url, check=check_collection, kind="collection")

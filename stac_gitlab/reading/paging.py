@@ -245,6 +245,8 @@ class Pages:
         first: The request for the first page.
         field_name: The member of a page that is the list.
         limits: The number of consecutive empty pages.
+        known_gaps: Hashes of what is not warned about again: listings that end before the number
+            of elements that the server states. Some servers count deleted items for a while.
     """
 
     def __init__(
@@ -254,8 +256,11 @@ class Pages:
         *,
         field_name: str = "features",
         limits: Limits = _USUAL,
+        known_gaps: set[int] | None = None,
     ) -> None:
         self._read = read
+        self._first = first
+        self._known_gaps = set() if known_gaps is None else known_gaps
         self._limits = limits
         self._upcoming: PageRequest | None = first
         self._field_name = field_name
@@ -423,7 +428,11 @@ class Pages:
             )
 
     def _check_completeness(self, last: Page) -> None:
-        if self._matched is not None and self._count < self._matched:
+        if self._matched is None or self._count >= self._matched:
+            return
+        gap = hash((self._first.key, self._count, self._matched))
+        if gap not in self._known_gaps:
+            self._known_gaps.add(gap)
             warnings.warn(
                 f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, but "
                 f"the server states that {self._matched} match. The number may be an estimate, or "

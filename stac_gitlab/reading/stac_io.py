@@ -66,8 +66,9 @@ class GitLabStacIO(pystac.StacIO):
         token: A token, a function that returns one (asked again after a 401), or None for the
             first of ``STAC_GITLAB_TOKEN``, ``GITLAB_TOKEN`` and ``CI_JOB_TOKEN`` that the
             environment holds. Without any of them requests are anonymous.
-        base_url: URL of the server that gets the token; by default ``STAC_GITLAB_URL``.
-            Without `base_url` and `hosts`, that is the first server read.
+        base_url: URL of the server that gets the token, with its path if it is below one; by
+            default ``STAC_GITLAB_URL``. Without `base_url` and `hosts`, that is the first server
+            read.
         hosts: More servers that get the token, as URLs or bare host names. Or a mapping from these
             to the header (``"Authorization: Bearer"``) or the token that the server wants, to a
             tuple of both, or to None.
@@ -140,6 +141,8 @@ class GitLabStacIO(pystac.StacIO):
         self.on_bad_item = on_bad_item
         self.max_document_bytes = max_document_bytes
         self.allow_pickle_token = allow_pickle_token
+        # Hashes of the listings that ended early, so that each is warned about once.
+        self.known_gaps: set[int] = set()
         super().__init__(dict_of("headers", headers or {}))
 
     def __call__(self) -> GitLabStacIO:
@@ -203,6 +206,7 @@ class GitLabStacIO(pystac.StacIO):
             only=state.pop("only"),
         )
         self.__dict__.update(state)
+        self.known_gaps = set()
 
     # -- reading ----------------------------------------------------------------------------
 

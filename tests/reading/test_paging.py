@@ -439,6 +439,18 @@ def test_fewer_things_than_were_counted_are_a_warning() -> None:
         assert ids(Pages(Scripted(pages), PageRequest(ITEMS))) == ["a", "b"]
 
 
+def test_a_count_that_stays_wrong_is_a_warning_once() -> None:
+    pages = {ITEMS: {**page("a", "b"), "numberMatched": 3}}
+    gaps: set[int] = set()
+    with pytest.warns(IncompleteListingWarning, match="3 match"):
+        assert ids(Pages(Scripted(pages), PageRequest(ITEMS), known_gaps=gaps)) == ["a", "b"]
+    # Warnings are errors.
+    assert ids(Pages(Scripted(pages), PageRequest(ITEMS), known_gaps=gaps)) == ["a", "b"]
+    fewer = {ITEMS: {**page("a"), "numberMatched": 3}}
+    with pytest.warns(IncompleteListingWarning, match="after 1 features"):
+        assert ids(Pages(Scripted(fewer), PageRequest(ITEMS), known_gaps=gaps)) == ["a"]
+
+
 def test_the_first_count_is_the_one_that_counts() -> None:
     first = {**page("a", href="?p=2"), "context": {"matched": 2}}
     second = {**page("b"), "numberMatched": 99}
