@@ -44,11 +44,31 @@ resolution order differs between Python versions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pystac
 import requests
+
+_LONG_WORD = re.compile(r"\S{300,}")
+_MAX_LINE = 1500
+
+
+def _shortened(message: str) -> str:
+    """Return a message without the middle of very long words and lines.
+
+    URLs, ids and texts of servers can have any length: a ``data:`` URL has megabytes.
+    """
+    if len(message) < 300:
+        return message
+    message = _LONG_WORD.sub(lambda word: _without_middle(word[0], 250), message)
+    return "\n".join(_without_middle(line, _MAX_LINE) for line in message.split("\n"))
+
+
+def _without_middle(text: str, limit: int) -> str:
+    tail = limit // 3
+    return text if len(text) <= limit else f"{text[: limit - tail]}…{text[-tail:]}"
 
 
 def _restore(
@@ -66,7 +86,7 @@ class STACGitLabError(Exception):
     """Base class of every error that this package raises on purpose."""
 
     def __init__(self, message: str) -> None:
-        Exception.__init__(self, message)
+        Exception.__init__(self, _shortened(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, dict(self.__dict__))
@@ -88,7 +108,7 @@ class NetworkError(STACGitLabError, requests.ConnectionError):
     """
 
     def __init__(self, message: str, *, url: str = "") -> None:
-        requests.RequestException.__init__(self, message)
+        requests.RequestException.__init__(self, _shortened(message))
         self.url = url
 
 
@@ -128,7 +148,7 @@ class HTTPStatusError(STACGitLabError, requests.HTTPError):
     def __init__(
         self, message: str, *, response: requests.Response, retry_after: float | None = None
     ) -> None:
-        requests.RequestException.__init__(self, message, response=response)
+        requests.RequestException.__init__(self, _shortened(message), response=response)
         self.status_code: int = response.status_code
         self.url: str = response.url
         self.retry_after = retry_after
@@ -207,7 +227,7 @@ class DownloadHTTPError(DownloadError, requests.HTTPError):
         report: Mapping[str, Any] | None = None,
     ) -> None:
         DownloadError.__init__(self, message, errors=errors, report=report)
-        requests.RequestException.__init__(self, message, response=response)
+        requests.RequestException.__init__(self, _shortened(message), response=response)
 
 
 class IncompleteDownloadError(DownloadError):
@@ -224,6 +244,9 @@ class UnsafePathError(DownloadError):
 
 class STACGitLabWarning(UserWarning):
     """Base class of every warning that this package issues."""
+
+    def __init__(self, message: str) -> None:
+        UserWarning.__init__(self, _shortened(message))
 
 
 class ImplicitTokenWarning(STACGitLabWarning):

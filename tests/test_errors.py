@@ -172,3 +172,23 @@ def test_every_warning_has_the_base_class_of_the_package() -> None:
     warned = [cls for cls in classes_of_module().values() if issubclass(cls, Warning)]
     assert all(issubclass(cls, errors.STACGitLabWarning) for cls in warned)
     assert all(issubclass(cls, UserWarning) for cls in warned)
+
+
+@each_error
+def test_a_message_is_shortened_in_its_middle(error: errors.STACGitLabError) -> None:
+    cls = type(error)
+    url = f"https://hub.example.org/{'a' * 5_000_000}/data.csv"
+    message = str(cls(f"GET {url}: not found. Check the URL.", **KEYWORDS[cls]))
+    assert message.startswith("GET https://hub.example.org/aaa")
+    assert message.endswith("/data.csv: not found. Check the URL.")
+    assert len(message) < 400
+    spaced = str(cls("\n".join(["so it is " * 100_000] * 2), **KEYWORDS[cls]))
+    assert len(spaced) < 3100
+    usual = f"GET {'u' * 250} {'and so on ' * 100}"
+    assert str(cls(usual, **KEYWORDS[cls])) == usual
+
+
+def test_a_warning_is_shortened_in_its_middle() -> None:
+    message = str(errors.UnreadableItemWarning(f"{'i' * 5_000_000} cannot be read"))
+    assert message.endswith("iii cannot be read")
+    assert len(message) < 400
