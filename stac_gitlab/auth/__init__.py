@@ -6,12 +6,17 @@ from stac_gitlab.auth.credentials import (
     TOKEN_VARIABLES,
     URL_VARIABLE,
     Credentials,
-    Token,
-    TokenSource,
-    hide_token,
-    hide_tokens,
 )
-from stac_gitlab.auth.origins import DEFAULT_PORTS, Origin, parse_host, parse_hosts, request_url
+from stac_gitlab.auth.origins import (
+    DEFAULT_PORTS,
+    Origin,
+    is_signed,
+    parse_host,
+    parse_hosts,
+    path_of_server,
+    request_url,
+)
+from stac_gitlab.auth.tokens import Token, TokenSource, hide_token, hide_tokens
 
 __all__ = [
     "DEFAULT_PORTS",
@@ -25,7 +30,9 @@ __all__ = [
     "TokenSource",
     "hide_token",
     "hide_tokens",
+    "is_signed",
     "parse_host",
     "parse_hosts",
+    "path_of_server",
     "request_url",
 ]

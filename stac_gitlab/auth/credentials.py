@@ -15,7 +15,14 @@ from typing import Any
 
 from requests.auth import _basic_auth_str
 
-from stac_gitlab.auth.origins import Origin, parse_host, parse_hosts
+from stac_gitlab.auth.origins import Origin, parse_host, parse_hosts, paths_of_servers
+from stac_gitlab.auth.tokens import (
+    JOB_TOKEN_VARIABLE,
+    Token,
+    TokenSource,
+    hide_token,
+    hide_tokens,
+)
 from stac_gitlab.errors import (
     ConfigurationError,
     ImplicitTokenWarning,
@@ -23,7 +30,6 @@ from stac_gitlab.errors import (
     STACGitLabError,
 )
 from stac_gitlab.redaction import (
-    CREDENTIAL_HEADERS,
     REDACTED,
     KnownSecrets,
     Secret,
@@ -36,10 +42,6 @@ from stac_gitlab.redaction import (
 from stac_gitlab.settings import expect, expect_text
 
 logger = redacting_logger(__name__)
-TokenSource = str | Callable[[], str | None] | None
-"""A token, a function that returns one (called again after a 401), or None: the environment."""
-
-JOB_TOKEN_VARIABLE = "CI_JOB_TOKEN"  # noqa: S105  # a name
 TOKEN_VARIABLES = ("STAC_GITLAB_TOKEN", "GITLAB_TOKEN", JOB_TOKEN_VARIABLE)
 """Environment variables that may hold a token, in the order in which they are tried."""
 
@@ -53,99 +55,6 @@ HARMLESS_HEADERS = frozenset(
         *("content-type", "pragma", "user-agent"),
     }
 )
-
-
-class Token:
-    """A token."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: str) -> None:
-        problem = _problem_of(value)
-        self.value = Secret("" if problem else value.strip())
-        del value
-        if problem:
-            raise ConfigurationError(problem)
-        remember_secrets([self.value])
-
-    @property
-    def is_job_token(self) -> bool:
-        """Whether it is the token of the CI job that this process runs in."""
-        return self.value == os.environ.get(JOB_TOKEN_VARIABLE, "").strip()
-
-    def __repr__(self) -> str:
-        return f"Token({REDACTED})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Token) and other.value == self.value
-
-    def __hash__(self) -> int:
-        return hash(self.value)
-
-
-def _problem_of(token: object) -> str:
-    """Return what is wrong with a token, or an empty text."""
-    if not isinstance(token, str):
-        return (
-            f"A token has to be a string, not {type(token).__name__}. Pass the token, a function "
-            "that returns it, or None for the one in the environment."
-        )
-    token = token.strip()
-    if not token:
-        return (
-            "The token is empty. Pass None to use the one in the environment, or to stay anonymous "
-            "where there is none."
-        )
-    if not (token.isascii() and token.isprintable()) or " " in token:
-        return (
-            "The token holds spaces, line breaks or letters that no HTTP header can carry. Was a "
-            "whole file pasted in?"
-        )
-    return ""
-
-
-def hide_token(token: TokenSource | Token) -> Token | Callable[[], str | None] | None:
-    """Return a token whose repr does not show it; a function or None unchanged.
-
-    A function that takes a token deletes its own variable after this. Otherwise a traceback with
-    locals shows the token in an error about another argument.
-
-    Raises:
-        ConfigurationError: If it is not a token.
-    """
-    try:
-        if token is None or isinstance(token, Token) or callable(token):
-            return token
-        return Token(token)
-    finally:
-        del token
-
-
-def hide_tokens(hosts: Iterable[str] | None) -> Iterable[str] | None:
-    """Return ``hosts=`` with the tokens in it, if it is a mapping, as :func:`hide_token` does.
-
-    A text is a header if it has a colon, begins with ``x-`` or is a header for credentials.
-
-    Raises:
-        ConfigurationError: If a value is neither a header nor a token.
-    """
-    if not isinstance(hosts, Mapping):
-        return hosts
-    hidden: dict[str, Any] = {}
-    for host in hosts:
-        if isinstance(hosts[host], tuple) and len(hosts[host]) == 2:
-            hidden[host] = hosts[host][0], hide_token(hosts[host][1])
-        elif hosts[host] is None or _is_header(hosts[host]):
-            hidden[host] = hosts[host]
-        else:
-            hidden[host] = "auto", hide_token(hosts[host])
-    return hidden
-
-
-def _is_header(value: object) -> bool:
-    return isinstance(value, str) and (
-        ":" in value or value.lower().startswith("x-") or value.lower() in CREDENTIAL_HEADERS
-    )
 
 
 TokenHeader = Callable[[Token], tuple[str, str]]
@@ -205,7 +114,15 @@ class Credentials:
             self._ask = known
         self._header = _parse_header(header)
         hosts = hide_tokens(hosts)
-        self._named = _origins(base_url, hosts)
+        self._named = parse_hosts("hosts", hosts)
+        servers = [hosts] if isinstance(hosts, str) else [*(hosts or ())]
+        base_url = base_url or os.environ.get(URL_VARIABLE) or None
+        if base_url:
+            self._named |= parse_host(expect_text("base_url", base_url, wanted="a URL"))
+            servers.append(base_url)
+        job_server = os.environ.get(JOB_SERVER_VARIABLE, "")
+        servers += [job_server] if Origin.of(job_server) else []
+        self.paths = paths_of_servers(reversed(servers))
         for host, own in hosts.items() if isinstance(hosts, Mapping) else ():
             if isinstance(own, tuple):
                 self._others |= dict.fromkeys(parse_host(host), _other(host, *own))
@@ -482,14 +399,6 @@ def _other(host: str, header: str, token: Any) -> Credentials:
 def _is_sendable(value: object) -> bool:
     """Return whether a header can carry a value."""
     return isinstance(value, str) and value.strip().isascii() and value.strip().isprintable()
-
-
-def _origins(base_url: str | None, hosts: Iterable[str] | None) -> frozenset[Origin]:
-    base_url = base_url or os.environ.get(URL_VARIABLE) or None
-    named = parse_hosts("hosts", hosts)
-    return (
-        named | parse_host(expect_text("base_url", base_url, wanted="a URL")) if base_url else named
-    )
 
 
 def _parse_header(header: str) -> tuple[str, str] | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -34,6 +35,9 @@ PUBLIC_HOSTS = frozenset(
 PUBLIC_SUFFIXES = (".github.io", ".githubusercontent.com", ".gitlab.io")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _QUERY = re.compile("[?#]")
+_API = re.compile(r"(?:^|/)api(?:/|$)")
+# The signatures of Azure, CloudFront, S3 and Google Cloud Storage.
+_SIGNED_BY = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
 # Parsers of URLs disagree about an authority that contains one of these.
 _AMBIGUOUS = frozenset("\\@ ")
 
@@ -135,6 +139,40 @@ def parse_host(text: str) -> frozenset[Origin]:
         f"{redact(text)!r} is not a host. Give a URL such as 'https://gitlab.example.org' or a "
         "bare host name."
     )
+
+
+def paths_of_servers(urls: Iterable[str]) -> dict[Origin, str]:
+    """Return the paths of the servers that are below one, such as ``/gitlab``, by origin.
+
+    Args:
+        urls: The addresses of servers, or of their APIs, as for :func:`parse_host`.
+    """
+    paths: dict[Origin, str] = {}
+    for url in urls:
+        address = _QUERY.split(url, maxsplit=1)[0].rpartition("://")[2]
+        path = _API.split(address.partition("/")[2], maxsplit=1)[0].strip("/")
+        # "/-/" stands behind the path of a project.
+        if path and "/-/" not in address:
+            paths |= dict.fromkeys(parse_host(url), f"/{path}")
+    return paths
+
+
+def path_of_server(url: str, paths: Mapping[Origin, str]) -> str:
+    """Return the path of the server of `url`, or an empty text if it is at the root of its host.
+
+    Args:
+        url: A URL of that server.
+        paths: The paths of servers, by origin.
+    """
+    origin = Origin.of(url)
+    path = "" if origin is None else paths.get(origin, "")
+    return path if urlsplit(url).path.startswith(f"{path}/") else ""
+
+
+def is_signed(url: str) -> bool:
+    """Return whether a URL contains a signature, beside which storage services accept no other."""
+    query = url.partition("?")[2].partition("#")[0]
+    return any(pair.partition("=")[0].lower() in _SIGNED_BY for pair in query.split("&"))
 
 
 def parse_hosts(name: str, hosts: Iterable[str] | None) -> frozenset[Origin]:

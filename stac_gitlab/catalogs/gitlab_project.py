@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from stac_gitlab.auth import Origin
+from stac_gitlab.auth import Origin, path_of_server
 from stac_gitlab.download.git_blobs import tree_pages
 from stac_gitlab.errors import (
     ConfigurationError,
@@ -52,7 +52,8 @@ class GitLabProject:
 
     def __init__(self, stac_io: GitLabStacIO, url: str) -> None:
         self.url = url.rstrip("/").removesuffix(".git")
-        self.path = unquote(urlsplit(self.url).path.strip("/"))
+        root = path_of_server(self.url, stac_io.credentials.paths)
+        self.path = unquote(urlsplit(self.url).path.removeprefix(root).strip("/"))
         origin = Origin.of(self.url)
         if origin is None or "/" not in self.path or "/-/" in self.path:
             raise ConfigurationError(
@@ -61,7 +62,7 @@ class GitLabProject:
             )
         self.origin = origin
         self.session = stac_io.session
-        self._root = f"{origin}/api/v4"
+        self._root = f"{origin}{root}/api/v4"
         self._api = f"{self._root}/projects/{quote(self.path, safe='')}"
         stac_io.credentials.bind(self.url)
 

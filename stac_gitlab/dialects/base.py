@@ -55,6 +55,10 @@ class Dialect:
         """Return what a status means here and what to do, or None for the usual meaning."""
         return None
 
+    def advice_for_page(self, url: str) -> str | None:
+        """Return what to request instead of a web page that no token opens, or None."""
+        return None
+
     def is_missing(self, status: int) -> bool:
         """Return whether an error status says that there is no such item or collection."""
         return status in (404, 410)

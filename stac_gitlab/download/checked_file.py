@@ -30,7 +30,8 @@ from stac_gitlab.files.checksums import BUFFER_SIZE, HashingBuffers
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.files.paths import free_space
 from stac_gitlab.http.deadline import current_deadline
-from stac_gitlab.http.responses import error_for_page, is_html
+from stac_gitlab.http.responses import is_html
+from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import KnownSecrets, Secret, printable, quoted, redact, redact_response
 
 OnBytes = Callable[[int, int | None], None]
@@ -60,10 +61,10 @@ class CheckedFile:
     """A partial file and the version of the content that it gets.
 
     Args:
+        session: The session of the download, with the limit of its size.
         part: The partial file.
         source: What the metadata say about the file.
         folder: The folder of the file.
-        max_bytes: The size of the largest file that the caller accepts.
         on_bytes: Called as bytes arrive.
 
     Attributes:
@@ -74,17 +75,18 @@ class CheckedFile:
 
     def __init__(
         self,
+        session: GitLabSession,
         part: PartialFile,
         source: Source,
         folder: Path,
         *,
-        max_bytes: int | None,
         on_bytes: OnBytes,
     ) -> None:
         self._part = part
         self._source = source
         self._folder = folder
-        self._max_bytes = max_bytes
+        self._session = session
+        self._max_bytes = session.limits.file_bytes
         self._on_bytes = on_bytes
         self._hashing = HashingBuffers(None, expected=0)
         self._secrets = SentSecrets()
@@ -284,7 +286,7 @@ class CheckedFile:
     def _check_start(self, response: requests.Response, read_start: Callable[[], bytes]) -> None:
         """Stop as early as possible if the body is not the file; its first packet may be short."""
         # The start is no local variable: it may contain the token, and a traceback may show it.
-        error = error_for_substitute(self._source, response, read_start())
+        error = error_for_substitute(self._session, self._source, response, read_start())
         if error is not None:
             self.forget_resume_info()
             raise error
@@ -331,7 +333,7 @@ _TEXT_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{<][^\0-\x08\x0e-\x1f]{7,63}"
 
 
 def error_for_substitute(
-    source: Source, response: requests.Response, start: bytes
+    session: GitLabSession, source: Source, response: requests.Response, start: bytes
 ) -> STACGitLabError | None:
     """Return an error if a body is a page or a message in place of the file.
 
@@ -339,13 +341,14 @@ def error_for_substitute(
     show, has it among its locals.
 
     Args:
+        session: The session that sent the request.
         source: The file.
         response: The response with the body.
         start: The first bytes of the body.
     """
     is_page = "html" in (source.media_type or "") or source.key.lower().endswith((".html", ".htm"))
     if not is_page and is_html(response, start):
-        return error_for_page(response, start, wanted=f"the file {quoted(source.key)}")
+        return session.page_error(response, start, wanted=f"the file {quoted(source.key)}")
     expected = _expected_format(source)
     if expected is None or not _is_text(start):
         return None

@@ -115,7 +115,8 @@ class _RangeReader(io.RawIOBase):
         expected, checksum = self._source.size, self._source.checksum
         if self._size < POINTER_SIZE or expected not in (None, self._size):
             return False
-        if error_for_substitute(self._source, response, self._first_block[:PAGE_START]) is not None:
+        start = self._first_block[:PAGE_START]
+        if error_for_substitute(self._session, self._source, response, start) is not None:
             return False
         if checksum is None or len(self._first_block) < self._size:
             return True

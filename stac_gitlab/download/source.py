@@ -15,10 +15,11 @@ import pystac
 import requests
 from pystac.utils import make_absolute_href, safe_urlparse
 
-from stac_gitlab.auth import Origin
+from stac_gitlab.auth import Origin, is_signed
 from stac_gitlab.download.assets import HasAssets
 from stac_gitlab.errors import (
     ChecksumMismatchError,
+    ConfigurationError,
     DownloadError,
     IncompleteDownloadError,
     UnverifiedDownloadWarning,
@@ -28,7 +29,7 @@ from stac_gitlab.files.paths import is_local, is_web, local_path
 from stac_gitlab.http.responses import is_decodable
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_well_framed, length_in
-from stac_gitlab.redaction import quoted, redact, strip_token_parameters
+from stac_gitlab.redaction import printable, quoted, redact, strip_token_parameters
 
 # By content encoding: the names and media types of files that are stored in it.
 _STORED_ENCODINGS = {
@@ -166,6 +167,8 @@ class Locator:
             elif path.exists() and not path.is_file():
                 # Opening a pipe would wait for a writer.
                 raise DownloadError(f"{quoted(key)}: {str(path)!r} is not a regular file.")
+        except ConfigurationError as error:
+            raise DownloadError(f"{quoted(key)}: {error}") from None
         except ValueError as error:
             # urllib cannot parse the URL.
             href = quoted(self.redacted_url(asset.href))
@@ -199,7 +202,7 @@ class Locator:
             tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
             raise DownloadError(
                 f"{quoted(key)}: stac_gitlab does not download {scheme}:// URLs. Use {tool} "
-                f"for {self.redacted_url(url)}."
+                f"for {printable(self.redacted_url(url))}."
             )
         if Origin.of(url) is None:
             raise ValueError("it has no host")
@@ -282,8 +285,7 @@ def url_digest(url: str) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.query:
-        names = {parameter.partition("=")[0].lower() for parameter in parts.query.split("&")}
-        changing = _SIGNATURE if names & _SIGNED_BY else _TOKENS
+        changing = _SIGNATURE if is_signed(url) else _TOKENS
         query = "&".join(
             parameter
             for parameter in parts.query.split("&")
@@ -294,7 +296,6 @@ def url_digest(url: str) -> str:
 
 
 _TOKENS = re.compile(r"(?:access_|private_|gitlab_|job_|x-amz-security-)?token", re.IGNORECASE)
-_SIGNED_BY = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
 # Signatures of Azure (shared access), S3, CloudFront and Google Cloud Storage.
 _SIGNATURE = re.compile(
     rf"{_TOKENS.pattern}|x-(?:amz|goog)-.*|sig|s[ekprtv]|sip|spr|srt|ss|sk(?:oid|tid|[esvt])"

@@ -216,11 +216,7 @@ class _FileTransfer:
         policy = self._session.retry
         self._response = response
         self._file = CheckedFile(
-            self._part,
-            self._source,
-            self._folder,
-            max_bytes=self._session.limits.file_bytes,
-            on_bytes=self._on_bytes,
+            self._session, self._part, self._source, self._folder, on_bytes=self._on_bytes
         )
         self._most_received = self._fruitless_attempts = 0
         self._stall = StallRule(policy)

@@ -338,9 +338,18 @@ def local_path(href: str) -> str:
     Like pystac, it takes a ``file:`` URL literally, and ends a path at a # or ?. It takes them as
     part of a name if there is such a file, or its folder. Escapes of a ``file:`` URL are decoded if
     only that names a file.
+
+    Raises:
+        ConfigurationError: If it is a file of another machine.
     """
     parts = safe_urlparse(href)
     if parts.scheme == "file":
+        # On Windows, the machine of a shared folder.
+        if parts.netloc not in ("", "localhost") and os.name != "nt":
+            raise ConfigurationError(
+                f"{quoted(href)} is a file of another machine ({quoted(parts.netloc)}). Copy it to "
+                "this one. A file of this machine has three slashes: file:///path."
+            )
         decoded = url2pathname(parts.path)
         is_escaped = os.path.exists(decoded) and not os.path.exists(parts.path)
         return decoded if is_escaped else parts.path

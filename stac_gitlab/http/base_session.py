@@ -18,7 +18,7 @@ from requests.auth import _basic_auth_str
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
-from stac_gitlab.auth import Credentials, Origin
+from stac_gitlab.auth import Credentials, Origin, is_signed
 from stac_gitlab.errors import InvalidResponseError, STACGitLabError
 from stac_gitlab.http.responses import reader_of
 from stac_gitlab.http.transport import length_in
@@ -77,11 +77,12 @@ class BaseSession(requests.Session):
     def netrc_login(self, method: str, url: str) -> tuple[str, str] | None:
         """Return the .netrc login for a request. The file names hosts, where tokens have origins.
 
-        It is not used where the token is sent, nor on other ports of such a host. A login that
+        It is not used where the token is sent, nor on other ports of such a host, nor beside a
+        signature in the URL. A login that
         holds the token belongs to the token's origins only.
         """
         login, origin = self._environment.settings(url).login, Origin.of(url)
-        if login is None or origin is None or not may_carry_secrets(method, url):
+        if login is None or origin is None or is_signed(url) or not may_carry_secrets(method, url):
             return None
         origins = self.credentials.origins
         if origin in origins:

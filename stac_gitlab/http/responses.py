@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import requests
 import urllib3
@@ -33,6 +33,7 @@ from stac_gitlab.errors import (
     ServerError,
     STACGitLabError,
 )
+from stac_gitlab.http.advice import usual_advice
 from stac_gitlab.http.transport import coding_in, length_in
 from stac_gitlab.redaction import MAX_ERROR_BODY, printable, quoted, redact, redact_response
 
@@ -48,19 +49,6 @@ _CLASS_OF_STATUS: dict[int, type[HTTPStatusError]] = {
     412: ConflictError,
     422: InvalidRequestError,
     429: RateLimitError,
-}
-_USUAL_ADVICE = {
-    400: "The server rejects this request. Check the URL and its parameters.",
-    401: "The server requires a valid credential. Check the token, its scope and its expiry date.",
-    403: "The credential is valid, but does not allow this. Request access, or check the scope of "
-    "the token.",
-    404: "It does not exist, or this token has no access to it. Check the URL.",
-    405: "The server does not offer this operation here.",
-    409: "It exists already, or conflicts with what exists. Update it, or choose another id.",
-    410: "It was removed permanently.",
-    412: "It has changed since it was read. Read it again and repeat the change.",
-    422: "The server rejects one of the values in the request. Check the parameters and the body.",
-    429: "Too many requests. Send fewer at a time, or try again later.",
 }
 _SIGN_IN = re.compile(
     rb"users/sign_in|sign[ _-]?in|log[ _-]?in|type=[\"']?password|single sign-on|/oauth|/auth/",
@@ -88,10 +76,11 @@ def error_for_status(
     status = response.status_code
     clean = redact_response(response)
     said = _server_says(clean)
+    method = (clean.request.method if clean.request is not None else None) or "GET"
     message = (
         f"{_request_line(clean)}: {status} {clean.reason or ''}".rstrip()
         + (f" (the server says: {said})" if said else "")
-        + f". {advice or _USUAL_ADVICE.get(status) or _advice_for_class(status)}"
+        + f". {advice or usual_advice(method, clean.url, status)}"
     )
     if retry_after is not None:
         message += f" The server asks to wait {retry_after:.0f} s."
@@ -124,6 +113,13 @@ def error_for_failure(failure: Exception, *, method: str, url: str) -> STACGitLa
     kind = _kind(failure)
     reason = _shortened(redact(_reason(failure)))
     if isinstance(failure, requests.TooManyRedirects):
+        if _sets_cookies(failure.response):
+            return AuthenticationError(
+                f"{line}: the server sets a cookie and redirects again and again. It wants a login "
+                "by cookie, and cookies are not kept here. Use a token or a signed URL of it, or "
+                "download the file with a browser.",
+                response=redact_response(failure.response),
+            )
         return InvalidResponseError(
             f"{line}: too many redirects ({reason}). They may lead in a circle. If you expect so "
             "many, raise Limits(redirects=).",
@@ -172,6 +168,13 @@ def error_for_failure(failure: Exception, *, method: str, url: str) -> STACGitLa
     )
 
 
+def _sets_cookies(response: requests.Response | None) -> TypeGuard[requests.Response]:
+    """Return whether a response, or one of those that led to it, sets a cookie."""
+    if response is None:
+        return False
+    return any("Set-Cookie" in each.headers for each in (response, *response.history))
+
+
 # requests, urllib3 and http.client raise a ValueError for a URL or a header that they cannot parse.
 _BAD_REQUESTS = (ValueError, requests.exceptions.InvalidJSONError)
 _BROKEN_BODIES = (
@@ -205,7 +208,7 @@ def redacted_cause(failure: Exception) -> requests.exceptions.RequestException:
     The original has the request, and so the token, in attributes and in the locals of its
     traceback.
     """
-    return _kind(failure)(redact(str(failure)))
+    return _kind(failure)(_shortened(redact(str(failure))))
 
 
 def without_traceback(error: STACGitLabError) -> STACGitLabError:
@@ -237,14 +240,6 @@ _REQUESTS = requests.exceptions.__name__
 def _request_line(response: requests.Response) -> str:
     method = response.request.method if response.request is not None else "GET"
     return f"{method} {response.url}"
-
-
-def _advice_for_class(status: int) -> str:
-    if status >= 500:
-        return "The server failed. Try again later."
-    if 300 <= status < 400:
-        return "The server redirects without a target."
-    return "The server rejects this request. Check the URL."
 
 
 def _server_says(response: requests.Response) -> str:

@@ -17,7 +17,7 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab import __about__
-from stac_gitlab.auth import HARMLESS_HEADERS, Credentials, Origin, request_url
+from stac_gitlab.auth import HARMLESS_HEADERS, Credentials, Origin, is_signed, request_url
 from stac_gitlab.dialects import Dialect, new_dialects
 from stac_gitlab.errors import (
     AuthenticationError,
@@ -28,6 +28,7 @@ from stac_gitlab.errors import (
     PermissionDeniedError,
     STACGitLabError,
 )
+from stac_gitlab.http.advice import advice_on_credentials, usual_advice
 from stac_gitlab.http.base_session import (
     SAFE_METHODS,
     BaseSession,
@@ -109,7 +110,7 @@ class GitLabSession(BaseSession):
         expect("retry", self.retry, RetryPolicy, wanted="a RetryPolicy")
         self.limits = Limits() if limits is None else limits
         expect("limits", self.limits, Limits, wanted="Limits")
-        self.dialects = new_dialects()
+        self.dialects = new_dialects(credentials.paths)
         self.only = only
         self.max_redirects = self.limits.redirects
         # HTTP/1.1 keeps connections alive by default.
@@ -190,7 +191,8 @@ class GitLabSession(BaseSession):
             for name, value in request.headers.items()
             if not isinstance(value, Secret) and (allowed or not self.credentials.holds(str(value)))
         )
-        if may_carry_secrets(request.method or "", url):
+        # A storage service refuses a request that has a signature and something else.
+        if may_carry_secrets(request.method or "", url) and not is_signed(url):
             secrets = self.credentials.headers_for(url, self.dialect_of(url).token_header)
             # A header that the caller set for this one request comes before those for all.
             headers.update({n: value for n, value in secrets.items() if n not in headers})
@@ -256,7 +258,7 @@ class GitLabSession(BaseSession):
             with response:
                 content = self._whole_body(response, max_bytes)
                 if is_html(response, content):
-                    raise self._page_error(response, content)
+                    raise self.page_error(response, content, wanted="a document")
                 # Hrefs in the document are relative to this URL, so it must hold no secret.
                 there = redact_text(response.url)
                 return parse(Document(there, content, response.headers, response.status_code))
@@ -325,8 +327,11 @@ class GitLabSession(BaseSession):
             raise self._status_error(response)
 
     def _status_error(self, response: requests.Response) -> HTTPStatusError:
-        status = response.status_code
-        advice = self.dialect_of(response.url).advice(status)
+        status, url = response.status_code, response.url
+        advice = self.dialect_of(url).advice(status)
+        if advice is None:
+            method, is_anonymous = response.request.method or "GET", self._is_anonymous(response)
+            advice = usual_advice(method, url, status, is_anonymous=is_anonymous)
         if status == 304:
             advice = "The request had no condition that this could answer. Try again later."
         error = error_for_status(
@@ -339,36 +344,36 @@ class GitLabSession(BaseSession):
             note = f"That is longer than {longest:g} s; to wait, raise RetryPolicy(max_wait=)."
             error.args = (f"{error.args[0]} {note}",)
         if isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError)):
-            self._explain_missing_token(error, response.url)
+            self._explain_credentials(error, response)
         return error
 
-    def _page_error(self, response: requests.Response, body: bytes) -> STACGitLabError:
-        error = error_for_page(response, body, wanted="a document")
+    def page_error(
+        self, response: requests.Response, body: bytes, *, wanted: str
+    ) -> STACGitLabError:
+        """Return the error for an HTML page that came with status 200 instead of `wanted`."""
+        error = error_for_page(response, body, wanted=wanted)
         if isinstance(error, AuthenticationError):
-            self._explain_missing_token(error, response.url)
+            self._explain_credentials(error, response)
         return error
 
-    def _explain_missing_token(self, error: HTTPStatusError, url: str) -> None:
-        method = error.response.request.method or "GET"
-        if not self.credentials.available:
-            note = "No token was sent. Pass one to GitLabStacIO, or set STAC_GITLAB_TOKEN."
-        elif not self.credentials.allows(url):
-            origins = ", ".join(sorted(map(str, self.credentials.origins))) or "no server yet"
-            note = (
-                f"The token was not sent to {Origin.of(url)}: it belongs to {origins}. To send it "
-                "there, too, name that server in hosts=. If it has a token or header of its own, "
-                f"pass hosts={{'{Origin.of(url)}': ...}}."
-            )
-        elif not may_carry_secrets(method, url):
-            note = (
-                f"The token was not sent with this {method}, because a link named its URL. Open "
-                "that server itself with STACAPI or stac_gitlab.search.open_client."
-            )
-        elif self.credentials.for_url(url).is_withheld:
-            note = "No token was sent: the function that was passed as token= returned None."
-        else:
-            return
-        error.args = (f"{error.args[0]} {note}",)
+    def _explain_credentials(self, error: HTTPStatusError, response: requests.Response) -> None:
+        method, url = response.request.method or "GET", response.url
+        advice = advice_on_credentials(
+            response,
+            self.credentials,
+            self.dialect_of(response.history[0].url if response.history else url),
+            has_login=self.netrc_login(method, url) is not None,
+            may_carry_secrets=may_carry_secrets(method, url),
+        )
+        if advice is not None:
+            error.args = (f"{error.args[0]} {advice}",)
+
+    def _is_anonymous(self, response: requests.Response) -> bool:
+        """Return whether no credential was sent with a request, not even within its URL."""
+        method, url = response.request.method or "GET", response.url
+        if is_signed(url) or self.netrc_login(method, url) is not None:
+            return False
+        return not (self.credentials.available and self.credentials.allows(url))
 
     def _whole_body(self, response: requests.Response, max_bytes: int) -> bytes:
         if (length_in(response.headers) or 0) > max_bytes:

@@ -146,7 +146,7 @@ def test_a_web_url_is_asked_for_at_the_files_api(web: str, first: str) -> None:
 
 
 def test_what_is_no_file_of_a_repository_is_asked_for_as_it_is() -> None:
-    for url in (f"{LAB}/api/v4/projects/1?x=%2F", f"{LAB}/g/p/-/archive/main/x.zip", f"{LAB}/-/x"):
+    for url in (f"{LAB}/api/v4/projects/1?x=%2F", f"{LAB}/g/p/-/archive/main/x", f"{LAB}/-/x"):
         assert list(GitLab().request_urls(url)) == [url]
 
 

@@ -607,7 +607,7 @@ OAUTH = "0123456789abcdef" * 4
         ("/api/v4/projects/1", OAUTH, {"Authorization": f"Bearer {OAUTH}"}),
         ("/api/v4/projects/1", "eyJhb.eyJzd.s-g", {"Authorization": "Bearer eyJhb.eyJzd.s-g"}),
         ("/api/v4/projects/1", "glcbt-64_abcdef", {"JOB-TOKEN": "glcbt-64_abcdef"}),
-        ("/g/p/-/archive/main/x.zip", TOKEN, {"PRIVATE-TOKEN": TOKEN}),
+        ("/g/p/-/badges/release.svg", TOKEN, {"PRIVATE-TOKEN": TOKEN}),
     ],
 )
 def test_the_header_fits_the_path_and_the_token(
