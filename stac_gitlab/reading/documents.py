@@ -136,17 +136,23 @@ def _loads(body: bytes) -> Any:
     return json.loads(body.decode("utf-8"))
 
 
-def check_stac(document: dict[str, Any], *, url: str) -> None:
+def check_stac(document: dict[str, Any], *, url: str, listed: bool = False) -> None:
     """Check that a document that claims to be STAC has the fields that pystac needs.
 
     Documents that make no such claim (a schema, a list of conformance classes) pass. Fields that
     pystac stores without looking at them may have any type.
 
+    Args:
+        document: The document.
+        url: Where it came from, for errors.
+        listed: Whether a page lists it. Then pystac uses its self link, which it passes over in a
+            document that was read by its URL.
+
     Raises:
         InvalidResponseError: If a field is missing or of the wrong type; the message names it.
     """
     try:
-        _check(document)
+        _check(document, listed=listed)
     except _BrokenFieldError as broken:
         name = document.get("id")
         about = f" (id {quoted(name)})" if isinstance(name, str) else ""
@@ -166,7 +172,7 @@ class _BrokenFieldError(Exception):
     """A field of a document is missing or has the wrong type; the message names it."""
 
 
-def _check(document: dict[str, Any]) -> None:
+def _check(document: dict[str, Any], *, listed: bool) -> None:
     kind = document.get("type")
     if kind == "FeatureCollection":
         _expect(document, "features", list)
@@ -177,19 +183,28 @@ def _check(document: dict[str, Any]) -> None:
             raise _BrokenFieldError("stac_version is missing")
         return
     _expect(document, "stac_version", str)
-    _expect(document, "id", (str, int, float))
-    if isinstance(document["id"], bool):
-        raise _BrokenFieldError("id is a truth value")
-    _expect(document, "stac_extensions", list, optional=True)
-    _check_links(document, optional=kind == "Feature")
+    is_item = kind == "Feature"
+    if not is_item:
+        _expect(document, "id", (str, int, float))
+        if not is_id(document["id"]):
+            raise _BrokenFieldError("id is a truth value")
+    # pystac takes a text for a list of characters, and an empty object for an empty list.
+    if document.get("stac_extensions") != {}:
+        _expect(document, "stac_extensions", (list, str), optional=True)
+    _check_links(document, is_item=is_item, listed=listed)
     _check_assets(document)
-    if kind == "Feature":
+    if is_item:
         _check_item(document)
         return
     if "description" not in document:
         raise _BrokenFieldError("description is missing")
     if kind == "Collection" and document.get("extent"):
         _check_extent(document)
+
+
+def is_id(value: object) -> bool:
+    """Return whether a value can tell members of a listing apart: a text or a number."""
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _check_item(document: dict[str, Any]) -> None:
@@ -205,39 +220,45 @@ def _check_item(document: dict[str, Any]) -> None:
         )
 
 
-def _check_links(document: dict[str, Any], *, optional: bool) -> None:
+def _check_links(document: dict[str, Any], *, is_item: bool, listed: bool) -> None:
     # pystac reads an empty text or object like an empty list.
     if document.get("links") not in ("", {}):
-        _expect(document, "links", list, optional=optional)
+        _expect(document, "links", list, optional=is_item)
     for index, link in enumerate(document.get("links") or ()):
         where = f"links[{index}]"
         if not isinstance(link, dict):
             raise _BrokenFieldError(f"{where} is {_json_type(link)}, not an object")
-        _expect(link, "rel", str, where=f"{where}.")
-        _check_href(link, where, is_link=True)
+        if "rel" not in link:
+            raise _BrokenFieldError(f"{where}.rel is missing")
+        if link["rel"] == "self" and not listed:
+            continue
+        # An item may have a link that leads nowhere.
+        if not (is_item and "href" in link and not link["href"]):
+            _check_link_url(link, where)
 
 
 def _check_assets(document: dict[str, Any]) -> None:
     _expect(document, "assets", dict, optional=True)
     # Before STAC 1.0, the assets of a collection described those of its items, without an href.
-    are_templates = document.get("type") != "Feature" and document["stac_version"].startswith("0.")
+    is_old = not document["stac_version"].startswith("1.")
+    are_templates = is_old and document.get("type") != "Feature"
     for key, asset in (document.get("assets") or {}).items():
         where = f"assets[{quoted(key)}]"
         if not isinstance(asset, dict):
             raise _BrokenFieldError(f"{where} is {_json_type(asset)}, not an object")
         if "href" in asset or not are_templates:
-            _check_href(asset, where, is_link=False)
+            _expect(asset, "href", str, where=f"{where}.")
 
 
-def _check_href(holder: dict[str, Any], where: str, *, is_link: bool) -> None:
-    href = holder.get("href")
+def _check_link_url(link: dict[str, Any], where: str) -> None:
+    href = link.get("href")
     if type(href) is str and href.isascii() and "[" not in href and "]" not in href:
         return
-    _expect(holder, "href", str, where=f"{where}.")
-    href = holder["href"]
+    _expect(link, "href", str, where=f"{where}.")
+    href = link["href"]
     try:
-        # pystac replaces the backslashes of a link, and parses its path once more by itself.
-        urlsplit(urlsplit(href.replace("\\", "/")).path if is_link else href)
+        # pystac replaces the backslashes, and parses the path once more by itself.
+        urlsplit(urlsplit(href.replace("\\", "/")).path)
     except ValueError as error:
         raise _BrokenFieldError(f"{where}.href is no URL ({error})") from None
 

@@ -23,6 +23,7 @@ from stac_gitlab.errors import (
     RateLimitError,
     STACGitLabError,
 )
+from stac_gitlab.reading.documents import is_id
 from stac_gitlab.reading.listing import (
     list_collections,
     list_items,
@@ -35,6 +36,7 @@ from stac_gitlab.reading.objects import (
     ItemRelations,
     collection_of,
     collections_url_of,
+    explain_pystac_errors,
     is_materialized,
     item_of,
     items_url_of,
@@ -73,7 +75,10 @@ def linked_members(
     root = catalog.get_root() if links else None
     for link in links:
         try:
-            found = cast("STACObject", link.resolve_stac_object(root=root).target)
+            found = _resolved(link, root)
+        except InvalidResponseError as error:
+            report_bad_member(stac_io, error, f"the {rel} {redact(quoted(str(link.get_href())))}")
+            continue
         except pystac.STACError as error:
             if not _is_fault_of_one_object(error.__cause__):
                 raise
@@ -90,6 +95,22 @@ def linked_members(
             yield found
 
 
+def _resolved(link: Link, root: pystac.Catalog | None) -> STACObject:
+    """Return what a link leads to.
+
+    Raises:
+        pystac.STACError: If it cannot be read.
+        InvalidResponseError: If pystac reads it, and then cannot move it to its URL.
+    """
+    try:
+        return cast("STACObject", link.resolve_stac_object(root=root).target)
+    except (pystac.STACError, STACGitLabError):
+        raise
+    except Exception:
+        with explain_pystac_errors(link.get_absolute_href() or "", {}):
+            raise
+
+
 def _is_fault_of_one_object(error: BaseException | None) -> bool:
     """Return whether the next object of the server may be readable."""
     if isinstance(error, HTTPStatusError):
@@ -99,15 +120,17 @@ def _is_fault_of_one_object(error: BaseException | None) -> bool:
 
 
 def is_expected(found: STACObject, rel: str | pystac.RelType, stac_io: GitLabStacIO) -> bool:
-    """Return whether a link leads to an object of its type; if not, warn or raise."""
+    """Return whether a link leads to an object of its type, with an id; if not, warn or raise."""
     expected: type[STACObject] = pystac.Item if rel == pystac.RelType.ITEM else pystac.Catalog
-    if isinstance(found, expected):
+    if is_id(found.id) and isinstance(found, expected):
         return True
     url = redact(found.get_self_href() or "")
-    name = f"{type(found).__name__.lower()} {quoted(str(found.id))}"
+    kind = type(found).__name__.lower()
+    name = f"{kind} {quoted(str(found.id))}" if is_id(found.id) else f"{kind} without an id"
+    article = "an" if isinstance(found, pystac.Item) else "a"
     error = InvalidResponseError(
-        f"{url}: a link with the relation {str(rel)!r} leads to a {name}. The catalog has to be "
-        "corrected by its maintainer.",
+        f"{url}: a link with the relation {str(rel)!r} leads to {article} {name}. The catalog "
+        "has to be corrected by its maintainer.",
         url=url,
     )
     report_bad_member(stac_io, error, name)

@@ -24,7 +24,8 @@ from pystac.version import STACVersion
 
 from stac_gitlab.errors import InvalidResponseError, NotSTACError, STACGitLabError
 from stac_gitlab.files.paths import is_local
-from stac_gitlab.reading.documents import check_stac, with_version
+from stac_gitlab.reading.documents import check_stac, is_id, with_version
+from stac_gitlab.reading.untrusted_links import ExtensionName
 from stac_gitlab.redaction import redact, redacting_logger, strip_token_parameters
 
 logger = redacting_logger(__name__)
@@ -35,7 +36,7 @@ _FIELDS = frozenset(
         *("geometry", "bbox", "properties", "links", "assets"),
     }
 )
-_TEXT = frozenset({str})
+_TEXT = frozenset({str, ExtensionName})
 # pystac-core 1.15.0 detects deprecation in another way; there, pystac makes the items.
 _HAS_DEPRECATION_MESSAGE = hasattr(pystac.EXTENSION_HOOKS, "get_deprecation_message")
 # URLs that pystac does not change when it parses and joins them.
@@ -188,9 +189,9 @@ def explain_pystac_errors(href: str, document: Mapping[str, Any]) -> Iterator[No
         raise
     except Exception as error:
         # Migrations and extensions raise anything, a bare Exception included.
-        if is_local(href):
+        if href and is_local(href):
             raise
-        redacted = redact(strip_token_parameters(href))
+        redacted = redact(strip_token_parameters(href)) or "a document without a URL"
         if isinstance(error, pystac.STACTypeError):
             raise NotSTACError(
                 f"{redacted}: {_kind_of(document)} came, which is not what was requested ({error}) "
@@ -234,7 +235,7 @@ def make_own_root(found: pystac.STACObject, href: str) -> None:
 
 
 def check_feature(feature: Any, *, url: str) -> None:
-    """Check that what a page lists is an item that pystac can read.
+    """Check that what a page lists is an item with an id that pystac can read.
 
     Raises:
         InvalidResponseError: If it is not; the message names the field.
@@ -245,7 +246,13 @@ def check_feature(feature: Any, *, url: str) -> None:
         raise InvalidResponseError(
             f"{url}: the page lists {_kind_of(feature)}, not an item.", url=url
         )
-    check_stac(with_version(feature), url=url)
+    if not is_id(feature.get("id")):
+        raise InvalidResponseError(
+            f"{url}: the page lists an item whose id is no text. The maintainer of the catalog has "
+            "to correct it.",
+            url=url,
+        )
+    check_stac(with_version(feature), url=url, listed=True)
 
 
 def check_collection(listed: Any, *, url: str) -> None:
@@ -258,7 +265,7 @@ def check_collection(listed: Any, *, url: str) -> None:
         raise InvalidResponseError(
             f"{url}: collections lists something that is no object.", url=url
         )
-    check_stac(with_version(listed), url=url)
+    check_stac(with_version(listed), url=url, listed=True)
 
 
 def id_of(feature: Any) -> Any:

@@ -18,9 +18,11 @@ from pystac.layout import APILayoutStrategy
 from pystac.link import Link
 from pystac.stac_object import STACObject
 from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.paths import is_local
+from stac_gitlab.reading.documents import check_stac, with_version
 from stac_gitlab.reading.members import (
     LinkOrder,
     check_tree,
@@ -33,7 +35,6 @@ from stac_gitlab.reading.members import (
 )
 from stac_gitlab.reading.objects import (
     OwnDocument,
-    check_feature,
     collections_url_of,
     explain_pystac_errors,
     is_materialized,
@@ -44,6 +45,7 @@ from stac_gitlab.reading.objects import (
 )
 from stac_gitlab.reading.saving import SafeLayout, warn_about_unlinked_items
 from stac_gitlab.reading.stac_io import GitLabStacIO, reader_of
+from stac_gitlab.reading.untrusted_links import ExtensionName
 from stac_gitlab.redaction import redact, strip_token_parameters
 
 _MARK = "_stac_gitlab_hook"
@@ -220,7 +222,8 @@ def _items_from_file(stock: Any) -> Callable[..., Any]:
         document = reader.read_json(href)
         if document.get("type") == "FeatureCollection" and not is_local(href):
             for feature in document["features"]:
-                check_feature(feature, url=redact(href))
+                if isinstance(feature, dict):
+                    check_stac(with_version(feature), url=redact(href), listed=True)
         with explain_pystac_errors(href, document):
             found = cls.from_dict(document, preserve_dict=False)
         for item in found.items:
@@ -246,6 +249,51 @@ def _set_default(stock: Any) -> Callable[..., Any]:
         stock.__func__(cls, stac_io_class)
 
     return set_default
+
+
+# -- links without a target -----------------------------------------------------------------
+
+
+def _resolve_stac_object(stock: Callable[..., Link]) -> Callable[..., Link]:
+    def resolve_stac_object(self: Link, root: pystac.Catalog | None = None) -> Link:
+        owner = self.owner
+        is_own_document = self._target_href == "" and self._target_object is None
+        can_be_target = self.rel != pystac.RelType.ROOT or isinstance(owner, pystac.Catalog)
+        if owner is not None and is_own_document and can_be_target and reader_of(owner):
+            self._target_object = owner
+        return stock(self, root)
+
+    return resolve_stac_object
+
+
+def _clone_link(stock: Callable[..., Link]) -> Callable[..., Link]:
+    def clone(self: Link) -> Link:
+        has_target = self._target_href or self._target_object
+        if has_target or self.owner is None or reader_of(self.owner) is None:
+            return stock(self)
+        target = self._target_object if self._target_href is None else self._target_href
+        return Link(self.rel, cast("Any", target), self.media_type, self.title)
+
+    return clone
+
+
+# -- validation -----------------------------------------------------------------------------
+
+
+def _validate_extension(stock: Callable[..., str | None]) -> Callable[..., str | None]:
+    def validate_extension(  # noqa: PLR0917  # the arguments of pystac
+        self: JsonSchemaSTACValidator,
+        stac_dict: dict[str, Any],
+        stac_object_type: pystac.STACObjectType,
+        stac_version: str,
+        extension_id: str,
+        href: str | None = None,
+    ) -> str | None:
+        if isinstance(extension_id, ExtensionName):
+            extension_id = extension_id.schema
+        return stock(self, stac_dict, stac_object_type, stac_version, extension_id, href)
+
+    return validate_extension
 
 
 # -- copying and saving ---------------------------------------------------------------------
@@ -346,6 +394,27 @@ HOOKS = (
         _set_default,
         "pystac makes a reader for each call: new connections, and a token bound anew",
         "test_stock_pystac_makes_a_new_default_reader_each_time",
+    ),
+    Hook(
+        Link,
+        "resolve_stac_object",
+        _resolve_stac_object,
+        "pystac knows no target for an empty href, which is the document itself",
+        "test_stock_pystac_finds_no_target_of_an_empty_href",
+    ),
+    Hook(
+        Link,
+        "clone",
+        _clone_link,
+        "pystac keeps a link without a target, and cannot copy it",
+        "test_stock_pystac_cannot_copy_a_link_without_a_target",
+    ),
+    Hook(
+        JsonSchemaSTACValidator,
+        "validate_extension",
+        _validate_extension,
+        "pystac takes the name of an extension in a remote document for a path on this machine",
+        "test_stock_pystac_reads_a_local_schema_for_a_remote_document",
     ),
     *(
         Hook(

@@ -39,6 +39,7 @@ from stac_gitlab.reading.untrusted_links import (
     secure_links,
     secure_schema,
     upgrade_links,
+    with_secured_extensions,
 )
 from stac_gitlab.redaction import (
     redact,
@@ -371,6 +372,17 @@ class GitLabStacIO(pystac.StacIO):
         except TypeError:
             # Where orjson is installed pystac uses it, and it knows no integers beyond 64 bits.
             return json.dumps(json_dict, indent=2)
+
+    def save_json(self, dest: HREF, json_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Write a document to a local path or ``file://`` URL.
+
+        Names of extensions that a remote document takes for paths are resolved against its URL.
+
+        Raises:
+            RemoteWriteError: If `dest` is a URL.
+            OSError: If the file cannot be written; what stood there before is still there.
+        """
+        super().save_json(dest, with_secured_extensions(json_dict), *args, **kwargs)
 
     def write_text(self, dest: HREF, txt: str, *_: Any, **__: Any) -> None:
         """Write a text to a local path or ``file://`` URL, whole or not at all.

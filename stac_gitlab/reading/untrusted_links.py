@@ -3,19 +3,18 @@
 pystac follows every link. A server could make it read ``/etc/passwd`` as the child of a catalog,
 save an item under a path of the server's choice, or validate against a schema on this disk. Every
 remote document therefore passes through here first. An href that would be a local path is resolved
-against the URL of the document, or else marked, so that following it raises an error. The hrefs of
-assets are not changed, because people open assets on shared disks. Downloads check them.
+against the URL of the document, or else marked, so that following it raises an error. Names of
+extensions stay as they are; validation and saving resolve them. The hrefs of assets are not
+changed, because people open assets on shared disks. Downloads check them.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from pystac.serialization import identify_stac_object, migrate_to_latest
 from pystac.utils import safe_urlparse
 
 from stac_gitlab.errors import InvalidResponseError
@@ -25,12 +24,28 @@ REMOTE_FILE = "remote-file://refused/"
 """Prefix of an href in a remote document that names a local file. Nothing opens it."""
 
 
+class ExtensionName(str):
+    """The name of an extension in a remote document, as it was written.
+
+    pystac takes a name that is no URL for a path, relative to the object or the working folder.
+
+    Attributes:
+        schema: What to read in its place: a URL, or an href that was marked.
+    """
+
+    __slots__ = ("schema",)
+    schema: str
+
+    @classmethod
+    def of(cls, name: str, *, url: str) -> ExtensionName:
+        """Return a name that a document at `url` has for an extension."""
+        made = cls(name)
+        made.schema = _secured(name, url, keep_relative=False)
+        return made
+
+
 # The members of a page that are lists of documents.
 _LISTS = ("features", "collections")
-# The first STAC versions named extensions by a word; pystac knows the schemas of some.
-_SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-# pystac knows less than thirty of them, and takes long over each.
-_MOST_SHORT_NAMES = 100
 _PASSED_OVER = "".join(map(chr, range(33)))
 _REMOVED = dict.fromkeys(map(ord, "\t\r\n"))
 # The members of a JSON Schema that are its own name, and references to others.
@@ -97,6 +112,21 @@ def _listed_in(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield one
 
 
+def with_secured_extensions(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document to save, in which no extension of a remote document names a local file."""
+    secured = dict(document)
+    names = document.get("stac_extensions")
+    if isinstance(names, list):
+        secured["stac_extensions"] = [getattr(name, "schema", name) for name in names]
+    for field_name in _LISTS:
+        if isinstance(document.get(field_name), list):
+            secured[field_name] = [
+                with_secured_extensions(one) if isinstance(one, dict) else one
+                for one in document[field_name]
+            ]
+    return secured
+
+
 def secure_schema(text: str, *, url: str) -> str:
     """Return a JSON Schema that refers to no file; any other text as it is.
 
@@ -147,37 +177,14 @@ def _secure(holder: dict[str, Any], url: str, *, listed: bool) -> None:
     for link in links:
         href = link.get("href")
         rel = link.get("rel")
-        if href == "" and rel != "self":
-            # An empty href is the document itself. pystac cannot copy a link without a target.
-            link["href"] = url
-        elif isinstance(href, str) and href and not is_web(href):
+        if isinstance(href, str) and href and not is_web(href):
             keep = is_remote and rel != "self"
             link["href"] = _secured(href, url, keep_relative=keep)
     named = holder.get("stac_extensions")
     extensions: list[Any] = named if isinstance(named, list) else []
-    if all(is_web(name) for name in extensions):
-        return
-    known = _names_known_to_pystac(holder)
     for index, name in enumerate(extensions):
-        if isinstance(name, str) and not is_web(name) and name not in known:
-            extensions[index] = _secured(name, url, keep_relative=False)
-
-
-def _names_known_to_pystac(holder: dict[str, Any]) -> set[str]:
-    """Return the short names of extensions that pystac replaces by the URL of a schema.
-
-    pystac takes any other name for a path, relative to the object or to the working folder.
-    """
-    names = {name for name in holder["stac_extensions"] if isinstance(name, str)}
-    bare = {name for name in names if _SHORT_NAME.fullmatch(name)}
-    if not bare or len(bare) > _MOST_SHORT_NAMES:
-        return set()
-    try:
-        # Of a copy, which costs time, but only documents as old as the names have any.
-        migrated = migrate_to_latest(holder, identify_stac_object(holder))
-        return bare.difference(migrated["stac_extensions"])
-    except Exception:  # noqa: BLE001  # what cannot be migrated now will not be later
-        return set()
+        if isinstance(name, str) and not is_web(name):
+            extensions[index] = ExtensionName.of(name, url=url)
 
 
 def _leads_to_the_web(holder: dict[str, Any]) -> bool:

@@ -270,12 +270,9 @@ def broken(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("id", ..., "id is missing"),
-        ("id", None, "id is null"),
-        ("id", {}, "id is an object"),
         ("stac_version", ..., "stac_version is missing"),
         ("stac_version", 1.0, "stac_version is a number"),
-        ("stac_extensions", "eo", "stac_extensions is a text"),
+        ("stac_extensions", 5, "stac_extensions is a number"),
         ("properties", ..., "properties is missing"),
         ("properties", [], "properties is a list"),
         ("properties/datetime", 2024, "properties.datetime is a number"),
@@ -284,7 +281,6 @@ def broken(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("links/1", "https://h", "links[1] is a text"),
         ("links/1/rel", ..., "links[1].rel is missing"),
         ("links/1/href", ..., "links[1].href is missing"),
-        ("links/0/href", 5, "links[0].href is a number"),
         ("links/1/href", 5, "links[1].href is a number"),
         ("links/1/href", "http://[h", "links[1].href is no URL"),
         ("assets", [], "assets is a list"),
@@ -305,6 +301,7 @@ def test_a_broken_item_is_an_error_that_names_the_field(path: str, value: Any, n
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
+        ("id", True, "id is a truth value"),
         ("description", ..., "description is missing"),
         ("links", ..., "links is missing"),
         ("extent/spatial", [], "extent.spatial is a list"),
@@ -317,8 +314,9 @@ def test_a_broken_collection_is_an_error_that_names_the_field(
     path: str, value: Any, named: str
 ) -> None:
     check_stac(COLLECTION, url=URL)
-    with pytest.raises(InvalidResponseError, match="id 'dataset'") as caught:
+    with pytest.raises(InvalidResponseError) as caught:
         check_stac(broken(COLLECTION, path, value), url=URL)
+    assert path == "id" or "id 'dataset'" in str(caught.value)
     assert named in str(caught.value)
 
 

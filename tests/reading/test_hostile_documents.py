@@ -24,6 +24,7 @@ from raw_server import RawServer
 from stac_gitlab import (
     STACAPI,
     ConfigurationError,
+    DownloadError,
     GitLabStacIO,
     InvalidResponseError,
     Limits,
@@ -31,6 +32,7 @@ from stac_gitlab import (
     RetryPolicy,
     STACDownloader,
     STACGitLabError,
+    UnreadableItemWarning,
     asset_roles,
 )
 from stac_gitlab.download.source import Locator
@@ -490,34 +492,67 @@ def use(found: pystac.STACObject, stac_io: GitLabStacIO, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("href", ["http://[::1", "http://\u2100/a.csv"])
-def test_an_asset_that_stands_at_no_url_is_an_error_that_names_it(
-    href: str, server: LoopbackServer, stac_io: GitLabStacIO
+def test_an_asset_that_stands_at_no_url_fails_by_itself_when_it_is_downloaded(
+    href: str, server: LoopbackServer, stac_io: GitLabStacIO, tmp_path: Path
 ) -> None:
-    server.route("/item", {**ITEM, "assets": {"a": {"href": href}}})
-    with pytest.raises(InvalidResponseError, match=r"assets\['a'\]\.href is no URL"):
-        pystac.Item.from_file(f"{server.url}/item")
+    assets = {"a": {"href": href}, "b": {"href": f"{server.url}/b"}}
+    server.route("/item", {**ITEM, "assets": assets})
+    server.route("/b", b"content of b")
+    item = pystac.Item.from_file(f"{server.url}/item")
+    with pytest.raises(DownloadError, match="'a'") as caught:
+        STACDownloader(stac_io=stac_io).download_assets(item, tmp_path, roles=None)
+    assert list(caught.value.errors) == ["a"]
+    assert isinstance(caught.value.errors["a"], STACGitLabError)
+    assert (tmp_path / "b").read_bytes() == b"content of b"
+    server.route("/", {**CATALOG, "links": [{"rel": "item", "href": "/item"}]})
+    with pytest.warns(UnreadableItemWarning, match="ValueError"):
+        assert not list(pystac.Catalog.from_file(f"{server.url}/").get_items())
 
 
-def test_a_link_without_a_target_leads_to_its_own_document(
+@pytest.mark.parametrize("href", ["", None, 0, [], {}])
+def test_a_link_without_a_target_is_kept_and_copied(
+    href: Any, server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    link = {"rel": "about", "href": href}
+    server.route("/item", {**ITEM, "links": [*ITEM["links"], link]})
+    item = pystac.Item.from_file(f"{server.url}/item")
+    kept = {"rel": "about", "href": href or None if href != "" else ""}
+    assert item.get_single_link("about").to_dict() == kept  # type: ignore[union-attr]
+    assert item.clone().get_single_link("about").to_dict() == kept  # type: ignore[union-attr]
+
+
+def test_an_empty_href_leads_to_its_own_document(
     server: LoopbackServer, stac_io: GitLabStacIO
 ) -> None:
-    links = [*ITEM["links"], {"rel": "about", "href": ""}]
-    server.route("/item", {**ITEM, "links": links})
-    item = pystac.Item.from_file(f"{server.url}/item")
-    assert item.clone().get_links("about")[0].href == f"{server.url}/item"
+    links = [{"rel": "root", "href": ""}, {"rel": "item", "href": "./item"}]
+    server.route("/catalog", {**CATALOG, "links": links})
+    server.route("/item", ITEM)
+    catalog = pystac.Catalog.from_file(f"{server.url}/catalog")
+    assert catalog.get_single_link("root").get_href() == ""  # type: ignore[union-attr]
+    assert catalog.get_root() is catalog
+    assert [item.id for item in catalog.get_items()] == [ITEM["id"]]
+    assert len(server.requests) == 2
 
 
-def test_a_truth_value_is_no_id(server: LoopbackServer, stac_io: GitLabStacIO) -> None:
-    server.route("/item", {**ITEM, "id": True})
-    with pytest.raises(InvalidResponseError, match="id is a truth value"):
-        pystac.Item.from_file(f"{server.url}/item")
+@pytest.mark.parametrize("value", [True, None, {}, ["a"]])
+def test_a_member_without_an_id_is_left_out_of_a_listing(
+    value: Any, server: LoopbackServer, stac_io: GitLabStacIO
+) -> None:
+    """As a document of its own, it is read like in stock pystac."""
+    server.route("/item", {**ITEM, "id": value})
+    assert pystac.Item.from_file(f"{server.url}/item").id == value
+    server.route("/", {**CATALOG, "links": [{"rel": "item", "href": "/item"}]})
+    with pytest.warns(UnreadableItemWarning, match="an item without an id"):
+        assert not list(pystac.Catalog.from_file(f"{server.url}/").get_items())
+    server.route("/items", {"type": "FeatureCollection", "features": [{**ITEM, "id": value}]})
+    with pytest.warns(UnreadableItemWarning, match="item whose id is no text"):
+        assert not list(list_items(stac_io, f"{server.url}/items"))
 
 
 @pytest.mark.parametrize(
     "link",
     [
-        {"rel": ["parent"], "href": "https://hub.example.org/"},
-        {"rel": {"parent": 1}, "href": "https://hub.example.org/"},
+        {"href": "https://hub.example.org/"},
         {"rel": "parent", "href": "http://[::1"},
         {"rel": "parent", "href": ["https://hub.example.org/"]},
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -57,6 +59,10 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_note)
+
+
+def pickled(item: pystac.Item) -> pystac.Item:
+    return pickle.loads(pickle.dumps(item))  # type: ignore[no-any-return]
 
 
 FOLLOWED = ("root", "parent", "child", "item", "collection", "items", "data", "next", "self")
@@ -364,10 +370,35 @@ def test_a_name_that_pystac_knows_is_migrated_as_ever(
 ) -> None:
     old = a("item", stac_version="0.9.0", stac_extensions=["eo", "checksum", "mine"])
     server.route("/item.json", old)
-    extensions = pystac.Item.from_file(f"{server.url}/item.json").stac_extensions
-    assert [name for name in extensions if "/eo/v" in name]
-    assert "checksum" not in extensions
-    assert f"{server.url}/mine" in extensions
+    item = pystac.Item.from_file(f"{server.url}/item.json")
+    assert [name for name in item.stac_extensions if "/eo/v" in name]
+    assert "checksum" not in item.stac_extensions
+    assert "mine" in item.to_dict()["stac_extensions"]
+
+
+@POSIX
+@pytest.mark.parametrize("again", [lambda item: item, copy.deepcopy, pystac.Item.clone, pickled])
+def test_a_name_of_an_extension_stays_as_it_is_and_is_resolved_where_it_is_read(
+    again: Callable[[pystac.Item], pystac.Item],
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    forbidden: Path,
+    tmp_path: Path,
+) -> None:
+    names = [f"{forbidden}/schema.json", "./own.json", "bare"]
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "$id": "own", "not": {}}
+    server.route("/item.json", a("item", stac_extensions=names))
+    server.route("/own.json", schema)
+    item = again(pystac.Item.from_file(f"{server.url}/item.json"))
+    assert item.to_dict()["stac_extensions"] == names
+    item.stac_extensions = item.stac_extensions[1:2]
+    with pytest.raises(pystac.errors.STACValidationError, match=f"{server.url}/own.json"):
+        item.validate()
+    item = again(pystac.Item.from_file(f"{server.url}/item.json"))
+    item.save_object(dest_href=str(tmp_path / "saved.json"), stac_io=stac_io)
+    saved = json.loads((tmp_path / "saved.json").read_text())
+    urls = [f"{server.url}{forbidden}/schema.json", f"{server.url}/own.json", f"{server.url}/bare"]
+    assert saved["stac_extensions"] == urls
 
 
 @pytest.mark.parametrize("name", ["$ref", "$id"])

@@ -19,7 +19,9 @@ from typing import Any
 import pystac
 import pytest
 from pystac.item_collection import ItemCollection
+from pystac.link import Link
 from pystac.stac_io import DefaultStacIO
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from stac_documents import a
 
 from stac_gitlab import (
@@ -38,6 +40,7 @@ from stac_gitlab import (
 )
 from stac_gitlab.reading import pystac_hooks
 from stac_gitlab.reading.members import MAX_LEVELS
+from stac_gitlab.reading.untrusted_links import ExtensionName
 from stac_gitlab.testing import (
     Answer,
     Fault,
@@ -931,6 +934,30 @@ def test_stock_pystac_makes_a_new_default_reader_each_time() -> None:
 def test_stock_pystac_forgets_the_reader_of_a_clone(api: API, stac_io: GitLabStacIO) -> None:
     api.catalog("/")
     assert api.read("/", stac_io).clone()._stac_io is None
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_finds_no_target_of_an_empty_href(api: API, stac_io: GitLabStacIO) -> None:
+    api.server.route("/catalog", a("catalog", links=[{"rel": "root", "href": ""}]))
+    with pytest.raises(ValueError, match="without a target"):
+        api.read("/catalog", stac_io).get_root()
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_cannot_copy_a_link_without_a_target() -> None:
+    with pytest.raises(ValueError, match="No target"):
+        Link("about", "").clone()
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_reads_a_local_schema_for_a_remote_document(tmp_path: Path) -> None:
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "$id": "x", "not": {}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    name = ExtensionName.of(str(tmp_path / "schema.json"), url="https://hub.example.org/item")
+    with pytest.raises(pystac.errors.STACValidationError, match="against schema at /"):
+        JsonSchemaSTACValidator().validate_extension(
+            a("item"), pystac.STACObjectType.ITEM, "1.0.0", name
+        )
 
 
 @pytest.mark.usefixtures("unhooked")
