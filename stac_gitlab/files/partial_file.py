@@ -6,7 +6,8 @@ the disk first: after a power cut the file system may have lost them.
 A partial file is locked by the process that writes it. The operating system releases the lock when
 that process ends, however it ends and in whatever container it ran. A later run continues or
 removes a partial file only after it got the lock. On a file system without locks it does so only
-where the writer gave the file up, which the file's name says.
+where the writer gave the file up, which the file's name says. A forked child would keep a lock of
+its parent for as long as it lives, so it closes its copies of the files.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ import re
 import stat
 import sys
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Self
+
+from stac_gitlab.errors import DownloadError
 
 if sys.platform != "win32":
     import fcntl
@@ -40,6 +44,7 @@ _NAME = re.compile(
     rf"{re.escape(OWN_PREFIX)}-(?P<target>[0-9a-f]{{16}})-(?P<owner>kept|[0-9a-f]{{8}})"
     r"-[0-9a-f]{12}\.(?P<kind>part|json)"
 )
+_partial_files: weakref.WeakSet[PartialFile] = weakref.WeakSet()
 _BINARY = getattr(os, "O_BINARY", 0)
 _NO_LINK_NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -61,7 +66,18 @@ class PartialFile:
         self._path = ""
         self._handle = -1
         self._has_resume_info = False
+        self._is_of_parent = False
         self.size = 0
+        _partial_files.add(self)
+
+    def leave_to_parent(self) -> None:
+        """Leave the file to the process that this one was forked from, which goes on writing it.
+
+        Closing a copy of a file does not release its lock.
+        """
+        self._is_of_parent |= bool(self._path)
+        self._close()
+        self._path, self._has_resume_info, self.size = "", False, 0
 
     def __enter__(self) -> Self:
         return self
@@ -193,15 +209,20 @@ class PartialFile:
         self._path, self._has_resume_info, self.size = "", False, 0
 
     def _open(self) -> int:
+        if self._is_of_parent:
+            raise DownloadError(
+                f"{self._target!r} was begun in another process, of which this one is a fork. Only "
+                "that process can finish it. Begin it anew in this one."
+            )
         while self._handle < 0:
             path = self._new_path(_this_machine())
             # Created with the usual permissions: the user's umask decides who may read it.
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
+            self._handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
             # Another process may have removed it as abandoned before it was locked.
-            if _lock(handle) is not False and _is_at(path, handle):
-                self._path, self._handle = path, handle
+            if _lock(self._handle) is not False and _is_at(path, self._handle):
+                self._path = path
             else:
-                os.close(handle)
+                self._close()
         return self._handle
 
     def _move(self, path: str) -> None:
@@ -214,8 +235,9 @@ class PartialFile:
 
     def _close(self) -> None:
         if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+            # Forgotten first: a child forked now must not close another file with this number.
+            handle, self._handle = self._handle, -1
+            os.close(handle)
 
     def _new_path(self, owner: str) -> str:
         folder, name = os.path.split(self._target)
@@ -377,3 +399,12 @@ def _sidecar_of(path: str) -> str:
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _leave_files_to_parent() -> None:
+    for part in list(_partial_files):
+        part.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork.
+    os.register_at_fork(after_in_child=_leave_files_to_parent)

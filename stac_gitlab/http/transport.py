@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import http.client
 import io
+import os
 import queue
 import re
 import socket
@@ -64,11 +65,15 @@ class _DeadlineReader(io.RawIOBase):
         self._sock = sock
         self._timeout = sock.gettimeout()
         self._may_wait = True
+        self._process = os.getpid()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self._process != os.getpid():
+            # After a fork, each of the two processes would get a part of the body.
+            raise ConnectionError("the connection belongs to the process that opened it")
         if not self._may_wait:
             try:
                 return self._sock.recv_into(buffer)

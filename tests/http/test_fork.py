@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -15,11 +17,13 @@ from typing import Any
 import pystac
 import pytest
 import requests
+from home import Home
 from stac_documents import a
 
 from stac_gitlab import GitLabStacIO, RetryPolicy, STACDownloader
+from stac_gitlab.files.partial_file import PartialFile, leftovers_for, leftovers_in
 from stac_gitlab.reading.paging import Page, PageRequest, Pages
-from stac_gitlab.testing import Answer, LoopbackServer, RecordedRequest
+from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from stac_gitlab.testing.exchange import response_of
 
 pytestmark = [
@@ -87,7 +91,7 @@ def in_child(work: Callable[[], Any]) -> Any:
         except BaseException as error:  # noqa: BLE001  # shown where it is expected
             results.put(f"{type(error).__name__}: {error}")
 
-    child = FORK.Process(target=run, daemon=True)
+    child = FORK.Process(target=run)
     child.start()
     child.join(20)
     if child.is_alive():
@@ -156,6 +160,126 @@ def test_children_download_the_bytes_that_they_ask_for(
     with ThreadPoolExecutor(4) as starters:
         children = [starters.submit(in_child, lambda n=n: download(n)) for n in range(1, 5)]
         assert [child.result() for child in children] == [True] * 4
+
+
+def test_a_child_does_not_touch_a_file_that_the_parent_is_writing(tmp_path: Path) -> None:
+    target = tmp_path / "lakes.csv"
+    with PartialFile(target) as part:
+        part.save_resume_info({"total": 12})
+        part.write(b"first ")
+        # As at the end of a `with` statement that an exception leaves.
+        assert in_child(part.discard) is None
+        assert in_child(lambda: part.save_resume_info(None)) is None
+        assert "begun in another process" in in_child(lambda: part.write(b"child"))
+        assert "begun in another process" in in_child(part.finish)
+        assert "begun in another process" in in_child(lambda: in_child(part.finish))
+        # It is locked after the children have gone.
+        assert leftovers_in(tmp_path) == {}
+        part.write(b"second")
+        part.finish()
+    assert target.read_bytes() == b"first second"
+    assert os.listdir(tmp_path) == ["lakes.csv"]
+
+
+def test_a_child_writes_a_file_that_the_parent_has_not_begun(tmp_path: Path) -> None:
+    target = tmp_path / "lakes.csv"
+
+    def write() -> None:
+        part.write(b"child")
+        part.finish()
+
+    with PartialFile(target) as part:
+        assert in_child(write) is None
+    assert target.read_bytes() == b"child"
+
+
+def test_a_child_that_lives_on_does_not_keep_the_lock_of_a_file_that_the_parent_gave_up(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "lakes.csv"
+    is_there, may_end = FORK.Event(), FORK.Event()
+
+    def live_on() -> None:
+        is_there.set()
+        may_end.wait(30)
+
+    with PartialFile(target) as part:
+        part.save_resume_info({"total": 12})
+        part.write(b"first ")
+        child = FORK.Process(target=live_on, daemon=True)
+        child.start()
+        assert is_there.wait(20)
+    (leftover,) = leftovers_for(target, leftovers_in(tmp_path))
+    with PartialFile(target) as part:
+        assert part.take_over(leftover)
+        part.write(b"second")
+        part.finish()
+    may_end.set()
+    child.join(20)
+    assert target.read_bytes() == b"first second"
+    assert os.listdir(tmp_path) == ["lakes.csv"]
+
+
+def test_a_child_that_outlives_a_killed_parent_does_not_keep_its_lock(tmp_path: Path) -> None:
+    target = tmp_path / "lakes.csv"
+    script = f"""
+import os, sys
+from stac_gitlab.files.partial_file import PartialFile
+
+part = PartialFile({str(target)!r})
+part.save_resume_info({{"total": 12}})
+part.write(b"first ")
+if os.fork() == 0:
+    print("forked", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+sys.stdin.readline()
+os._exit(9)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"forked\n"
+        assert leftovers_in(tmp_path) == {}
+        process.kill()
+        process.wait(20)
+        (leftover,) = leftovers_for(target, leftovers_in(tmp_path))
+        assert (leftover.size, leftover.resume_info()) == (6, {"total": 12})
+
+
+def test_a_child_forked_within_a_download_leaves_it_to_the_parent(home: Home) -> None:
+    home.server.inject(Fault(trickle=(5000, 0.001)))
+    parent, children = os.getpid(), list[int]()
+    said, say = os.pipe()
+
+    def fork(_received: int, _size: int | None) -> None:
+        if not children:
+            children.append(os.fork())
+            if children[0]:
+                # The child goes first, so that the rest of the body is there for it to take.
+                os.waitpid(children[0], 0)
+
+    try:
+        result = home.download(on_bytes=fork)
+    except BaseException as error:
+        if os.getpid() == parent:
+            raise
+        os.write(say, f"{type(error).__name__}: {error}".encode())
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+    os.close(say)
+    with open(said, "rb") as file:
+        assert b"DownloadError: " in (words := file.read())
+        assert b"begun in another process" in words
+    assert (result.verified, result.resumed) == (True, False)
+    home.assert_there()
 
 
 def held_by_another_thread(lock: Any, work: Callable[[], Any]) -> Any:
