@@ -27,8 +27,8 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.files.checksums import BUFFER_SIZE, HashingBuffers
+from stac_gitlab.files.disk_space import SpaceClaim
 from stac_gitlab.files.partial_file import Leftover, PartialFile
-from stac_gitlab.files.paths import free_space
 from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.http.responses import is_html
 from stac_gitlab.http.session import GitLabSession
@@ -92,6 +92,7 @@ class CheckedFile:
         self._secrets = SentSecrets()
         self.version = ContentVersion()
         self.resumed = self.is_complete = False
+        self._claim = SpaceClaim(folder, self._missing_bytes)
         part.truncate()
 
     @property
@@ -100,8 +101,9 @@ class CheckedFile:
         return self._part.size
 
     def close(self) -> None:
-        """Stop hashing."""
+        """Stop hashing, and give up the claim on free space."""
         self._hashing.close()
+        self._claim.release()
 
     def start(self, version: ContentVersion) -> None:
         """Start from the first byte of a version."""
@@ -135,15 +137,18 @@ class CheckedFile:
         """Check before the body is read that the file may be, and can be, as large as announced."""
         size = self.version.size or 0
         self._source.check_limit(size, self._max_bytes)
-        missing = size - self.size
+        missing = self._missing_bytes()
         # A small file is not worth the system call.
-        free = free_space(self._folder) if missing >= KEEP_FROM else None
-        if free is not None and missing > free:
+        left = self._claim.take() if missing >= KEEP_FROM else None
+        if left is not None:
             raise DownloadError(
                 f"{quoted(self._source.key)}: the download needs {human_size(missing)}, but "
-                f"{str(self._folder)!r} has only {human_size(free)} free. Free some space, or "
-                "choose another folder."
+                f"{str(self._folder)!r} has only {human_size(left)} free for it. Free some "
+                "space, or choose another folder."
             )
+
+    def _missing_bytes(self) -> int:
+        return max(0, (self.version.size or 0) - self.size)
 
     def write(self, response: requests.Response, body: BodyReader) -> None:
         """Append a body.
@@ -195,6 +200,8 @@ class CheckedFile:
         size = self.version.size
         self._secrets.add(response)
         self._source.check_announced(size)
+        # How much of them is written is not known before all have ended.
+        self._claim.release()
         # If the process is killed, the partial file has gaps, and must not be continued.
         self._part.save_resume_info(None)
         try:

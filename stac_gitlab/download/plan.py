@@ -30,12 +30,12 @@ from stac_gitlab.download.task import DownloadTask
 from stac_gitlab.errors import (
     DownloadError,
 )
+from stac_gitlab.files.disk_space import free_space
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import (
     FileNaming,
     NameClashError,
     TakenNames,
-    free_space,
     relative_path,
 )
 from stac_gitlab.http.session import GitLabSession

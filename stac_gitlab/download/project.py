@@ -30,8 +30,9 @@ from stac_gitlab.errors import (
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.files.checksums import BUFFER_SIZE
+from stac_gitlab.files.disk_space import free_space
 from stac_gitlab.files.partial_file import OWN_PREFIX
-from stac_gitlab.files.paths import free_space, is_web, relative_path
+from stac_gitlab.files.paths import is_web, relative_path
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import printable, quoted, redact
 from stac_gitlab.settings import Limits

@@ -21,7 +21,7 @@ from stac_gitlab.download.content_version import ByteRange, ContentVersion
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BrokenBodyError, StallRule
 from stac_gitlab.download.transfer import download_file
-from stac_gitlab.errors import DownloadError, IncompleteDownloadError
+from stac_gitlab.errors import DownloadError, IncompleteDownloadError, STACGitLabError
 from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.http.responses import reader_of
 from stac_gitlab.http.retry import call_with_retries
@@ -39,10 +39,10 @@ def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
     """Open the file at a URL for reading.
 
     Raises:
-        DownloadError: If the file is not what the metadata describe.
+        DownloadError: If the file is not what the metadata describe; or if the server does not
+            support ranges, and the temporary file cannot be written.
         HTTPStatusError: If the server responds with an error.
         NetworkError: If there is no connection.
-        OSError: If the server does not support ranges, and the temporary file cannot be written.
     """
     if session.dialect_of(source.url).generates(source.url):
         return _open_downloaded(session, source)
@@ -68,13 +68,23 @@ def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
 def _open_downloaded(
     session: GitLabSession, source: Source, response: requests.Response | None = None
 ) -> BinaryIO:
-    with tempfile.TemporaryDirectory(prefix="stac-gitlab-") as folder:
-        path = Path(folder) / "asset"
-        download_file(session, source, path, response=response)
-        if os.name != "nt":
-            # The name is removed with the folder; the open file remains.
-            return path.open("rb")
-        return io.BytesIO(path.read_bytes())
+    try:
+        with tempfile.TemporaryDirectory(prefix="stac-gitlab-") as scratch:
+            path = Path(scratch) / "asset"
+            download_file(session, source, path, response=response)
+            if os.name != "nt":
+                # The name is removed with the folder; the open file remains.
+                return path.open("rb")
+            return io.BytesIO(path.read_bytes())
+    except OSError as error:
+        if isinstance(error, STACGitLabError):
+            raise
+        # Without any usable folder, gettempdir() would raise the same error again.
+        folder = "" if tempfile.tempdir is None else f" {os.fsdecode(tempfile.tempdir)!r}"
+        raise DownloadError(
+            f"{quoted(source.key)}: the temporary folder{folder} cannot be written: "
+            f"{error.strerror or error}. Free some space there, or name another one in TMPDIR."
+        ) from error
 
 
 class _RangeReader(io.RawIOBase):

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Self
 
 from stac_gitlab.errors import DownloadError
+from stac_gitlab.files.disk_space import is_nearly_full
 
 if sys.platform != "win32":
     import fcntl
@@ -192,11 +193,15 @@ class PartialFile:
             _remove(sidecar)
 
     def discard(self) -> None:
-        """Remove the file, or give it up to a later run if it can be resumed."""
+        """Remove the file, or give it up to a later run if it can be resumed.
+
+        On a disk that is nearly full, it is removed: others need the space.
+        """
         if not self._path:
             return
         sidecar = _sidecar_of(self._path)
-        if self._has_resume_info and self.size:
+        is_kept = self._has_resume_info and self.size
+        if is_kept and not is_nearly_full(os.path.dirname(self._path) or "."):
             kept = self._new_path("kept")
             with contextlib.suppress(FileNotFoundError):
                 self._move(kept)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import stat
 import sys
 import tempfile
@@ -180,16 +179,6 @@ def _check_inside(folder: Path, parent: Path, relative: str) -> None:
             f"{quoted(relative)}: a link in {str(folder)!r} leads to {real_parent!r}, outside of "
             "it. Nothing is written there."
         )
-
-
-def free_space(folder: Path) -> int | None:
-    """Return the free bytes on the disk of a folder, or None if the file system does not say."""
-    try:
-        usage = shutil.disk_usage(folder)
-    except OSError:
-        return None
-    # Some network file systems report no size at all.
-    return usage.free if usage.total else None
 
 
 @dataclass(frozen=True)

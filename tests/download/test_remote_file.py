@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import gzip
 import io
 import json
 import random
 import re
 import socket
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ import pytest
 from fault_server import ServedFile
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_items import TOKEN, item_of, multihash_of
+from sample_items import BODY, TOKEN, item_of, multihash_of
 
 from stac_gitlab import RetryPolicy, STACDownloader
 from stac_gitlab.download.remote_file import BLOCK_SIZE
@@ -565,3 +567,38 @@ def test_no_error_contains_the_token(
             file.read(10)
     assert TOKEN not in f"{caught.value} {caught.value!r} {vars(caught.value)}"
     assert all(TOKEN not in request.target for request in server.requests)
+
+
+def test_the_error_for_a_full_temporary_folder_names_it(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(_handle: int, _content: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("stac_gitlab.files.partial_file.os.write", write)
+    server.route("/a", BODY)
+    server.inject(Fault(path="/a", chunked=True))
+    item = item_of({"a": f"{server.url}/a"})
+    with pytest.raises(DownloadError) as caught:
+        downloader.open(item.assets["a"])
+    assert f"the temporary folder {str(tmp_path)!r}" in str(caught.value)
+    assert "No space left on device. Free some space there, or" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_error_without_any_temporary_folder_says_how_to_name_one(
+    server: LoopbackServer, downloader: STACDownloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    server.route("/a", BODY)
+    item = item_of({"a": f"{server.url}/a"})
+    with pytest.raises(DownloadError, match=r"No usable temporary directory.*TMPDIR"):
+        downloader.open(item.assets["a"])

@@ -45,6 +45,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files import checksums
 from stac_gitlab.files.checksums import Checksum
+from stac_gitlab.files.disk_space import SpaceClaim
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from tests.conftest import Clock
@@ -865,10 +866,25 @@ def test_a_file_larger_than_the_free_space_is_refused_before_its_first_byte(
     usage = shutil.disk_usage(home.target.parent)._replace(free=2 * 2**20 - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     home.file.content = bytes(2 * 2**20)
-    home.fails(DownloadError, r"needs 2\.1 MB, but .* has only 2\.1 MB free\. Free some space")
+    home.fails(DownloadError, r"needs 2\.1 MB, but .* has only 2\.1 MB free for it\. Free")
     assert home.progress == []
     home.file.content = bytes(2 * 2**20 - 1)
     home.download()
+
+
+def test_space_that_another_download_needs_is_not_free(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(home.target.parent)._replace(free=3 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    home.file.content = bytes(2 * 2**20)
+    other = SpaceClaim(home.target.parent, lambda: 2 * 2**20)
+    assert other.take() is None
+    home.fails(DownloadError, r"needs 2\.1 MB, but .* has only 1\.0 MB free for it\.")
+    other.release()
+    home.download()
+    assert other.take() is None
+    other.release()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -470,6 +471,17 @@ os._exit(9)
     assert (leftover.size, leftover.resume_info()) == (6, {"total": 12})
     leftover.remove()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_partial_file_is_not_kept_on_a_disk_that_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(total=1000, free=49)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with PartialFile(tmp_path / "a.csv") as part:
+        part.write(b"half")
+        part.save_resume_info({"total": 12})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_partial_file_and_one_without_resume_info_are_not_kept(tmp_path: Path) -> None:

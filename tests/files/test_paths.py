@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -18,7 +17,6 @@ from stac_gitlab.files.paths import (
     FileNaming,
     TakenNames,
     contained_path,
-    free_space,
     relative_path,
 )
 from stac_gitlab.redaction import quoted
@@ -305,22 +303,6 @@ def test_a_file_with_the_name_of_a_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UnsafePathError, match="because a file has its name"):
             contained_path(tmp_path, key)
     assert (tmp_path / "data").read_bytes() == b"a file"
-
-
-# -- free space ------------------------------------------------------------------------------------
-
-
-def test_the_free_space_of_a_folder_is_known(tmp_path: Path) -> None:
-    assert free_space(tmp_path)
-    assert free_space(tmp_path / "missing") is None
-
-
-def test_a_file_system_that_reports_no_size_has_no_known_free_space(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(total=0, free=0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert free_space(tmp_path) is None
 
 
 # -- which names are one --------------------------------------------------------------------------
