@@ -472,6 +472,55 @@ def test_a_later_run_does_not_mix_two_contents(
     assert leftovers_in(tmp_path) == []
 
 
+def test_a_leftover_of_another_url_is_not_resumed_although_the_etags_are_equal(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    cut_run(server, one_file(server, ServedFile(BIG)), tmp_path)
+    server.route("/b", ServedFile(BIG[::-1]))
+    item = item_of({"a": {"href": f"{server.url}/b"}}, at=f"{server.url}/items/lakes")
+    assert downloader.download_assets(item, tmp_path)["a"].status == "downloaded"
+    assert "Range" not in server.requests[0].headers
+    assert files_in(tmp_path) == {"a": BIG[::-1]}
+    assert leftovers_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [None, "3000000", 3e6, True])
+def test_a_leftover_whose_size_is_no_number_is_not_resumed(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, size: Any
+) -> None:
+    item = one_file(server, ServedFile(BIG))
+    cut_run(server, item, tmp_path)
+    [notes] = tmp_path.glob("*.json")
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), "size": size}))
+    assert downloader.download_assets(item, tmp_path)["a"].status == "downloaded"
+    assert "Range" not in server.requests[0].headers
+    assert files_in(tmp_path) == {"a": BIG}
+
+
+def test_without_verification_a_leftover_is_resumed_whatever_the_checksum(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = one_file(server, ServedFile(BIG), **{"file:checksum": multihash_of(OTHER)})
+    cut_run(server, item, tmp_path)
+    result = downloader.download_assets(item, tmp_path, verify=False)["a"]
+    assert (result.status, result.checksum) == ("resumed", None)
+    assert files_in(tmp_path) == {"a": BIG}
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(2**20, True), (2**20 - 1, False)])
+def test_a_part_of_a_file_of_at_least_one_mebibyte_is_kept(
+    server: LoopbackServer, tmp_path: Path, size: int, is_kept: bool
+) -> None:
+    server.inject(faulty.cut(1000))
+    server.inject(Fault(status=404))
+    with (
+        STACDownloader(TOKEN, server.url, retry=RetryPolicy(backoff_base=0)) as downloader,
+        pytest.raises(DownloadError),
+    ):
+        downloader.download_assets(one_file(server, ServedFile(BIG[:size])), tmp_path)
+    assert bool(leftovers_in(tmp_path)) is is_kept
+
+
 def test_a_leftover_of_another_content_is_removed(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
 ) -> None:
@@ -480,6 +529,7 @@ def test_a_leftover_of_another_content_is_removed(
     assert leftovers_in(tmp_path)
     item = one_file(server, OTHER, **{"file:checksum": multihash_of(OTHER)})
     assert downloader.download_assets(item, tmp_path)["a"].status == "downloaded"
+    assert [request.headers.get("Range") for request in server.requests] == [None]
     assert files_in(tmp_path) == {"a": OTHER}
 
 

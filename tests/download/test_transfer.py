@@ -46,6 +46,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.files import checksums
 from stac_gitlab.files.checksums import Checksum
 from stac_gitlab.files.disk_space import SpaceClaim
+from stac_gitlab.http.deadline import Cancelled, Deadline, enforcing
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 from tests.conftest import Clock
@@ -418,6 +419,23 @@ def test_waits_grow_up_to_the_cap_with_each_fruitless_attempt(
     assert home.slept == [1.0, 2.0, 4.0, 5.0]
 
 
+def test_attempts_that_bring_enough_bytes_are_no_stall_however_long_they_take_together(
+    home: Home, clock: Clock
+) -> None:
+    home.server.inject(faulty.cut(5_000, times=7))
+    received = home.download(
+        max_attempts=2,
+        clock=clock.time,
+        sleep=clock.sleep,
+        on_bytes=lambda *_: clock.sleep(40),
+        min_rate=50.0,
+        stall_window=60.0,
+    )
+    assert received.resumed
+    assert clock.now > 1200
+    home.assert_there()
+
+
 # -- bodies that stall ----------------------------------------------------------------------------
 
 
@@ -671,6 +689,15 @@ def test_a_compressed_body_that_breaks_off_starts_over(home: Home, chunked: bool
     received = home.download(checksum=SHA256)
     home.assert_there()
     assert received.verified
+
+
+def test_a_plain_body_after_a_compressed_one_is_checked_for_its_length(home: Home) -> None:
+    home.file.etag = None
+    home.server.inject(Fault(gzip=True, cut_after=100))
+    home.server.inject(faulty.cut(20_000))
+    assert home.download().verified
+    assert len(home.server.requests) == 3
+    home.assert_there()
 
 
 def test_a_compressed_body_is_not_resumed_at_a_position_of_the_decoded_one(home: Home) -> None:
@@ -967,6 +994,16 @@ def test_a_local_file_is_copied_and_checked(tmp_path: Path) -> None:
     assert received == TransferResult(40_000, SHA256, verified=True, resumed=False)
     assert target.read_bytes() == BODY
     assert sorted(os.listdir(tmp_path)) == ["lakes.bin", "origin.bin"]
+
+
+def test_a_copy_can_be_cancelled(tmp_path: Path) -> None:
+    origin = tmp_path / "origin.bin"
+    origin.write_bytes(BODY)
+    stop = threading.Event()
+    stop.set()
+    with enforcing(Deadline(stop=stop)), pytest.raises(Cancelled):
+        copied(origin, tmp_path / "lakes.bin")
+    assert os.listdir(tmp_path) == ["origin.bin"]
 
 
 def test_a_local_file_that_does_not_match_its_metadata_is_not_copied(tmp_path: Path) -> None:

@@ -409,6 +409,19 @@ def test_empty_pages_without_end_are_an_error() -> None:
         ids(Pages(read, PageRequest(f"{ITEMS}?p=1"), limits=Limits(empty_pages=5)))
 
 
+def test_only_empty_pages_in_a_row_count() -> None:
+    names = ["", "", "a", "", "", "b", "", ""]
+    table = {
+        f"{ITEMS}?p={n}": page(*filter(None, [name]), href=f"?p={n + 1}")
+        for n, name in enumerate(names)
+    }
+    table[f"{ITEMS}?p={len(names)}"] = page("c")
+    read = Scripted(table)
+    assert ids(Pages(read, PageRequest(f"{ITEMS}?p=0"), limits=Limits(empty_pages=2))) == [*"abc"]
+    with pytest.raises(InvalidResponseError, match="more than 1 empty pages"):
+        ids(Pages(read, PageRequest(f"{ITEMS}?p=0"), limits=Limits(empty_pages=1)))
+
+
 @pytest.mark.parametrize("listed", [..., None, {}, "x"])
 def test_a_page_that_lists_nothing_is_an_error(listed: Any) -> None:
     document = {} if listed is ... else {"features": listed}
@@ -523,27 +536,34 @@ def test_a_page_that_will_not_be_reached_is_not_read_ahead() -> None:
 def test_pages_that_come_at_once_are_not_read_ahead_and_those_that_are_waited_for_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now, takes, asked = 0.0, 0.0, 0
+    now, waited, computed, asked = 100.0, 0.0, 0.0, 0
+    busy = 7.0
     came = threading.Semaphore(0)
-    clock = SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: 0.0)
+    clock = SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: busy)
     monkeypatch.setattr(paging, "time", clock)
 
     def read(request: PageRequest) -> Page:
-        nonlocal asked, now
+        nonlocal asked, busy, now
         asked += 1
-        now += takes
+        now += waited + computed
+        busy += computed
         came.release()
         return Page(request.href, page(f"{asked}a", f"{asked}b", href=f"?p={asked + 1}"))
 
     listed = Pages(read, PageRequest(ITEMS)).listed(everything)
-    for count in (1, 1, 2, 2, 3):
+    for count in (1, 1, 2, 2, 3, 3):
         next(listed)
         assert asked == count
-    takes = 0.02
-    assert [next(listed)["id"] for _ in range(3)] == ["3b", "4a", "4b"]
-    for _ in range(5):
+    # While this process computes, another page would not come any sooner.
+    computed = 5.0
+    for count in (4, 4, 5):
+        next(listed)
+        assert asked == count
+    waited = 0.02
+    assert [next(listed)["id"] for _ in range(3)] == ["5b", "6a", "6b"]
+    for _ in range(7):
         assert came.acquire(timeout=10)
-    assert asked == 5
+    assert asked == 7
     listed.close()
 
 
