@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 
 import requests
@@ -25,98 +22,21 @@ from stac_gitlab.errors import (
     STACGitLabError,
 )
 from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
+from stac_gitlab.http.rate_headers import Quota
 from stac_gitlab.http.responses import error_for_failure, redacted_cause, without_traceback
 from stac_gitlab.redaction import redacting_logger
 from stac_gitlab.settings import RetryPolicy
 
 logger = redacting_logger(__name__)
 T = TypeVar("T")
-# A reset above this is a time in seconds since 1970, as GitLab sends it. Below, it is a delay in
-# seconds, as the IETF drafts define it.
-EPOCH_THRESHOLD = 10**9
-_NUMBER = re.compile(r"\s*+(\d++(?:\.\d++)?)\s*+", re.ASCII)
-_RATE_LIMIT_ITEM = re.compile(r"(?:^|[;,\s])(r|t|remaining|reset)\s*=\s*(\d+)", re.ASCII)
-_RATE_LIMIT_FIELDS = {"r": "remaining", "t": "reset", "remaining": "remaining", "reset": "reset"}
-
-
-def retry_after(
-    headers: Mapping[str, str], *, rate_limited: bool, now: float | None = None
-) -> float | None:
-    """Return the wait in seconds that a response asks for, or None.
-
-    Args:
-        headers: The headers of the response; names are not case-sensitive.
-        rate_limited: Whether the status is 429. Only then the ``RateLimit`` headers count, which
-            GitLab sends with every response.
-        now: Seconds since 1970 for a response without ``Date``; the local clock by default.
-
-    Malformed and negative values count as absent. A very long wait is returned unchanged.
-
-    Source: RFC 9110 (Retry-After), the IETF RateLimit header drafts, GitLab's rate limit headers.
-    """
-    at = _date(headers.get("Date"))
-    if at is None:
-        at = time.time() if now is None else now
-    wait = _seconds_or_date(headers.get("Retry-After"), at)
-    if wait is None:
-        milliseconds = _number(headers.get("x-amz-retry-after"))
-        wait = None if milliseconds is None else milliseconds / 1000
-    if wait is None and rate_limited:
-        wait = _rate_limit_wait(headers, at)
-    return None if wait is None else max(0.0, wait)
-
-
-def _rate_limit_wait(headers: Mapping[str, str], at: float) -> float | None:
-    wait = _ietf_rate_limit(headers.get("RateLimit"))
-    for name in ("RateLimit-Reset", "X-RateLimit-Reset"):
-        if wait is None:
-            reset = _number(headers.get(name))
-            if reset is not None:
-                wait = reset - at if reset > EPOCH_THRESHOLD else reset
-    if wait is None:
-        date = _date(headers.get("RateLimit-ResetTime"))
-        wait = None if date is None else date - at
-    return wait
-
-
-def _ietf_rate_limit(value: str | None) -> float | None:
-    """Return the reset of an exhausted quota: ``"api";r=0;t=55`` or ``remaining=0, reset=55``."""
-    if not value:
-        return None
-    waits: list[float] = []
-    for quota in re.split(r",\s*(?=\")", value):
-        fields = {_RATE_LIMIT_FIELDS[name]: n for name, n in _RATE_LIMIT_ITEM.findall(quota)}
-        if "reset" in fields and int(fields.get("remaining", "0")[:9]) == 0:
-            waits.append(float(fields["reset"]))
-    return max(waits, default=None)
-
-
-def _number(value: str | None) -> float | None:
-    match = _NUMBER.fullmatch(value or "")
-    return float(match[1]) if match else None
-
-
-def _date(value: str | None) -> float | None:
-    if not value:
-        return None
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError, OSError):
-        return None
-
-
-def _seconds_or_date(value: str | None, at: float) -> float | None:
-    seconds = _number(value)
-    if seconds is not None:
-        return seconds
-    date = _date(value)
-    return None if date is None else date - at
 
 
 class RateLimiter:
     """The rate limit of one origin, shared by all threads.
 
-    Before the first 429 there is no limit. A 429 pauses all threads until the wait is over, and
+    Before the first 429 there is no limit, unless the server says how many requests it still
+    accepts: then no more are sent at the same time, and none until the next quota begins. A 429
+    pauses all threads until the wait is over, and
     reduces the number of concurrent requests to a quarter: each request that is in flight at the
     next 429 is wasted. The number grows again with successful responses. Requests also keep the
     interval at which the server would have answered all of them, pauses included, and the interval
@@ -129,6 +49,8 @@ class RateLimiter:
     _MAX_INTERVAL, _MIN_INTERVAL = 1.0, 0.001
     # What each successful response does to the interval.
     _SHRINK = 0.99
+    # Seconds by which servers round the end of a quota. One that ends earlier is a former one.
+    _ROUNDED = 1.0
     # With fewer responses between two 429, nothing can be said about the rate.
     _MIN_SAMPLE = 4
 
@@ -139,6 +61,9 @@ class RateLimiter:
         self._waiting: dict[threading.Event, None] = {}
         self._in_flight = 0
         self._limit: int | None = None
+        # Requests that the server still accepts, as far as it says so, and the end of that quota.
+        self._remaining: int | None = None
+        self._quota_end = 0.0
         self._served = 0
         self._refused = 0
         self._paused_until = 0.0
@@ -172,7 +97,7 @@ class RateLimiter:
 
     def _acquire(self, waited_until: float) -> float:
         """Take a slot; return the seconds until the request may start."""
-        if self._limit is None:
+        if self._limit is None and self._remaining is None:
             with self._lock:
                 self._in_flight += 1
             return 0.0
@@ -203,6 +128,10 @@ class RateLimiter:
     def _is_free_for(self, ticket: threading.Event) -> bool:
         """Tell whether there is a free slot for which no thread has waited longer."""
         is_free = self._limit is None or self._in_flight < self._limit
+        if self._remaining is not None:
+            # Perhaps the server has not counted those in flight. After the last one, the next quota
+            # is tried with a single request.
+            is_free = is_free and self._in_flight < max(1, self._remaining)
         # First come, first served; otherwise a returning thread starves the rest.
         return is_free and next(iter(self._waiting), ticket) is ticket
 
@@ -241,6 +170,23 @@ class RateLimiter:
             with self._lock:
                 self._next_start -= self._interval
             raise
+
+    def note_quota(self, quota: Quota) -> None:
+        """Note what a response that is not a 429 says about the requests that are left."""
+        with self._lock:
+            now, before = self._policy.clock(), self._remaining
+            end = now + (quota.reset or 0.0)
+            if before is None and not quota.remaining:
+                # Perhaps this server always says so.
+                return
+            if before is None or now >= self._quota_end:
+                self._remaining, self._quota_end = quota.remaining, end
+            elif end >= self._quota_end - self._ROUNDED:
+                # A response may have been overtaken by later ones, which have less.
+                self._remaining = min(before, quota.remaining)
+            if before and not self._remaining and end <= now + self._policy.max_wait:
+                self._paused_until = max(self._paused_until, end)
+            self._wake_next()
 
     def refused(self, hint: float | None) -> float:
         """Note a 429; return the end of the pause, on the policy's clock.

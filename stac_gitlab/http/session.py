@@ -37,6 +37,7 @@ from stac_gitlab.http.base_session import (
     write_origin_in_force,
 )
 from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
+from stac_gitlab.http.rate_headers import quota_of, retry_after
 from stac_gitlab.http.responses import (
     ACCEPT_ENCODING,
     Document,
@@ -46,7 +47,7 @@ from stac_gitlab.http.responses import (
     is_html,
     reader_of,
 )
-from stac_gitlab.http.retry import RateLimiter, Retrying, retry_after
+from stac_gitlab.http.retry import RateLimiter, Retrying
 from stac_gitlab.http.transport import (
     DeadlineAdapter,
     StandInAdapter,
@@ -316,6 +317,10 @@ class GitLabSession(BaseSession):
         else:
             prepared = _bare_request(method, url, headers)
         response = self.send(prepared, **self._environment.settings(url).send)
+        for each in (*response.history, response):
+            quota = quota_of(each.headers)
+            if quota is not None and each.status_code != 429:
+                self.limiter_for(each.url).note_quota(quota)
         is_expected = response.status_code in statuses
         if response.status_code == 304:
             sent = response.request.headers

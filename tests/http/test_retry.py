@@ -1,4 +1,4 @@
-"""How long to wait, as the policy, the server and the other threads have it."""
+"""How long to wait, as the policy and the other threads have it."""
 
 from __future__ import annotations
 
@@ -8,157 +8,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.http.deadline import Cancelled, Deadline, enforcing
-from stac_gitlab.http.retry import RateLimiter, retry_after
+from stac_gitlab.http.rate_headers import Quota
+from stac_gitlab.http.retry import RateLimiter
 from stac_gitlab.settings import RetryPolicy
 from tests.conftest import Clock
-
-# A moment that the response's Date names, and the local clock an hour off.
-DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
-EPOCH = 1_700_000_000
-LOCAL = EPOCH + 3600.0
-
-
-def hint(status: int = 429, **headers: str) -> float | None:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return retry_after(CaseInsensitiveDict(named), rate_limited=status == 429, now=LOCAL)
-
-
-# -- what a server says about waiting -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"Retry_After": "7"}, 7.0),
-        ({"retry_after": " 7 "}, 7.0),
-        ({"Retry_After": "0.25"}, 0.25),
-        ({"Retry_After": "0"}, 0.0),
-        ({"Retry_After": "Tue, 14 Nov 2023 22:13:50 GMT", "Date": DATE}, 30.0),
-        ({"Retry_After": "Tue, 14 Nov 2023 23:13:50 GMT"}, 30.0),
-        ({"Retry_After": "Tuesday, 14-Nov-23 22:13:50 GMT", "Date": DATE}, 30.0),
-        ({"Retry_After": "Tue, 14 Nov 2023 23:13:50 +0100", "Date": DATE}, 30.0),
-        ({"Retry_After": "Tue, 14 Nov 2023 22:00:00 GMT", "Date": DATE}, 0.0),
-        ({"RateLimit_Reset": str(EPOCH + 42), "Date": DATE}, 42.0),
-        ({"RateLimit_Reset": str(EPOCH + 3642)}, 42.0),
-        ({"RateLimit_Reset": str(EPOCH - 42), "Date": DATE}, 0.0),
-        ({"RateLimit_Reset": "42", "Date": DATE}, 42.0),
-        ({"X_RateLimit_Reset": str(EPOCH + 42), "Date": DATE}, 42.0),
-        ({"X_RateLimit_Reset": "42"}, 42.0),
-        ({"RateLimit": '"api";r=0;t=55'}, 55.0),
-        ({"RateLimit": '"api"; r=0; t=55'}, 55.0),
-        ({"RateLimit": '"api";t=55;r=0'}, 55.0),
-        ({"RateLimit": '"api";t=55'}, 55.0),
-        ({"RateLimit": '"minute";r=0;t=5, "day";r=0;t=60'}, 60.0),
-        ({"RateLimit": '"minute";r=0;t=5, "day";r=99;t=6000'}, 5.0),
-        ({"RateLimit": "limit=10, remaining=0, reset=55"}, 55.0),
-        ({"RateLimit_ResetTime": "Tue, 14 Nov 2023 22:14:20 GMT", "Date": DATE}, 60.0),
-        ({"x_amz_retry_after": "1500"}, 1.5),
-        # The more explicit word wins, and what cannot be read leaves the word to the next.
-        ({"Retry_After": "7", "RateLimit_Reset": "42"}, 7.0),
-        ({"Retry_After": "soon", "RateLimit_Reset": "42"}, 42.0),
-        ({"Retry_After": "-7", "x_amz_retry_after": "1500"}, 1.5),
-        ({"RateLimit": '"api";r=5;t=55', "RateLimit_Reset": "42"}, 42.0),
-        ({"RateLimit": "what?", "X_RateLimit_Reset": "42"}, 42.0),
-        # A Date that cannot be read leaves the local clock.
-        ({"RateLimit_Reset": str(EPOCH + 3642), "Date": "yesterday"}, 42.0),
-    ],
-)
-def test_a_server_says_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert hint(**headers) == seconds
-
-
-NONSENSE = [
-    "",
-    " ",
-    "soon",
-    "-1",
-    "+1",
-    "-1.5",
-    "1e3",
-    "1_000",
-    "0x10",
-    "nan",
-    "inf",
-    "-inf",
-    "Infinity",
-    "١٢",
-    "²",
-    "\N{FULLWIDTH DIGIT ONE}\N{FULLWIDTH DIGIT TWO}",
-    "12, 12",
-    "12 s",
-    "1:30",
-    "Mon, 99 Foo 2023 99:99:99 GMT",
-    "Mon, 01 Jan 99999999999 00:00:00 GMT",
-    "Fri, 31 Dec 9999 23:59:59 -2359",
-    "Mon, 01 Jan 0001 00:00:00 +2359",
-    "\x00",
-    "\N{SNOWMAN}",
-    "=",
-    ";;;,,,",
-    "null",
-    "[]",
-]
-
-
-@pytest.mark.parametrize("value", NONSENSE)
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Retry_After",
-        "RateLimit_Reset",
-        "X_RateLimit_Reset",
-        "RateLimit_ResetTime",
-        "RateLimit",
-        "x_amz_retry_after",
-    ],
-)
-def test_nonsense_counts_as_absent(name: str, value: str) -> None:
-    # Dates at the ends of time are dates: on some systems they cannot be told from nonsense.
-    assert hint(**{name: value}) in (None, 0.0) or "9999" in value
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("Retry_After", "9" * 30),
-        ("Retry_After", "9" * 5000),
-        ("RateLimit_Reset", "9" * 5000),
-        ("X_RateLimit_Reset", "1" + "0" * 400),
-        ("RateLimit", '"api";r=0;t=' + "9" * 5000),
-        ("RateLimit", '"api";r=' + "0" * 5000 + ";t=99999999"),
-        ("x_amz_retry_after", "9" * 5000),
-        ("RateLimit_Reset", str(EPOCH * 1000)),
-    ],
-)
-def test_an_absurdly_long_wait_is_handed_on_to_be_refused(name: str, value: str) -> None:
-    seconds = hint(**{name: value})
-    assert seconds is not None
-    assert seconds > 10**7
-
-
-def test_only_a_429_listens_to_the_headers_that_every_answer_has() -> None:
-    every_answer = {
-        "RateLimit_Reset": "42",
-        "X_RateLimit_Reset": "42",
-        "RateLimit": '"api";r=0;t=42',
-        "RateLimit_ResetTime": DATE,
-    }
-    assert hint(503, **every_answer) is None
-    assert hint(503, **every_answer, Retry_After="7") == 7.0
-    assert hint(503, **every_answer, x_amz_retry_after="7000") == 7.0
-
-
-def test_without_any_date_the_local_clock_counts() -> None:
-    at = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 50))
-    seconds = retry_after({"Retry-After": at}, rate_limited=True)
-    assert seconds is not None
-    assert 40 < seconds < 60
-
 
 # -- the policy ---------------------------------------------------------------------------------
 
@@ -500,3 +356,63 @@ def test_the_distance_shrinks_with_every_answer_until_there_is_none(clock: Clock
         waits.append(sum(clock.slept))
     assert waits[1] > waits[10] > waits[100]
     assert waits[-1] == 0
+
+
+# -- a quota that the server announces ------------------------------------------------------------
+
+
+def test_no_more_requests_are_sent_together_than_the_server_accepts(
+    policy: RetryPolicy, clock: Clock
+) -> None:
+    limiter = RateLimiter(policy)
+    limiter.note_quota(Quota(3, 60.0))
+    assert how_many_may_ask(limiter, clock) == 3
+    limiter.note_quota(Quota(1, 59.0))
+    assert how_many_may_ask(limiter, clock) == 1
+    assert clock.slept == []
+
+
+def test_a_response_that_was_overtaken_does_not_raise_the_quota(
+    policy: RetryPolicy, clock: Clock
+) -> None:
+    limiter = RateLimiter(policy)
+    for remaining in (5, 2, 4):
+        limiter.note_quota(Quota(remaining, 60.0))
+    assert how_many_may_ask(limiter, clock) == 2
+
+
+def test_an_exhausted_quota_is_a_pause_and_then_one_request_tries_the_next(
+    policy: RetryPolicy, clock: Clock
+) -> None:
+    limiter = RateLimiter(policy)
+    limiter.note_quota(Quota(1, 60.0))
+    limiter.note_quota(Quota(0, 60.0))
+    with limiter.slot():
+        assert clock.slept == [60.0]
+    assert how_many_may_ask(limiter, clock) == 1
+    # The last response of the former quota, and the first of the new one.
+    limiter.note_quota(Quota(9, 60.0))
+    assert how_many_may_ask(limiter, clock) == 9
+    limiter.note_quota(Quota(0, 1.0))
+    assert how_many_may_ask(limiter, clock) == 9
+
+
+@pytest.mark.parametrize("reset", [None, 3600.0])
+def test_an_exhausted_quota_without_an_end_in_sight_is_no_pause(
+    reset: float | None, policy: RetryPolicy, clock: Clock
+) -> None:
+    limiter = RateLimiter(policy)
+    limiter.note_quota(Quota(1, reset))
+    limiter.note_quota(Quota(0, reset))
+    assert how_many_may_ask(limiter, clock) == 1
+    assert clock.slept == []
+
+
+def test_a_server_that_always_announces_nothing_is_not_believed(
+    policy: RetryPolicy, clock: Clock
+) -> None:
+    limiter = RateLimiter(policy)
+    for _ in range(3):
+        limiter.note_quota(Quota(0, 60.0))
+    with limiter.slot(), limiter.slot(), limiter.slot():
+        assert clock.slept == []

@@ -1225,10 +1225,11 @@ def test_a_token_that_a_redirect_carries_is_not_sent_on(
 class Limited:
     """A route that serves so many requests in a window of time, and refuses the others."""
 
-    def __init__(self, served: int, window: float, *, hint: bool) -> None:
+    def __init__(self, served: int, window: float, *, hint: bool, announces: bool = False) -> None:
         self.refused = 0
         self.asked = 0
         self._served, self._window, self._hint = served, window, hint
+        self._announces = announces
         self._began, self._count = 0.0, 0
         self._lock = threading.Lock()
 
@@ -1239,12 +1240,25 @@ class Limited:
             if now - self._began >= self._window:
                 self._began, self._count = now, 0
             self._count += 1
-            if self._count <= self._served:
-                return Answer(200, (), b"{}")
-            self.refused += 1
             left = self._began + self._window - now
+            if self._count <= self._served:
+                quota = f'"api";r={self._served - self._count};t={int(left + 1)}'
+                headers = (("RateLimit", quota),) if self._announces else ()
+                return Answer(200, headers, b"{}")
+            self.refused += 1
         headers = (("x-amz-retry-after", str(int(left * 1000) + 1)),) if self._hint else ()
         return Answer(429, headers, b"Retry later")
+
+
+def test_a_storm_that_the_server_announces_wastes_hardly_any_requests(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    route = Limited(20, 1.0, hint=True, announces=True)
+    server.route("/x", route)
+    session = session_for(server.url, retry=RetryPolicy(max_attempts=20))
+    run_together([lambda: [fetch(session, f"{server.url}/x") for _ in range(3)]] * 16)
+    assert route.asked - route.refused == 48
+    assert route.refused <= 0.05 * route.asked
 
 
 @pytest.mark.parametrize(("hint", "allowed"), [(True, 0.10), (False, 0.25)])

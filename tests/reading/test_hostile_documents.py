@@ -38,7 +38,7 @@ from stac_gitlab import (
 from stac_gitlab.download.source import Locator
 from stac_gitlab.errors import HTTPStatusError
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
-from stac_gitlab.http.retry import retry_after
+from stac_gitlab.http.rate_headers import retry_after
 from stac_gitlab.reading import documents
 from stac_gitlab.reading.listing import list_collections, list_items
 from stac_gitlab.testing import Answer, LoopbackServer
