@@ -708,6 +708,18 @@ def test_a_refusal_without_any_token_says_how_to_give_one(
         fetch(session_for(server.url, token=None), f"{server.url}/x")
 
 
+def test_a_refusal_says_if_the_token_function_returned_none(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    server.route("/x", b"", status=401)
+    for token, is_said in ((lambda: None), True), ((lambda: TOKEN), False):
+        with pytest.raises(AuthenticationError) as caught:
+            fetch(session_for(server.url, token=token), f"{server.url}/x")
+        assert ("the function that was passed as token= returned None" in str(caught.value)) is (
+            is_said
+        )
+
+
 @pytest.mark.parametrize("kind", ["text/html", "application/json"])
 def test_a_sign_in_page_is_no_document(
     kind: str, server: LoopbackServer, other_server: LoopbackServer, session_for: Sessions
@@ -1474,6 +1486,30 @@ def test_a_session_of_the_callers_own_is_used(policy: RetryPolicy) -> None:
     assert "Authorization" not in sent
     assert "X-Gitlab-Token" not in own.headers
     assert own.headers["Authorization"] == "Basic canary"
+
+
+@pytest.mark.usefixtures("netrc", "proxy")
+@pytest.mark.parametrize("trusts", [True, False])
+def test_certificates_and_trust_in_the_environment_are_those_of_the_callers_session(
+    trusts: bool, policy: RetryPolicy
+) -> None:
+    own = requests.Session()
+    own.cert, own.verify, own.trust_env = ("client.pem", "key.pem"), "authority.pem", trusts
+    used: list[dict[str, Any]] = []
+
+    class Noting(Adapter):
+        def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+            used.append({"login": "Authorization" in request.headers, **kwargs})
+            return super().send(request, **kwargs)
+
+    adapter = Noting()
+    adapter.register_uri("GET", "http://localhost/x", json={"a": 1})
+    own.mount("http://", adapter)
+    with GitLabStacIO(session=own, retry=policy) as stac_io:
+        stac_io.read_json("http://localhost/x")
+    assert (used[0]["cert"], used[0]["verify"]) == (own.cert, own.verify)
+    assert used[0]["login"] is trusts
+    assert bool(used[0]["proxies"]) is trusts
 
 
 def test_a_plain_session_of_the_callers_own_keeps_our_name(server: LoopbackServer) -> None:

@@ -29,7 +29,7 @@ from stac_gitlab import (
 from stac_gitlab.auth import Origin
 from stac_gitlab.reading import paging
 from stac_gitlab.reading.listing import list_items
-from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit
+from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit, with_parameters
 from stac_gitlab.testing import (
     Answer,
     Fault,
@@ -290,6 +290,11 @@ def test_pages_are_walked_to_the_one_without_next() -> None:
     )
     assert ids(Pages(read, PageRequest(ITEMS))) == ["a", "b", "c", "d", "e"]
     assert len(read.asked) == 3
+
+
+def test_parameters_replace_those_of_the_same_name_and_no_others() -> None:
+    url = with_parameters(f"{ITEMS}?flag=&limit=3&q=a+b", {"limit": "1", "ids": "a,b"})
+    assert url == f"{ITEMS}?flag=&q=a%20b&limit=1&ids=a,b"
 
 
 def test_an_empty_page_does_not_end_the_walk() -> None:
