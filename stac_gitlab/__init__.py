@@ -74,14 +74,8 @@ if TYPE_CHECKING:
     from stac_gitlab.download.downloader import STACDownloader
     from stac_gitlab.download.local_copy import OnError
     from stac_gitlab.download.options import DownloadOptions
-    from stac_gitlab.download.report import (
-        AssetResult,
-        AssetStatus,
-        BatchReport,
-        DownloadReport,
-        Progress,
-        ProgressOption,
-    )
+    from stac_gitlab.download.progress import Progress, ProgressOption
+    from stac_gitlab.download.report import AssetResult, AssetStatus, BatchReport, DownloadReport
     from stac_gitlab.download.task import Overwrite
 
 __all__ = [
@@ -161,13 +155,12 @@ _LAZY_MODULES = {
     "download.downloader": ("STACDownloader",),
     "download.local_copy": ("OnError",),
     "download.options": ("DownloadOptions",),
+    "download.progress": ("Progress", "ProgressOption"),
     "download.report": (
         "AssetResult",
         "AssetStatus",
         "BatchReport",
         "DownloadReport",
-        "Progress",
-        "ProgressOption",
     ),
     "download.task": ("Overwrite",),
 }

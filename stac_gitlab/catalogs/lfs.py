@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from stac_gitlab.catalogs.gitlab_project import GitLabProject, explained
-from stac_gitlab.download.report import Progress
+from stac_gitlab.download.progress import Progress
 from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -21,7 +21,7 @@ from stac_gitlab.catalogs.gitlab_project import GitLabProject
 from stac_gitlab.catalogs.lfs import LFSUploader
 from stac_gitlab.catalogs.source import local_source
 from stac_gitlab.dialects import api_url
-from stac_gitlab.download.report import ProgressOption, open_progress
+from stac_gitlab.download.progress import ProgressOption, open_progress
 from stac_gitlab.errors import ConfigurationError, NotFoundError
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.settings import expect_text, whole_number

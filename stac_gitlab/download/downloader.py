@@ -26,17 +26,10 @@ from stac_gitlab.download.options import (
 )
 from stac_gitlab.download.plan import ItemPlan, Planner, in_turn, read_items
 from stac_gitlab.download.pool import DownloadPool
+from stac_gitlab.download.progress import ProgressOption, announce, check_progress, open_progress
 from stac_gitlab.download.project import fetch_project
 from stac_gitlab.download.remote_file import open_remote
-from stac_gitlab.download.report import (
-    AssetResult,
-    BatchReport,
-    DownloadReport,
-    ProgressOption,
-    check_progress,
-    download_error,
-    open_progress,
-)
+from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport, download_error
 from stac_gitlab.download.source import Locator
 from stac_gitlab.download.task import DownloadTask
 from stac_gitlab.errors import (
@@ -451,7 +444,7 @@ class STACDownloader:
                 taken[plan.name] = plan
                 if plan.has_failures and options["fail_fast"]:
                     return
-                progress.expect(len(plan.tasks), sum(t.source.size or 0 for t in plan.tasks))
+                announce(progress, {task.name: task.source.size for task in plan.tasks})
                 if not plan.tasks:
                     plan.write_item()
                 yield plan

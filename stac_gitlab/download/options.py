@@ -12,7 +12,7 @@ from typing import TypedDict
 import pystac
 
 from stac_gitlab.download.assets import HasAssets, Names, asset_roles, filter_assets
-from stac_gitlab.download.report import ProgressOption, check_progress
+from stac_gitlab.download.progress import ProgressOption, check_progress
 from stac_gitlab.download.task import Overwrite
 from stac_gitlab.errors import AssetNotFoundError, ConfigurationError, NothingToDownloadWarning
 from stac_gitlab.redaction import printable, quoted

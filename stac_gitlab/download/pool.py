@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
-from stac_gitlab.download.report import AssetResult, Progress, StoppedError
+from stac_gitlab.download.progress import Progress, announce_end
+from stac_gitlab.download.report import AssetResult, StoppedError
 from stac_gitlab.download.task import DownloadTask, UnusableFolderError, run_task
 from stac_gitlab.errors import DownloadError
 from stac_gitlab.http.session import GitLabSession
@@ -134,7 +135,7 @@ class DownloadPool:
             self._running -= 1
             result = _result_of(ended)
             self._count.add(result, busy=ended.busy, at=ended.at)
-            self._progress.done(ended.task.name, result.size)
+            announce_end(self._progress, ended.task.name, result)
             on_result(ended.task, result)
             if self._stop.is_set():
                 self._running -= self._workers.cancel_waiting()

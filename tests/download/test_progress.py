@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import multiprocessing
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +16,8 @@ import pytest
 from sample_items import BODY, SHA256, files_in, item_of, served
 
 from stac_gitlab import STACDownloader
-from stac_gitlab.download.report import MAX_FILE_BARS, _Bars, check_progress, open_progress
+from stac_gitlab.download import progress as progress_module
+from stac_gitlab.download.progress import MAX_FILE_BARS, _Bars, check_progress, open_progress
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.testing import Answer, Fault, LoopbackServer
 
@@ -163,6 +168,7 @@ class Bar:
         assert position not in [bar.position for bar in self.made if not bar.closed]
         self.total, self.desc, self.position, self.n, self.closed = total, desc, position, 0, False
         self.pos = -position
+        self.initial = self.last_print_n = 0
         self.made.append(self)
 
     def set_description(self, desc: str, refresh: bool = True) -> None:
@@ -218,10 +224,36 @@ def test_the_total_grows_with_the_sizes_that_become_known(bars: _Bars) -> None:
     assert (whole.n, whole.total, whole.desc) == (370, 370, "3 of 3 files")
 
 
-def test_the_bytes_of_a_failed_file_stay_in_the_bar_of_all_bytes(bars: _Bars) -> None:
+def test_a_failed_file_leaves_the_bar_below_its_total(bars: _Bars) -> None:
+    bars.expect_each({"a": None, "b": 50})
     bars.advance("a", 60, 100)
     bars.done("a", None)
-    assert Bar.made[0].n == 60
+    bars.done("b", None)
+    whole = Bar.made[0]
+    assert (whole.n, whole.total, whole.desc) == (60, 150, "2 of 2 files")
+
+
+def test_sizes_of_the_metadata_and_of_responses_add_up(bars: _Bars) -> None:
+    whole = Bar.made[0]
+    bars.expect_each({"a": 100, "b": None, "c": 100})
+    assert whole.total == 200
+    bars.advance("b", 10, 400)
+    assert whole.total == 600, "not the greater of both"
+    bars.advance("a", 10, None)
+    assert whole.total == 600
+    bars.advance("c", 10, 120)
+    assert whole.total == 620
+    for key, size in (("a", 100), ("b", 400), ("c", 120)):
+        bars.done(key, size)
+    assert (whole.n, whole.total, whole.desc) == (620, 620, "3 of 3 files")
+
+
+def test_a_skipped_file_is_no_part_of_the_rate(bars: _Bars) -> None:
+    whole = Bar.made[0]
+    bars.expect_each({"there": 900, "new": 100})
+    bars.skip("there", 900)
+    bars.advance("new", 100, 100)
+    assert (whole.n, whole.total, whole.initial, whole.last_print_n) == (1000, 1000, 900, 900)
 
 
 def test_a_few_files_have_bars_and_each_its_own_line(bars: _Bars) -> None:
@@ -233,6 +265,55 @@ def test_a_few_files_have_bars_and_each_its_own_line(bars: _Bars) -> None:
     for number in range(8, 12):
         bars.advance(str(number), 1, 10)
     assert [bar.desc for bar in Bar.made if not bar.closed][1:] == ["0", "3", "8", "9"]
+
+
+@pytest.fixture
+def seen_bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Real bars, which keep what they showed, in the order in which they are made."""
+    made: list[Any] = []
+
+    class SeenBar(pytest.importorskip("tqdm.auto").tqdm):  # type: ignore[misc]  # without types
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options, file=io.StringIO(), mininterval=0)
+            self.seen: list[tuple[float, float | None]] = []
+            made.append(self)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown: bool | None = super().update(n)
+            self.seen.append((self.n, self.total))
+            return shown
+
+    monkeypatch.setattr(progress_module, "_tqdm", lambda: SeenBar)
+    return made
+
+
+@pytest.mark.parametrize("executor", [None, "processes"])
+@pytest.mark.parametrize("sized", [0, 2, 3])
+def test_the_bar_of_all_bytes_never_runs_beyond_its_total(
+    sized: int,
+    executor: str | None,
+    server: LoopbackServer,
+    tmp_path: Path,
+    seen_bars: list[Any],
+) -> None:
+    fields: dict[str, dict[str, Any]] = {}
+    for number in range(3):
+        server.route(f"/{number}", BODY)
+        fields[str(number)] = {"href": f"{server.url}/{number}"}
+        if number < sized:
+            fields[str(number)]["file:size"] = len(BODY)
+    context = multiprocessing.get_context("spawn")
+    with (
+        STACDownloader(base_url=server.url) as downloader,
+        ProcessPoolExecutor(1, context) if executor else contextlib.nullcontext() as pool,
+    ):
+        downloader.download_assets(item_of(fields), tmp_path, progress="force", executor=pool)
+    whole = seen_bars[0]
+    assert (whole.n, whole.total) == (3 * len(BODY), 3 * len(BODY))
+    assert all(total is not None and n <= total for n, total in whole.seen)
+    shown = whole.fp.getvalue()  # what the terminal got
+    assert "3 of 3 files: 100%" in shown
+    assert "B/s" in shown
 
 
 def test_bars_of_real_tqdm_end_where_they_should(
