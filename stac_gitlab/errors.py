@@ -33,6 +33,7 @@
     ├── SecretInFileWarning
     ├── UndeclaredExtensionWarning
     ├── UnreadableItemWarning
+    │   └── PartialItemWarning
     └── UnverifiedDownloadWarning
 
 The class in brackets is the one that existing ``except`` clauses name. Every error pickles with its
@@ -275,6 +276,10 @@ class UndeclaredExtensionWarning(STACGitLabWarning):
 
 class UnreadableItemWarning(STACGitLabWarning):
     """An item of a page could not be read and is left out."""
+
+
+class PartialItemWarning(UnreadableItemWarning):
+    """A server gave an item in a short form only, because it fails on the whole item."""
 
 
 class UnverifiedDownloadWarning(STACGitLabWarning):

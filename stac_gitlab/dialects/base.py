@@ -71,19 +71,18 @@ class Dialect:
         """Return the query parameters of a listing in a form that the server accepts."""
         return dict(parameters)
 
-    def item_url(self, items_url: str, item_id: str) -> str:
-        """Return the URL of one item of an items endpoint."""
-        parts = urlsplit(items_url)
+    def item_url(self, page_url: str, item_id: str) -> str:
+        """Return the URL of one of the items that a page lists."""
+        parts = urlsplit(page_url)
         path = f"{parts.path.rstrip('/')}/{quote(item_id, safe='')}"
         return urlunsplit(parts._replace(path=path))
 
-    def reference_page_url(self, page_url: str) -> str | None:
-        """Return the URL of the same page with references only, or None if there is no such."""
-        return None
+    def short_forms(self, page_url: str) -> tuple[Mapping[str, str], ...]:
+        """Return the query parameters for short forms of a page, the most complete one first.
 
-    def full_page_url(self, page_url: str) -> str:
-        """Undo :meth:`reference_page_url` for the `next` link of a page of references."""
-        return page_url
+        A server with short forms may fail on a whole page because of one item.
+        """
+        return ()
 
     def asset_url(
         self, href: str, *, key: str, item_id: str, item_url: str, properties: Mapping[str, Any]

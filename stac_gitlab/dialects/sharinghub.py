@@ -67,10 +67,14 @@ class SharingHub(Dialect):
         end = _LATEST if end in ("", "..") else end
         return {**parameters, "datetime": f"{start}/{end}"}
 
-    def item_url(self, items_url: str, item_id: str) -> str:
+    def item_url(self, page_url: str, item_id: str) -> str:
         """Return the URL of one project. Its slashes stay: proxies like to refuse ``%2F``."""
-        parts = urlsplit(items_url)
-        path = f"{parts.path.rstrip('/')}/{quote(item_id, safe='/')}"
+        parts = urlsplit(page_url)
+        listing = parts.path.rstrip("/")
+        if listing.endswith("/search"):
+            collection = quote(dict(parse_qsl(parts.query)).get("collections", ""), safe="")
+            listing = f"{listing.removesuffix('/search')}/collections/{collection}/items"
+        path = f"{listing}/{quote(item_id, safe='/')}"
         return urlunsplit(parts._replace(path=path))
 
     def correct(self, document: dict[str, Any], url: str) -> None:
@@ -138,21 +142,16 @@ class SharingHub(Dialect):
         """Ignore the case, as SharingHub does; the response has the canonical spelling."""
         return requested.casefold() == received.casefold()
 
-    def reference_page_url(self, page_url: str) -> str | None:
+    def short_forms(self, page_url: str) -> tuple[Mapping[str, str], ...]:
+        """Return the modes: previews lack most assets and properties, references all of them."""
         parts = urlsplit(page_url)
-        if not parts.path.rstrip("/").endswith("/items"):
-            return None
-        query = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k != "mode"]
-        return urlunsplit(parts._replace(query=urlencode([*query, ("mode", "reference")])))
-
-    def full_page_url(self, page_url: str) -> str:
-        parts = urlsplit(page_url)
-        query = [
-            pair
-            for pair in parse_qsl(parts.query, keep_blank_values=True)
-            if pair != ("mode", "reference")
-        ]
-        return urlunsplit(parts._replace(query=urlencode(query)))
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        is_listing = parts.path.rstrip("/").endswith(("/items", "/search"))
+        if not is_listing or query.get("mode", "full") != "full":
+            return ()
+        forms = {"mode": "preview"}, {"mode": "reference"}
+        # References ignore these filters.
+        return forms[:1] if query.keys() & {"bbox", "datetime", "intersects"} else forms
 
     def asset_url(
         self, href: str, *, key: str, item_id: str, item_url: str, properties: Mapping[str, Any]

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import pystac
 
 from stac_gitlab.errors import (
-    AuthenticationError,
     HTTPStatusError,
     InvalidResponseError,
-    NotFoundError,
-    RateLimitError,
-    ServerError,
+    PartialItemWarning,
     STACGitLabError,
     UnreadableItemWarning,
 )
-from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.reading.objects import (
     check_collection,
     check_feature,
@@ -29,6 +23,7 @@ from stac_gitlab.reading.objects import (
     item_of,
 )
 from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit
+from stac_gitlab.reading.refused_pages import PartialItem, UnreadableItem, read_items_page
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted
 
@@ -56,7 +51,7 @@ def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
     first = PageRequest(with_limit(items_url, stac_io.page_size))
 
     def read(request: PageRequest) -> Page:
-        return _read_items_page(stac_io, request)
+        return read_items_page(stac_io, request)
 
     return Pages(read, first, limits=stac_io.session.limits, known_gaps=stac_io.known_gaps)
 
@@ -78,9 +73,12 @@ def is_readable(
         check: Raises InvalidResponseError if it cannot be read.
         kind: What it should be.
     """
-    if isinstance(listed, _Unreadable):
+    if isinstance(listed, UnreadableItem):
         report_bad_member(stac_io, listed.error, _name_of(kind, listed.item_id))
         return False
+    if isinstance(listed, PartialItem):
+        report_partial_item(stac_io, listed)
+        return True
     try:
         check(listed, url=url)
     except InvalidResponseError as error:
@@ -118,6 +116,18 @@ def report_bad_member(stac_io: GitLabStacIO, error: Exception, name: str) -> Non
     if stac_io.on_bad_item == "raise":
         raise error
     warnings.warn(f"Left out {name}: {error}", UnreadableItemWarning, stacklevel=2)
+
+
+def report_partial_item(stac_io: GitLabStacIO, item: PartialItem) -> None:
+    """Warn about, or raise for, an item that the server gives in a short form only."""
+    if stac_io.on_bad_item == "raise":
+        raise item.error
+    warnings.warn(
+        f"Partial {_name_of('item', item.get('id'))}: the server fails on it, and gave a short "
+        f"form without most of its assets and properties. {item.error}",
+        PartialItemWarning,
+        stacklevel=2,
+    )
 
 
 def _name_of(kind: str, name: object) -> str:
@@ -167,101 +177,3 @@ def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[di
         return is_readable(stac_io, listed, url, check=check_collection, kind="collection")
 
     yield from pages.listed(is_collection)
-
-
-# -- pages that a server refuses because of one bad item ------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """Replaces an item on a page that could not be read."""
-
-    item_id: str
-    error: Exception
-
-
-def _read_items_page(stac_io: GitLabStacIO, request: PageRequest) -> Page:
-    by_reference = stac_io.session.dialect_of(request.href).reference_page_url(request.href)
-    if by_reference is None:
-        return stac_io.read_page(request)
-    try:
-        return _read_with_one_retry_of_500(stac_io, request)
-    except ServerError as error:
-        if error.status_code != 500:
-            raise
-        refused = error
-    try:
-        references = stac_io.read_page(PageRequest(by_reference))
-    except HTTPStatusError as error:
-        if isinstance(error, (AuthenticationError, RateLimitError)):
-            raise
-        # No such page either: another server, or one that is down.
-        raise refused from None
-    return _resolved(stac_io, references, request.href)
-
-
-def _read_with_one_retry_of_500(stac_io: GitLabStacIO, request: PageRequest) -> Page:
-    """Read a page where a 500 may be permanent, because of one bad item.
-
-    It gets one more chance, not the four that the policy gives to passing failures.
-    """
-    policy = stac_io.session.retry
-    if policy.max_attempts > 1 and 500 in policy.statuses:
-        try:
-            return _read_without_retry_of_500(stac_io, request)
-        except ServerError as error:
-            if error.status_code != 500:
-                raise
-    return _read_without_retry_of_500(stac_io, request)
-
-
-def _read_without_retry_of_500(stac_io: GitLabStacIO, request: PageRequest) -> Page:
-    policy = stac_io.session.retry
-    return stac_io.read_page(request, retry=policy.replace(statuses=policy.statuses - {500}))
-
-
-def _resolved(stac_io: GitLabStacIO, references: Page, page_url: str) -> Page:
-    """Return a page of references with its items read one by one."""
-    dialect = stac_io.session.dialect_of(page_url)
-    items_url = urlunsplit(urlsplit(page_url)._replace(query="", fragment=""))
-    ids = [id_of(reference) for reference in references.features()]
-    features: list[Any] = list(references.features())
-    broken: dict[int, str] = {}
-    for place, item_id in enumerate(ids):
-        if not isinstance(item_id, str) or not item_id:
-            continue
-        url = dialect.item_url(items_url, item_id)
-        features[place] = _item_or_error(stac_io, url, item_id, _read_with_one_retry_of_500)
-        if isinstance(features[place], _Unreadable):
-            broken[place] = item_id
-    policy = stac_io.session.retry
-    for attempt in range(3, policy.max_attempts + 1):
-        if not broken:
-            break
-        # It may be the server that is down for a moment, and not the items that are broken.
-        current_deadline().sleep(policy.backoff(attempt - 1), policy.sleep)
-        for place, item_id in list(broken.items()):
-            url = dialect.item_url(items_url, item_id)
-            features[place] = _item_or_error(stac_io, url, item_id, _read_without_retry_of_500)
-            if not isinstance(features[place], _Unreadable):
-                del broken[place]
-    document = {**references.document, "features": features}
-    following = references.next_link()
-    if following is not None and isinstance(following.get("href"), str):
-        full = {**following, "href": dialect.full_page_url(following["href"])}
-        document["links"] = [full]
-    return Page(page_url, document)
-
-
-def _item_or_error(
-    stac_io: GitLabStacIO,
-    url: str,
-    item_id: str,
-    read: Callable[[GitLabStacIO, PageRequest], Page],
-) -> Mapping[str, Any] | _Unreadable:
-    try:
-        return read(stac_io, PageRequest(url)).document
-    except (ServerError, NotFoundError, InvalidResponseError) as error:
-        if isinstance(error, ServerError) and error.status_code != 500:
-            raise
-        return _Unreadable(item_id, error)

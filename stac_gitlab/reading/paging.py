@@ -451,12 +451,13 @@ def with_limit(url: str, page_size: int) -> str:
     return urlunsplit(parts._replace(query=f"{query}limit={quote(str(page_size))}"))
 
 
-def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
-    """Return `url` with query parameters, which replace those of the same name."""
+def with_parameters(url: str, parameters: Mapping[str, str | None]) -> str:
+    """Return `url` with query parameters, which replace those of the same name; None removes."""
     parts = urlsplit(url)
     kept = [
         pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in parameters
     ]
+    given = [(name, value) for name, value in parameters.items() if value is not None]
     # A plus is a space in a query, unless it is escaped; commas and colons are easier to read.
-    query = urlencode([*kept, *parameters.items()], quote_via=quote, safe=",:/")
+    query = urlencode([*kept, *given], quote_via=quote, safe=",:/")
     return urlunsplit(parts._replace(query=query))

@@ -102,6 +102,9 @@ class GitLabStacIO(pystac.StacIO):
         True
     """
 
+    refusals: dict[str, Any]
+    # Pages that the server refused, by URL; see `refused_pages`. For the life of the reader.
+
     def __init__(
         self,
         token: TokenSource = None,
@@ -144,6 +147,7 @@ class GitLabStacIO(pystac.StacIO):
         self.allow_pickle_token = allow_pickle_token
         # Hashes of the listings that ended early, so that each is warned about once.
         self.known_gaps: set[int] = set()
+        self.refusals = {}
         super().__init__(dict_of("headers", headers or {}))
 
     def __call__(self) -> GitLabStacIO:
@@ -206,6 +210,7 @@ class GitLabStacIO(pystac.StacIO):
             limits=state.pop("limits"),
             only=state.pop("only"),
         )
+        self.refusals = {}
         self.__dict__.update(state)
         self.known_gaps = set()
 

@@ -18,6 +18,7 @@ Document = dict[str, Any]
 
 JSON = "application/json"
 GEOJSON = "application/geo+json"
+_SUMMARY_LENGTH = 150
 IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<src>[^)]+)\)")
 
 CONFORMANCE = [
@@ -242,6 +243,49 @@ def reference_item(view: View, found: NumberedProject, category: str) -> Documen
         "links": item_links(view, found.project, category),
         "assets": {},
     }
+
+
+def preview_item(
+    view: View,
+    found: NumberedProject,
+    category: str,
+    level: AccessLevel,
+    *,
+    summary: str | None = None,
+) -> Document:
+    """Return the short form of an item: a few properties, and at most a thumbnail.
+
+    Without a `summary`, the description is the start of the README.
+    """
+    project = found.project
+    item: Document = {
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "type": "Feature",
+        "id": project.path,
+        "geometry": None,
+        "collection": category,
+        "properties": {
+            "title": project.name,
+            "description": _beginning(project) if summary is None else summary,
+            "datetime": found.updated,
+            "keywords": list(project.keywords),
+            "sharinghub:stars": project.stars,
+        },
+        "links": item_links(view, project, category),
+        "assets": {},
+    }
+    if level > AccessLevel.GUEST:
+        add_thumbnail(view, project, item)
+    return item
+
+
+def _beginning(project: Project) -> str:
+    """Return the start of the README, without headings and images."""
+    lines = (project.readme or "").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#"))
+    text = IMAGE.sub("", text).strip()
+    return text if len(text) < _SUMMARY_LENGTH else f"{text[:_SUMMARY_LENGTH].strip()}..."
 
 
 def full_item(view: View, found: NumberedProject, category: str, level: AccessLevel) -> Document:

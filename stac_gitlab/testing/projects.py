@@ -55,8 +55,8 @@ class Project:
         private: Whether only members and guests see the project.
         members: Names of users who are maintainers.
         guests: Names of users who see the item without its assets and may not download.
-        broken: Whether SharingHub fails to read the README: the item, and every full page with
-            it, is a 500.
+        broken: Whether SharingHub fails on the item: the item, and every full page with it, is a
+            500. Previews and references still list it.
         releases: Releases, the latest first. The `release` asset is the archive of the latest.
         properties: Item properties. They take precedence over those that SharingHub makes.
         extensions: The `stac_extensions` of the item.

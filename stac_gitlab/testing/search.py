@@ -88,7 +88,7 @@ class Search:
             raise RejectedError(detail(422, str(error))) from None
         if search.limit < 1:
             raise RejectedError(CRASH)
-        if search.mode not in ("full", "reference"):
+        if search.mode not in ("full", "preview", "reference"):
             raise RejectedError(detail(501, f"The stand-in does not implement mode={search.mode}"))
         return search
 

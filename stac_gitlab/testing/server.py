@@ -289,6 +289,9 @@ class SharingHubServer(LoopbackServer):
     ) -> Document:
         if mode == "reference":
             return documents.reference_item(view, found, category)
+        if mode == "preview":
+            level = user.level_on(found.project)
+            return documents.preview_item(view, found, category, level)
         if found.project.broken:
             raise RejectedError(CRASH)
         return documents.full_item(view, found, category, user.level_on(found.project))

@@ -77,8 +77,7 @@ def test_a_stac_api_is_taken_as_its_specification_describes_it() -> None:
     plain.correct(document, f"{HUB}/collections/c/items/1")
     assert document == {"type": "Feature", "collection": "other"}
     assert list(plain.request_urls("any")) == ["any"]
-    assert plain.reference_page_url(f"{HUB}/collections/c/items") is None
-    assert plain.full_page_url("any") == "any"
+    assert plain.short_forms(f"{HUB}/collections/c/items") == ()
     assert plain.lfs_url("any") is None
     assert plain.advice(404) is None
     assert plain.asset_url("any#?", key="k", item_id="i", item_url=HUB, properties={}) == "any#?"
@@ -379,15 +378,29 @@ def test_a_broken_document_is_left_to_be_refused(broken: dict[str, Any]) -> None
     SharingHub().correct(broken, f"{HUB}/api/stac/collections/dataset/items/x")
 
 
-def test_a_page_has_a_page_of_references_and_back() -> None:
-    hub = SharingHub()
-    page = f"{HUB}/api/stac/collections/dataset/items?limit=2&after=a%2Bb%3D&mode=full&empty="
-    references = hub.reference_page_url(page)
-    assert references is not None
-    assert references == page.replace("&mode=full", "") + "&mode=reference"
-    assert hub.full_page_url(references) == page.replace("&mode=full", "")
-    assert hub.reference_page_url(f"{HUB}/api/stac/collections/dataset/items/a/b") is None
-    assert hub.reference_page_url(f"{HUB}/api/stac/search?limit=1") is None
+@pytest.mark.parametrize(
+    ("page", "modes"),
+    [
+        ("collections/dataset/items?limit=2&after=a%2Bb%3D&empty=", ["preview", "reference"]),
+        ("collections/dataset/items?mode=full", ["preview", "reference"]),
+        ("search?collections=dataset&q=lakes", ["preview", "reference"]),
+        # References ignore the extent and the time: they would list what was not asked for.
+        ("search?collections=dataset&bbox=0,0,1,1", ["preview"]),
+        ("collections/dataset/items?datetime=2024-01-01T00:00:00Z", ["preview"]),
+        ("collections/dataset/items?mode=preview", []),
+        ("collections/dataset/items/a/b", []),
+        ("collections?limit=2", []),
+    ],
+)
+def test_a_page_has_short_forms(page: str, modes: list[str]) -> None:
+    forms = SharingHub().short_forms(f"{HUB}/api/stac/{page}")
+    assert [form["mode"] for form in forms] == modes
+
+
+def test_a_page_of_a_search_lists_items_of_its_collection() -> None:
+    page = f"{HUB}/api/stac/search?collections=ai%20models&q=lakes"
+    url = SharingHub().item_url(page, "group/a b")
+    assert url.partition("?")[0] == f"{HUB}/api/stac/collections/ai%20models/items/group/a%20b"
 
 
 # -- SharingHub: downloads ----------------------------------------------------------------------

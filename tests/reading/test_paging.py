@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import math
 import threading
 import weakref
@@ -15,15 +14,11 @@ import pytest
 from stac_documents import a
 
 from stac_gitlab import (
-    AuthenticationError,
     GitLabStacIO,
-    HTTPStatusError,
     IncompleteListingWarning,
     InvalidResponseError,
     Limits,
-    RateLimitError,
     RetryPolicy,
-    ServerError,
     UnreadableItemWarning,
 )
 from stac_gitlab.auth import Origin
@@ -34,7 +29,6 @@ from stac_gitlab.testing import (
     Answer,
     Fault,
     LoopbackServer,
-    Project,
     RecordedRequest,
     SharingHubServer,
     generated_projects,
@@ -730,165 +724,9 @@ def test_no_thread_is_left_when_the_caller_stops(
     assert not thread.is_alive()
 
 
-# -- a page that is a 500 for good ----------------------------------------------------------
-
-
-def projects(broken: set[int], count: int = 7) -> list[Project]:
-    return [Project(f"group/p{n}", {"f": b"x"}, broken=n in broken) for n in range(count)]
-
-
-def reader_of(hub: SharingHubServer, clock: Any, **options: Any) -> GitLabStacIO:
-    retry = RetryPolicy(clock=clock.time, sleep=clock.sleep)
-    return GitLabStacIO(
-        hub.token, **{"base_url": hub.url, "page_size": 3, "retry": retry} | options
-    )
-
-
-def items_of(hub: SharingHubServer) -> str:
-    return f"{hub.stac_url}/collections/dataset/items"
-
-
-def test_one_broken_project_costs_one_item_and_not_its_page(clock: Any) -> None:
-    hub = SharingHubServer(projects({1, 3}))
-    with hub, reader_of(hub, clock) as reader, pytest.warns(UnreadableItemWarning) as caught:
-        found = [each["id"] for each in list_items(reader, items_of(hub))]
-    assert found == ["group/p0", "group/p2", "group/p4", "group/p5", "group/p6"]
-    assert [str(each.message).split(":")[0] for each in caught] == [
-        "Left out item 'group/p1'",
-        "Left out item 'group/p3'",
-    ]
-
-
-def test_items_read_one_by_one_are_whole(clock: Any) -> None:
-    with SharingHubServer(projects({1})) as hub, reader_of(hub, clock) as reader:
-        with pytest.warns(UnreadableItemWarning):
-            found = list(list_items(reader, items_of(hub)))
-        assert found[0] == reader.read_json(hub.item_url("group/p0"))
-    assert found[0]["assets"]["f"]["roles"] == ["data"]
-
-
-def test_the_page_behind_a_page_of_references_is_a_full_one_again(clock: Any) -> None:
-    with SharingHubServer(projects({1}, 9)) as hub, reader_of(hub, clock) as reader:
-        with pytest.warns(UnreadableItemWarning):
-            list(list_items(reader, items_of(hub)))
-        asked = [r.query for r in hub.requests if r.path.endswith("/items")]
-    assert [query.get("mode") for query in asked] == [None, None, "reference", None, None]
-    assert [query["limit"] for query in asked] == ["3"] * 5
-
-
-def test_a_broken_project_raises_where_the_caller_wants_that(clock: Any) -> None:
-    hub = SharingHubServer(projects({1}))
-    with hub, reader_of(hub, clock, on_bad_item="raise") as reader:
-        listed = list_items(reader, items_of(hub))
-        assert next(listed)["id"] == "group/p0"
-        with pytest.raises(ServerError, match="group/p1"):
-            next(listed)
-
-
-def test_a_page_that_fails_once_is_asked_for_once_more(clock: Any) -> None:
-    with SharingHubServer(projects(set())) as hub, reader_of(hub, clock) as reader:
-        hub.upstream(path="/items", times=1)
-        assert len(list(list_items(reader, items_of(hub)))) == 7
-        assert len(hub.requests) == 1 + 3
-
-
-def test_a_server_that_fails_altogether_is_an_error_of_the_page(clock: Any) -> None:
-    with SharingHubServer(projects(set())) as hub, reader_of(hub, clock) as reader:
-        hub.upstream(500, path="/items", times=None)
-        with pytest.raises(ServerError) as caught:
-            list(list_items(reader, items_of(hub)))
-    assert caught.value.status_code == 500
-    assert "mode=reference" not in str(caught.value)
-
-
-@pytest.mark.parametrize("status", [400, 422, 500])
-def test_a_server_without_reference_pages_fails_with_the_first_error(
-    clock: Any, status: int
-) -> None:
-    with SharingHubServer(projects({1})) as hub, reader_of(hub, clock) as reader:
-        hub.inject(Fault(query="mode=reference", status=status, times=None))
-        with pytest.raises(ServerError) as caught:
-            list(list_items(reader, items_of(hub)))
-    assert caught.value.status_code == 500
-    assert "mode=reference" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("status", "error"), [(401, AuthenticationError), (429, RateLimitError)])
-def test_a_refused_page_of_references_is_raised_as_what_it_is(
-    clock: Any, status: int, error: type[HTTPStatusError]
-) -> None:
-    with SharingHubServer(projects({1})) as hub, reader_of(hub, clock) as reader:
-        hub.inject(Fault(query="mode=reference", status=status, times=None))
-        with pytest.raises(error):
-            list(list_items(reader, items_of(hub)))
-
-
-@pytest.mark.parametrize("status", [429, 502, 503])
-def test_a_busy_server_gets_all_attempts_of_the_policy(clock: Any, status: int) -> None:
-    with SharingHubServer(projects(set())) as hub, reader_of(hub, clock) as reader:
-        hub.upstream(status, path="/items", times=4)
-        assert len(list(list_items(reader, items_of(hub)))) == 7
-        hub.upstream(status, path="/items", times=None)
-        hub.clear_requests()
-        with pytest.raises(HTTPStatusError) as caught:
-            list(list_items(reader, items_of(hub)))
-        assert caught.value.status_code == status
-        assert len(hub.requests) == 5
-
-
-def test_a_lost_connection_gets_all_attempts_of_the_policy(clock: Any) -> None:
-    with SharingHubServer(projects(set())) as hub, reader_of(hub, clock) as reader:
-        hub.inject(Fault(path="/items", drop=True, times=4))
-        assert len(list(list_items(reader, items_of(hub)))) == 7
-
-
-@pytest.mark.parametrize(
-    ("status", "error"), [(401, AuthenticationError), (429, RateLimitError), (502, ServerError)]
-)
-@pytest.mark.parametrize("where", ["/items$", "/items/group/p5"])
-def test_other_failures_in_the_middle_are_raised_and_not_swallowed(
-    status: int, error: type[HTTPStatusError], where: str
-) -> None:
-    # No status is worth a second attempt here, but a connection that the server left is.
-    policy = RetryPolicy(statuses=frozenset(), backoff_base=0.01)
-    hub = SharingHubServer(projects({4}))
-    with hub, GitLabStacIO(hub.token, base_url=hub.url, page_size=3, retry=policy) as reader:
-        hub.upstream(status, path=where, times=None, after=1 if where == "/items$" else 0)
-        listed = list_items(reader, items_of(hub))
-        assert [next(listed)["id"] for _ in range(3)] == ["group/p0", "group/p1", "group/p2"]
-        with pytest.raises(error) as caught:
-            list(listed)
-    assert caught.value.status_code == status
-
-
-def test_an_item_that_vanishes_between_page_and_item_is_named(clock: Any) -> None:
-    with SharingHubServer(projects({1})) as hub, reader_of(hub, clock) as reader:
-        hub.inject(Fault(path="/items/group/p2", status=404, times=None))
-        with pytest.warns(UnreadableItemWarning) as caught:
-            found = [each["id"] for each in list_items(reader, items_of(hub))]
-    assert "group/p2" not in found
-    assert "item 'group/p2'" in str(caught[1].message)
-
-
-def test_references_are_resolved_at_the_server_that_was_asked(
-    clock: Any, other_server: LoopbackServer
-) -> None:
-    def elsewhere(request: RecordedRequest) -> Answer:
-        answer = hub.answer(request)
-        assert isinstance(answer.body, bytes)
-        body = gzip.decompress(answer.body).replace(hub.url.encode(), other_server.url.encode())
-        return Answer(200, (("content-type", "application/json"),), body)
-
-    with SharingHubServer(projects({1}, 3)) as hub, reader_of(hub, clock) as reader:
-        hub.inject(Fault(query="mode=reference", answer=elsewhere, times=None))
-        with pytest.warns(UnreadableItemWarning):
-            found = [each["id"] for each in list_items(reader, items_of(hub))]
-    assert found == ["group/p0", "group/p2"]
-    assert other_server.requests == []
-
-
 def test_three_thousand_items_take_thirty_requests() -> None:
     hub = SharingHubServer(generated_projects(3000))
     with hub, GitLabStacIO(hub.token, base_url=hub.url) as reader:
-        assert len({each["id"] for each in list_items(reader, items_of(hub))}) == 3000
+        url = f"{hub.stac_url}/collections/dataset/items"
+        assert len({each["id"] for each in list_items(reader, url)}) == 3000
         assert len(hub.requests) == 30

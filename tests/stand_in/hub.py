@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from stac_gitlab.testing import Answer, Project, RecordedRequest, SharingHubServer, User
 from stac_gitlab.testing.access import AccessLevel, NumberedProject
-from stac_gitlab.testing.documents import IMAGE, Document, View, add_thumbnail, item_links
+from stac_gitlab.testing.documents import Document, View, preview_item
 from stac_gitlab.testing.exchange import Headers, accepts_gzip, ranged_response, response_of
 from stac_gitlab.testing.search import CRASH, RejectedError
 from stand_in.listings import Listing
@@ -20,8 +20,6 @@ from stand_in.pages import Page, find_ids, find_page
 from stand_in.search import Search, query_integer
 
 Compression = Literal["text", "all", "nothing"]
-
-_SUMMARY_LENGTH = 150
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,8 @@ class RecordedHub(SharingHubServer):
         if mode == "preview":
             if extra is not None and extra.broken_preview:
                 raise RejectedError(CRASH)
-            return _preview_item(view, found, category, level)
+            summary = None if extra is None else extra.summary
+            return preview_item(view, found, category, level, summary=summary)
         item = super()._feature(view, found, category, mode, user)
         if mode == "full" and level > AccessLevel.GUEST:
             packages = {} if extra is None else extra.packages
@@ -175,42 +174,6 @@ class RecordedHub(SharingHubServer):
         vary = f"Accept-Encoding, {answer.header('vary')}"
         answer = answer.with_headers({"vary": vary, "content-encoding": "gzip"})
         return replace(answer, body=_gzipped(answer.body), length=None, chunked=True)
-
-
-def _preview_item(
-    view: View, found: NumberedProject, category: str, level: AccessLevel
-) -> Document:
-    project = found.project
-    item: Document = {
-        "stac_version": "1.0.0",
-        "stac_extensions": [],
-        "type": "Feature",
-        "id": project.path,
-        "geometry": None,
-        "collection": category,
-        "properties": {
-            "title": project.name,
-            "description": _summary(project),
-            "datetime": found.updated,
-            "keywords": list(project.keywords),
-            "sharinghub:stars": project.stars,
-        },
-        "links": item_links(view, project, category),
-        "assets": {},
-    }
-    if level > AccessLevel.GUEST:
-        add_thumbnail(view, project, item)
-    return item
-
-
-def _summary(project: Project) -> str:
-    """Return GitLab's description, or the start of the README without headings and images."""
-    if isinstance(project, RecordedProject) and project.summary is not None:
-        return project.summary
-    lines = (project.readme or "").splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("#"))
-    text = IMAGE.sub("", text).strip()
-    return text if len(text) < _SUMMARY_LENGTH else f"{text[:_SUMMARY_LENGTH].strip()}..."
 
 
 def _package_links(view: View, project: Project, packages: Mapping[str, str]) -> Iterator[Document]:

@@ -1,0 +1,292 @@
+"""Pages that a server refuses because of one item, read around that item.
+
+Half of the page is requested, then half of the part that fails, until a single item is left. That
+item comes in a shorter form, if the server has one, and the listing continues after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from stac_gitlab.errors import (
+    AuthenticationError,
+    HTTPStatusError,
+    InvalidResponseError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+    STACGitLabError,
+)
+from stac_gitlab.reading.objects import check_feature, id_of
+from stac_gitlab.reading.paging import Page, PageRequest, with_parameters
+from stac_gitlab.reading.stac_io import GitLabStacIO
+
+PARTIAL = "stac_gitlab:partial"
+"""The property that marks a partial item."""
+
+# Items that fail one after the other, before it is assumed that all others do, too.
+_RUN = 3
+ShortForm = Mapping[str, str]
+
+
+class PartialItem(dict[str, Any]):
+    """An item in a short form, because the server fails on the whole.
+
+    Attributes:
+        error: Why it is not whole.
+    """
+
+    def __init__(self, document: Mapping[str, Any], error: STACGitLabError) -> None:
+        super().__init__(document)
+        self["properties"] = {**document["properties"], PARTIAL: True}
+        self.error = error
+
+
+@dataclass(frozen=True)
+class UnreadableItem:
+    """Replaces an item on a page that could not be read in any form."""
+
+    item_id: str
+    error: STACGitLabError
+
+
+BadItem = PartialItem | UnreadableItem
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a reader remembers about a page that was refused.
+
+    Attributes:
+        whole: The number of items before the first bad one.
+        form: The short form in which the bad items came.
+        errors: The errors of the bad items, by id.
+        dates: The dates of the bad items, by id. With another date, they may be good again.
+    """
+
+    whole: int
+    form: ShortForm
+    errors: Mapping[str, STACGitLabError]
+    dates: Mapping[str, Any]
+
+
+def read_items_page(stac_io: GitLabStacIO, request: PageRequest) -> Page:
+    """Return a page, or the beginning of it up to an item that the server fails on.
+
+    Raises:
+        STACGitLabError: If the page cannot be read, not even in parts.
+    """
+    forms = stac_io.session.dialect_of(request.href).short_forms(request.href)
+    limit = dict(parse_qsl(urlsplit(request.href).query)).get("limit", "")
+    if not forms or request.method != "GET" or not limit.isdecimal() or not int(limit):
+        return stac_io.read_page(request)
+    known = stac_io.refusals.pop(request.href, None)
+    if known is not None:
+        page = _Parts(stac_io, request, forms, int(limit)).read_again(known)
+        if page is not None:
+            return page
+    try:
+        return _read_once(stac_io, request)
+    except ServerError as error:
+        if error.status_code != 500:
+            raise
+        return _Parts(stac_io, request, forms, int(limit)).read(error)
+
+
+def _read_once(stac_io: GitLabStacIO, request: PageRequest) -> Page:
+    """Read a page without another attempt after a 500, which is likely to be permanent."""
+    policy = stac_io.session.retry
+    return stac_io.read_page(request, retry=policy.replace(statuses=policy.statuses - {500}))
+
+
+class _Parts:
+    """The parts of one page that was refused.
+
+    Args:
+        stac_io: The reader.
+        request: The request for the page.
+        forms: The short forms of the page, the most complete one first.
+        limit: The number of items on the page.
+    """
+
+    def __init__(
+        self, stac_io: GitLabStacIO, request: PageRequest, forms: tuple[ShortForm, ...], limit: int
+    ) -> None:
+        self._io = stac_io
+        self._request = request
+        self._forms = forms
+        self._limit = limit
+        self._listed: list[Any] = []
+        self._bad: dict[str, BadItem] = {}
+        self._dates: dict[str, Any] = {}
+        self._bad_forms: list[ShortForm] = []
+        # The part that was read last, and the request for what follows it, if anything does.
+        self._last: Page | None = None
+        self._rest: PageRequest | None = request
+
+    @property
+    def _has_whole_items(self) -> bool:
+        return len(self._listed) > len(self._bad)
+
+    def read(self, refused: ServerError) -> Page:
+        """Return the page up to its first bad item, or to the first good one after that.
+
+        Args:
+            refused: The error of the page.
+
+        Raises:
+            STACGitLabError: If it cannot be read in parts either.
+        """
+        error = self._narrow_down(refused)
+        failure: ServerError | None = error
+        while failure is not None and self._rest is not None:
+            self._take_suspect(failure, refused)
+            if self._has_whole_items or self._rest is None:
+                break
+            if len(self._bad) == _RUN:
+                self._take_run(failure)
+                break
+            failure = self._take_whole(1)
+        return self._page()
+
+    def read_again(self, known: Refusal) -> Page | None:
+        """Return the page as it was read before; None if it has changed."""
+        if known.whole and self._take_whole(known.whole) is not None:
+            return None
+        if self._rest is None:
+            return self._page()
+        try:
+            part = _read_once(self._io, self._part(len(known.errors), known.form))
+        except ServerError:
+            return None
+        if {id_of(each): _date_of(each) for each in part.features()} != known.dates:
+            return None
+        for each in part.features():
+            self._add_bad(each, known.errors[each["id"]], known.form)
+        self._advance(part)
+        return self._page()
+
+    def _narrow_down(self, error: ServerError) -> ServerError:
+        """Read what can be read before the first bad item; return the latest error."""
+        suspects = self._limit
+        while suspects > 1 and self._rest is not None:
+            size = suspects // 2
+            failure = self._take_whole(size)
+            suspects = suspects - size if failure is None else size
+            error = failure or error
+        return error
+
+    def _take_whole(self, size: int) -> ServerError | None:
+        """Read the next few items; return the error if one of them is bad."""
+        try:
+            part = _read_once(self._io, self._part(size, {}))
+        except ServerError as error:
+            if error.status_code != 500:
+                raise
+            return error
+        self._listed += part.features()
+        self._advance(part)
+        return None
+
+    def _take_suspect(self, error: ServerError, refused: ServerError) -> None:
+        """Read the next item in a short form, and once more as a whole."""
+        part, form = self._short_part(refused)
+        for listed in part.features()[:1]:
+            is_sure = self._has_whole_items and form is not self._forms[0]
+            if is_sure or self._bad:
+                # Every request for it has failed; if it was the server, others failed, too.
+                self._add_bad(listed, error, form)
+                continue
+            try:
+                request = PageRequest(self._item_url(listed))
+                self._listed.append(_read_once(self._io, request).document)
+            except (ServerError, NotFoundError, InvalidResponseError) as failure:
+                if isinstance(failure, ServerError) and failure.status_code != 500:
+                    raise
+                self._add_bad(listed, failure, form)
+        self._advance(part)
+
+    def _short_part(self, refused: ServerError) -> tuple[Page, ShortForm]:
+        *better, shortest = self._forms
+        for form in better:
+            try:
+                return _read_once(self._io, self._part(1, form)), form
+            except HTTPStatusError as error:
+                if isinstance(error, (AuthenticationError, RateLimitError)):
+                    raise
+        try:
+            return self._io.read_page(self._part(1, shortest)), shortest
+        except HTTPStatusError as error:
+            if isinstance(error, (AuthenticationError, RateLimitError)):
+                raise
+            # No such form either: another server, or one that is down.
+            raise refused from None
+
+    def _take_run(self, error: ServerError) -> None:
+        """Read a whole page in the best short form: probably no item of it can be read."""
+        try:
+            part = _read_once(self._io, self._part(self._limit, self._forms[0]))
+        except ServerError:
+            return
+        for listed in part.features():
+            self._add_bad(listed, error, self._forms[0])
+        self._advance(part)
+
+    def _add_bad(self, listed: Any, error: STACGitLabError, form: ShortForm) -> None:
+        url = self._item_url(listed)
+        if error.args and url not in str(error):
+            error = copy(error)
+            error.args = (f"{url}: each page with this item fails. {error.args[0]}",)
+        bad: BadItem = UnreadableItem(str(id_of(listed)), error)
+        if not isinstance(error, NotFoundError):
+            with suppress(InvalidResponseError):
+                check_feature(listed, url=url)
+                bad = PartialItem(listed, error)
+        self._listed.append(bad)
+        self._bad[id_of(listed)] = bad
+        self._dates[id_of(listed)] = _date_of(listed)
+        self._bad_forms.append(form)
+
+    def _item_url(self, listed: Any) -> str:
+        page_url = self._request.href
+        url = self._io.session.dialect_of(page_url).item_url(page_url, str(id_of(listed)))
+        return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
+
+    def _part(self, size: int, form: ShortForm) -> PageRequest:
+        rest = self._rest or self._request
+        return replace(rest, href=with_parameters(rest.href, {**form, "limit": str(size)}))
+
+    def _advance(self, part: Page) -> None:
+        """Let the rest begin after a part, with the limit and the form of the page."""
+        self._last = part
+        link = part.next_link()
+        if link is None or not isinstance(link.get("href"), str):
+            self._rest = None
+            return
+        names = {"limit", *chain.from_iterable(self._forms)}
+        asked = dict(parse_qsl(urlsplit(self._request.href).query, keep_blank_values=True))
+        href = with_parameters(link["href"], {name: asked.get(name) for name in names})
+        self._rest = self._request.followed_by({**link, "href": href}, page_url=part.url)
+
+    def _page(self) -> Page:
+        if self._bad and all(form == self._bad_forms[0] for form in self._bad_forms):
+            self._io.refusals[self._request.href] = Refusal(
+                next(n for n, each in enumerate(self._listed) if isinstance(each, BadItem)),
+                self._bad_forms[0],
+                {name: bad.error for name, bad in self._bad.items()},
+                self._dates,
+            )
+        last = cast("Page", self._last)
+        links = [] if self._rest is None else [{"rel": "next", "href": self._rest.href}]
+        return Page(last.url, {**last.document, "features": self._listed, "links": links})
+
+
+def _date_of(listed: Any) -> Any:
+    properties = listed.get("properties") if isinstance(listed, Mapping) else None
+    return properties.get("datetime") if isinstance(properties, Mapping) else None
