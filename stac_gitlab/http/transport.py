@@ -152,6 +152,8 @@ class DeadlineResponse(http.client.HTTPResponse):
             self.chunked, self.length = False, 0
         elif self._method == "HEAD":  # type: ignore[attr-defined]  # likewise
             self.length = 0
+        # After a failure, servers close connections unannounced. A request sent meanwhile is lost.
+        self.will_close |= head.status == 500
         self.will_close |= not self.chunked and self.length is None
 
     def take(self, buffer: memoryview) -> int:

@@ -22,6 +22,7 @@ from stac_gitlab.errors import (
     HTTPStatusError,
     NotFoundError,
     PermissionDeniedError,
+    ServerError,
 )
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import strip_token_parameters
@@ -602,6 +603,16 @@ def test_a_socket_that_the_hub_closed_after_a_500_is_replaced(
     with GitLabStacIO("owner-token", retry=policy) as stac_io:
         stac_io.read_json(hub.stac_url)
         assert stac_io.read_json(hub.item_url("group/lakes"))["id"] == "group/lakes"
+
+
+def test_the_request_after_a_500_gets_a_connection_of_its_own(hub: SharingHubServer) -> None:
+    once = RetryPolicy(max_attempts=1)
+    with GitLabStacIO("owner-token", base_url=hub.url, retry=once) as stac_io:
+        for _ in range(20):
+            hub.upstream(None, times=1)
+            with pytest.raises(ServerError):
+                stac_io.read_json(hub.item_url("group/lakes"))
+            assert stac_io.read_json(hub.item_url("group/lakes"))["id"] == "group/lakes"
 
 
 def test_an_lfs_file_on_another_host_is_fetched_without_the_token(policy: RetryPolicy) -> None:
