@@ -102,9 +102,6 @@ class GitLabStacIO(pystac.StacIO):
         True
     """
 
-    refusals: dict[str, Any]
-    # Pages that the server refused, by URL; see `refused_pages`. For the life of the reader.
-
     def __init__(
         self,
         token: TokenSource = None,
@@ -147,7 +144,8 @@ class GitLabStacIO(pystac.StacIO):
         self.allow_pickle_token = allow_pickle_token
         # Hashes of the listings that ended early, so that each is warned about once.
         self.known_gaps: set[int] = set()
-        self.refusals = {}
+        # What is known about pages that the server refused, by URL; see `refused_pages`.
+        self.refusals: dict[str, Any] = {}
         super().__init__(dict_of("headers", headers or {}))
 
     def __call__(self) -> GitLabStacIO:
@@ -210,9 +208,9 @@ class GitLabStacIO(pystac.StacIO):
             limits=state.pop("limits"),
             only=state.pop("only"),
         )
-        self.refusals = {}
         self.__dict__.update(state)
         self.known_gaps = set()
+        self.refusals = {}
 
     # -- reading ----------------------------------------------------------------------------
 
