@@ -123,9 +123,10 @@ class DownloadTask:
                 _digest(target, checksum) == checksum.digest
             )
         if self.blob_id is not None:
-            if record is not None and record.blob_id is not None:
-                return record.blob_id == self.blob_id
-            return self.blob_id in git_ids_of(target)[:2] and not self._is_pointer()
+            if record is not None and record.blob_id == self.blob_id:
+                return True
+            if self.blob_id in git_ids_of(target)[:2] and not self._is_pointer():
+                return True
         return None if record is not None and record.validator is not None else False
 
     def could_be_current(self) -> bool:
@@ -144,6 +145,13 @@ class DownloadTask:
         if record is None or record.source != url_digest(self.source.url):
             return None
         return record if record.describes(self.target) else None
+
+    def target_has(self, checksum: Checksum) -> bool:
+        """Return whether the file has a checksum that the server states."""
+        record = self._valid_record()
+        if record is not None and record.checksum is not None:
+            return record.checksum == str(checksum)
+        return _digest(self.target, checksum) == checksum.digest
 
     def _is_pointer(self) -> bool:
         """Return whether the file is a pointer, as a clone without Git LFS or DVC leaves it."""
@@ -220,7 +228,14 @@ def _run(task: DownloadTask, session: GitLabSession, on_bytes: OnBytes | None) -
         _record_blob_id(task, status)
         return task.result("skipped", size=status.st_size, verified=task.overwrite != "never")
     try:
-        received = _fetch(task, target, session, on_bytes, is_known=is_current is None)
+        received = _fetch(
+            task,
+            target,
+            session,
+            on_bytes,
+            is_known=is_current is None,
+            may_be_current=status is not None and task.could_be_current(),
+        )
     except NotModified:
         return task.result("skipped", size=target.stat().st_size, verified=True)
     return task.result(
@@ -260,6 +275,7 @@ def _fetch(
     on_bytes: OnBytes | None,
     *,
     is_known: bool,
+    may_be_current: bool,
 ) -> TransferResult:
     def record(received: TransferResult, partial_file: PartialFile) -> None:
         size, mtime_ns = partial_file.size_and_mtime_ns()
@@ -287,6 +303,7 @@ def _fetch(
         target,
         verify=task.verify,
         known=task.record.validator if is_known and task.record is not None else None,
+        target_has=task.target_has if may_be_current else None,
         leftovers=task.leftovers,
         segments=task.segments,
         on_bytes=report,

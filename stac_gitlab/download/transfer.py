@@ -51,7 +51,7 @@ OnFinish = Callable[[TransferResult, PartialFile], None]
 
 
 class NotModified(Exception):  # noqa: N818  # not an error
-    """The content on the server still has the known validator."""
+    """The content on the server is still that of the file."""
 
 
 def download_file(
@@ -61,6 +61,7 @@ def download_file(
     *,
     verify: bool = True,
     known: str | None = None,
+    target_has: Callable[[Checksum], bool] | None = None,
     leftovers: Sequence[Leftover] = (),
     segments: int = 1,
     on_bytes: OnBytes | None = None,
@@ -78,6 +79,8 @@ def download_file(
         target: The path of the file. Its folder exists; a file that is there is replaced.
         verify: Whether to compute and compare checksums.
         known: The validator of the file at `target`; the same content is not downloaded again.
+        target_has: Returns whether the file at `target` has a checksum. If the server states the
+            checksum of the file in its headers, the same content is not downloaded again.
         leftovers: Partial files of earlier runs; one of the same content is continued.
         segments: The number of connections to use, if the server supports range requests.
         on_bytes: Called as bytes arrive.
@@ -85,7 +88,7 @@ def download_file(
         response: A response that holds the whole body, if there is one already.
 
     Raises:
-        NotModified: If the content on the server still has the validator `known`.
+        NotModified: If the content on the server is that of the file at `target`.
         DownloadError: If the body is not what the metadata describe; nothing has changed then.
         HTTPStatusError: If the server responds with an error.
         NetworkError: If there is no connection, after all attempts.
@@ -101,6 +104,7 @@ def download_file(
             part,
             verify=verify,
             known=known,
+            target_has=target_has,
             segments=segments,
             on_bytes=on_bytes or (lambda _received, _size: None),
         )
@@ -188,6 +192,7 @@ class _FileTransfer:
         *,
         verify: bool,
         known: str | None,
+        target_has: Callable[[Checksum], bool] | None,
         segments: int,
         on_bytes: OnBytes,
     ) -> None:
@@ -197,6 +202,7 @@ class _FileTransfer:
         self._part = part
         self._verify = verify
         self._known = known
+        self._target_has = target_has
         self._segments = segments
         self._on_bytes = on_bytes
         # After a mismatch, a checksum no longer proves that parts of the body fit together.
@@ -317,6 +323,7 @@ class _FileTransfer:
             reader_of(response)(1)
             response.close()
             raise NotModified
+        self._check_modification(response)
         if not is_segmented or response.status_code not in (206, 416):
             return self._start(response)
         part = ByteRange.of(response)
@@ -327,6 +334,15 @@ class _FileTransfer:
         response.close()
         self._segments = 1
         return self._request_all()
+
+    def _check_modification(self, response: requests.Response) -> None:
+        """Raise NotModified if the headers prove that the file at the target is the same."""
+        part = ByteRange.of(response)
+        size = length_in(response.headers) if part is None else part.size
+        checksum = self._stated_checksum(response, size)
+        if self._target_has is not None and checksum is not None and self._target_has(checksum):
+            response.close()
+            raise NotModified
 
     def _start(self, response: requests.Response) -> requests.Response:
         """Start from the beginning with a response that holds the whole body."""
@@ -347,12 +363,14 @@ class _FileTransfer:
         return response
 
     def _version_of(self, response: requests.Response, size: int | None) -> ContentVersion:
-        checksum = self._source.checksum
-        if checksum is None:
-            with suppress(UnknownChecksumError):
-                digest = self._session.sha256_of(response.headers, size)
-                checksum = Checksum.of_sha256(digest or "")
+        checksum = self._source.checksum or self._stated_checksum(response, size)
         return ContentVersion.of(response, size=size, checksum=checksum if self._verify else None)
+
+    def _stated_checksum(self, response: requests.Response, size: int | None) -> Checksum | None:
+        """Return the checksum of the whole file that the headers state."""
+        with suppress(UnknownChecksumError):
+            return Checksum.of_sha256(self._session.sha256_of(response.headers, size) or "")
+        return None
 
     @property
     def _can_resume(self) -> bool:

@@ -144,7 +144,7 @@ def test_a_file_that_changed_under_the_same_date_is_downloaded_again(
         loader.download_assets(item, tmp_path)
         project.files["a.csv"] = b"new"  # type: ignore[index]  # a dictionary
         statuses = [r.status for r in loader.download_assets(item, tmp_path).values()]
-    assert statuses == ["downloaded", "skipped" if is_listed else "downloaded"]
+    assert statuses == ["downloaded", "skipped"]
     assert files_in(tmp_path) == {"a.csv": b"new", "b.csv": b"b"}
 
 
@@ -155,7 +155,31 @@ def test_an_invalid_listing_is_ignored(tmp_path: Path, page: bytes) -> None:
         item = loader.load_item("dataset", "group", "lakes")
         loader.download_assets(item, tmp_path)
         hub.inject(Fault(path="/tree", body=page))
+        hub.clear_requests()
+        assert loader.download_assets(item, tmp_path)["a.csv"].status == "skipped"
+        assert hub.requests[-1].path.endswith("/repository/a.csv")
+        project.files["a.csv"] = b"b"  # type: ignore[index]  # a dictionary
         assert loader.download_assets(item, tmp_path)["a.csv"].status == "downloaded"
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_the_body_of_a_file_is_not_read_if_the_headers_state_its_checksum(
+    tmp_path: Path, has_record: bool
+) -> None:
+    project = Project("group/lakes", {"a.tif": bytes(30_000_000)})
+    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
+        hub.inject(Fault(path="/tree", status=403, times=None))
+        item = loader.load_item("dataset", "group", "lakes")
+        loader.download_assets(item, tmp_path)
+        if not has_record:
+            (tmp_path / FILE_NAME).unlink()
+        result = loader.download_assets(item, tmp_path)["a.tif"]
+        assert (result.status, result.verified) == ("skipped", True)
+        (tmp_path / "a.tif").write_bytes(bytes(29_999_999) + b"x")
+        assert loader.download_assets(item, tmp_path)["a.tif"].status == "downloaded"
+        last = [r for r in hub.requests if r.path.endswith("a.tif")]
+    assert [r.abandoned for r in last] == [False, True, False]
+    assert (tmp_path / "a.tif").read_bytes() == bytes(30_000_000)
 
 
 def test_a_changed_etag_downloads_again(
