@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import stat
 import struct
-import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pystac
@@ -32,7 +32,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files.checksums import BUFFER_SIZE
 from stac_gitlab.files.disk_space import free_space
-from stac_gitlab.files.partial_file import OWN_PREFIX
+from stac_gitlab.files.partial_file import PartialFile, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import is_web, relative_path
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import printable, quoted, redact
@@ -81,9 +81,8 @@ def fetch_project(
     try:
         _check_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f"{OWN_PREFIX}-project-"
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as scratch:
-            archive, files = Path(scratch, "archive.zip"), Path(scratch, "files")
+        with _scratch_folder(target) as scratch:
+            archive, files = scratch / "archive.zip", scratch / "files"
             download_file(
                 session,
                 source,
@@ -120,6 +119,27 @@ def _archive_of(session: GitLabSession, item: pystac.Item, ref: str | None) -> S
             "from a SharingHub, or from a catalog in a GitLab repository."
         )
     return Source(url, f"the archive of {item_id}", media_type="application/zip")
+
+
+@contextlib.contextmanager
+def _scratch_folder(target: Path) -> Iterator[Path]:
+    """Create a hidden folder beside `target`, and remove those of processes that were killed.
+
+    A locked partial file without content shows that its owner lives.
+    """
+    for leftover in leftovers_for(target, leftovers_in(target.parent)):
+        abandoned = f"{leftover.path}.files"
+        if os.path.isdir(abandoned):
+            shutil.rmtree(abandoned, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                leftover.remove()
+    with PartialFile(target) as lease:
+        scratch = Path(f"{lease.open_path()}.files")
+        scratch.mkdir(mode=0o700)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_free(target: Path) -> None:

@@ -65,8 +65,10 @@ the folder. Download it by hand under a name of your own.
     """
     if not key:
         raise _refused(key, "it is empty")
-    if key.startswith(("/", "\\")) or (_DRIVE.match(key) and key[2:3] in ("/", "\\")):
+    if key.startswith(("/", "\\")):
         raise _refused(key, "it is an absolute path")
+    if _DRIVE.match(key) and key[2:3] in ("/", "\\"):
+        raise _refused(key, "it is an absolute path on Windows")
     if portable and _DRIVE.match(key):
         raise _refused(key, "it begins with a drive letter of Windows")
     if has_invisible(key):
@@ -86,8 +88,10 @@ def _check_part(key: str, part: str, *, portable: bool) -> None:
     if not part:
         raise _refused(key, "it has an empty part")
     # Backslashes separate on Windows only, but "..\\" is never written in good faith.
-    if part == "." or ".." in part.split("\\"):
+    if ".." in part.split("\\"):
         raise _refused(key, "it leads out of the folder")
+    if part == ".":
+        raise _refused(key, "'.' is no name: it stands for the folder itself")
     if part.lower().startswith(OWN_PREFIX):
         raise _refused(key, f"names that begin with {OWN_PREFIX!r} are reserved for partial files")
     if len(part.encode()) > MAX_NAME_BYTES:

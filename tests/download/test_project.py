@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import stat
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -34,6 +37,7 @@ from stac_gitlab.testing import (
     GitLabServer,
     LoopbackServer,
     Project,
+    RecordedRequest,
     SharingHubServer,
 )
 
@@ -316,6 +320,48 @@ def test_a_body_that_breaks_off_is_requested_again(
     server.route(ARCHIVE, zipped({"top/a.csv": b"a"}))
     server.inject(Fault(path="archive", cut_after=50))
     assert files_in(downloader.download_project(item, tmp_path / "lakes")) == {"a.csv": b"a"}
+
+
+@posix_only
+def test_a_kill_leaves_no_folder_and_the_next_run_removes_the_rest(
+    server: LoopbackServer, downloader: STACDownloader, item: pystac.Item, tmp_path: Path
+) -> None:
+    server.route(ARCHIVE, zipped({"top/a.csv": b"a"}))
+    script = f"""
+import os, pystac
+from stac_gitlab import STACDownloader
+from stac_gitlab.download import project
+project._Extraction.run = lambda *_: os.kill(os.getpid(), 9)
+item = pystac.Item.from_dict({item.to_dict(transform_hrefs=False)!r})
+STACDownloader().download_project(item, {str(tmp_path / "lakes")!r})
+"""
+    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = names_in(tmp_path)
+    assert len(left) == 2
+    assert all(name.startswith(".stac-gitlab-") for name in left)
+    downloader.download_project(item, tmp_path / "other")
+    assert names_in(tmp_path) == [*left, "other"]
+    downloader.download_project(item, tmp_path / "lakes")
+    assert names_in(tmp_path) == ["lakes", "other"]
+
+
+def test_a_run_leaves_the_folders_of_others_alone(
+    server: LoopbackServer, downloader: STACDownloader, item: pystac.Item, tmp_path: Path
+) -> None:
+    asked: list[Path] = []
+
+    def download_within(_: RecordedRequest) -> bytes:
+        if not asked:
+            asked.append(tmp_path)
+            downloader.download_project(item, tmp_path / "lakes")
+        return zipped({"top/a.csv": b"a"})
+
+    server.route(ARCHIVE, download_within)
+    with pytest.raises(DownloadError, match="cannot be written"):
+        downloader.download_project(item, tmp_path / "lakes")
+    assert files_in(tmp_path) == {"lakes/a.csv": b"a"}
+    assert names_in(tmp_path) == ["lakes"]
 
 
 # -- the folder ------------------------------------------------------------------------------------

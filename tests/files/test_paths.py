@@ -71,7 +71,8 @@ ONLY_HERE = [
     "...",
     " ",
 ]
-LEADING_OUT = ["..", "../evil", "a/../../evil", "a/..", "../../etc/passwd", ".", "./a", "a/./b"]
+LEADING_OUT = ["..", "../evil", "a/../../evil", "a/..", "../../etc/passwd"]
+FOLDERS_THEMSELVES = [".", "./a", "a/./b"]
 BACKSLASHED_OUT = ["..\\evil", "a\\..\\..\\evil", "data/..\\..\\evil", "x/a\\.."]
 ABSOLUTE = ["/etc/passwd", "/", "//host/share", "\\\\host\\share", "\\evil", "C:\\x", "Z:/x"]
 EMPTY_PARTS = ["a//b", "a/", "data/"]
@@ -151,7 +152,9 @@ def test_a_drive_letter_is_refused_for_portable_names(key: str) -> None:
     [
         (LEADING_OUT, "leads out of the folder"),
         (BACKSLASHED_OUT, "leads out of the folder"),
+        (FOLDERS_THEMSELVES, r"'\.' is no name"),
         (ABSOLUTE, "it is an absolute path"),
+        (ABSOLUTE[-2:], "it is an absolute path on Windows"),
         (EMPTY_PARTS, "it has an empty part"),
         (INVISIBLE, "it contains control characters or invisible ones"),
         ([""], "it is empty"),
