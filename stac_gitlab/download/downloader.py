@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, Unpack
@@ -381,8 +381,12 @@ class STACDownloader:
             return planner.plan(item, selection.select(item), item_file)
 
         reading_errors: list[Exception] = []
-        plans = map(plan_of, read_items(items, reading_errors))
-        taken = self._run(plans, planner, checked)
+        reader = read_items(items, reading_errors)
+        taken = self._run(map(plan_of, reader), planner, checked)
+        if isinstance(items, Sized) and not checked["fail_fast"]:
+            # There are more if the executor broke, or the disk was full.
+            unreached = [planner.plan_unreached(item, selection.select(item)) for item in reader]
+            taken |= {plan.name: plan for plan in unreached}
         report = BatchReport({name: plan.report() for name, plan in taken.items()})
         writing_errors = [plan.error for plan in taken.values() if plan.error is not None]
         if catalog is not None:

@@ -175,6 +175,15 @@ class Planner:
             plan.tasks, plan.item_file, plan.item_path = [], None, None
         return plan
 
+    def plan_unreached(self, item: HasAssets, assets: Mapping[str, pystac.Asset]) -> ItemPlan:
+        """Return the plan, without tasks, for an item that was not reached before the end."""
+        plan = ItemPlan(self._unique_name(item), [], dict.fromkeys(assets))
+        for key, asset in assets.items():
+            href = self._locator.redacted_url(str(getattr(asset, "href", "")))
+            error = StoppedError.of(str(key), started=False)
+            plan.results[key] = AssetResult(str(key), href, status="failed", error=error)
+        return plan
+
     def reported(self, path: str) -> Path:
         """Return a path below the output folder as reports name it."""
         return self._reported_folder.joinpath(*path.split("/"))

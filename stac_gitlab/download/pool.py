@@ -16,7 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
@@ -180,10 +187,15 @@ def _result_of(ended: _Ended) -> AssetResult:
     if isinstance(outcome, CancelledError):
         return task.result("failed", error=StoppedError.of(task.key, started=False))
     # Raised by the executor or the progress object.
-    failure = DownloadError(
-        f"{quoted(task.key)}: the task raised {type(outcome).__name__}: {redact(str(outcome))}."
-    )
-    return task.result("failed", error=failure)
+    raised = f"{type(outcome).__name__}: {redact(str(outcome)).rstrip('.')}"
+    if isinstance(outcome, BrokenExecutor):
+        problem = (
+            f"not finished, because a worker of the executor died ({raised}). Perhaps its memory "
+            "was full. Run it again with fewer workers."
+        )
+    else:
+        problem = f"the task raised {raised}."
+    return task.result("failed", error=DownloadError(f"{quoted(task.key)}: {problem}"))
 
 
 # -- workers --------------------------------------------------------------------------------------

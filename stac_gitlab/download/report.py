@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -18,8 +18,11 @@ AssetStatus = Literal["downloaded", "resumed", "skipped", "failed", "planned"]
 MAX_SINGLE_FAILURES = 3
 """More failures with the same cause are reported together."""
 
-# The parts of an error message that differ between assets.
-_SPECIFICS = re.compile(r"https?://\S+|'[^']*'|\"[^\"]*\"|\d+")
+# The parts of an error message that differ between assets: URLs, paths, numbers and ids.
+_SPECIFICS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[\d/]\S*")
+# What a server says may differ for each request, in ways that nobody can know.
+_SAID = re.compile(r" \(the server says: .*?\)(?=\.)", re.DOTALL)
+_MAX_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -266,10 +269,18 @@ def _describe(failures: Mapping[str, AssetResult]) -> list[str]:
     Args:
         failures: Failed results, by the names to print.
     """
+    lines = _grouped(failures, lambda text: _SPECIFICS.sub("", text))
+    if len(lines) > _MAX_LINES:
+        lines = _grouped(failures, lambda text: _SPECIFICS.sub("", _SAID.sub("", text)))
+    return lines
+
+
+def _grouped(failures: Mapping[str, AssetResult], cause_in: Callable[[str], str]) -> list[str]:
     groups: dict[object, list[tuple[str, str]]] = defaultdict(list)
     for name, result in failures.items():
         text = str(result.error).removeprefix(f"{quoted(result.key)}: ")
-        groups[type(result.error), _SPECIFICS.sub("", text)].append((quoted(name), text))
+        status = getattr(result.error, "status_code", None)
+        groups[type(result.error), status, cause_in(text)].append((quoted(name), text))
     lines: list[str] = []
     for group in groups.values():
         if len(group) <= MAX_SINGLE_FAILURES:

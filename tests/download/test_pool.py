@@ -20,7 +20,7 @@ from sample_items import BODY, SHA256, TOKEN, files_in, item_of, served
 
 from stac_gitlab import GitLabStacIO, RetryPolicy, STACDownloader
 from stac_gitlab.download.pool import MAX_WORKERS, START_WORKERS, _WorkerCount
-from stac_gitlab.download.report import AssetResult
+from stac_gitlab.download.report import AssetResult, BatchReport
 from stac_gitlab.errors import DownloadError, NotFoundError
 from stac_gitlab.testing import Answer, Fault, LoopbackServer, RecordedRequest
 
@@ -395,6 +395,22 @@ def test_a_broken_pool_fails_its_unfinished_tasks_only(
         downloader.download_assets(item, tmp_path, executor=broken)
     assert set(caught.value.errors) == {"2.csv", "3.csv", "4.csv"}
     assert set(files_in(tmp_path)) == {"0.csv", "1.csv"}
+
+
+def test_after_a_broken_pool_the_report_names_what_was_never_begun(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    items = [served(server, "a.csv", "b.csv", item_id=f"item{n}") for n in range(300)]
+    broken = Broken(3, refuses=True)
+    with pytest.raises(DownloadError) as caught:
+        downloader.download_items(items, tmp_path, executor=broken)
+    report = caught.value.report
+    assert isinstance(report, BatchReport)
+    assert list(report) == [item.id for item in items]
+    assert len(caught.value.errors) == len(report.failed) == 597
+    assert "not started" in str(caught.value.errors["item299: b.csv"])
+    assert len(str(caught.value).splitlines()) == 3
+    assert len(server.requests) == 3
 
 
 def test_an_executor_that_rejects_a_task_gets_no_other(

@@ -104,6 +104,19 @@ def test_failures_that_differ_in_names_and_numbers_only_share_a_line() -> None:
     ]
 
 
+def test_failures_of_a_server_share_a_line_whatever_it_says_about_each() -> None:
+    said = ["ada", "berta", "carla", "dora", "emil", "fritz", "gustav", "hans", "ida", "julius"]
+    failures = {
+        f"{n}.csv": failed(f"{n}.csv", f"GET /{n}: 500 (the server says: no {a}, {b}). Try later.")
+        for n, (a, b) in enumerate((a, b) for a in said for b in said)
+    }
+    failures |= {f"{n}.tif": failed(f"{n}.tif", "GET /x: no connection.") for n in range(5)}
+    header, *lines = str(download_error(DownloadReport(failures))).splitlines()
+    assert header == "105 of 105 assets failed:"
+    assert [line.partition(" (")[0] for line in lines] == ["  100 assets", "  5 assets"]
+    assert "(the server says: no ada, ada)" in lines[0]
+
+
 def test_a_few_failures_have_a_line_each() -> None:
     report = DownloadReport({k: failed(k, f"'{k}': refused") for k in ("a", "b", "c")})
     error = download_error(report)
