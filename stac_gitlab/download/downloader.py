@@ -369,7 +369,7 @@ class STACDownloader:
         if save_json and not checked["dry_run"]:
             catalog = LocalCatalog(
                 planner.folder,
-                self.stac_io.json_dumps,
+                self.stac_io,
                 on_error=on_error,
                 overwrite=checked["overwrite"],
                 reserve=planner.reserve,

@@ -13,9 +13,10 @@ from typing import Any, Literal, TypeVar
 
 import pystac
 
+from stac_gitlab.download.source import self_href
 from stac_gitlab.errors import ConfigurationError, DownloadError, IncompleteListingWarning
 from stac_gitlab.files.partial_file import PartialFile
-from stac_gitlab.files.paths import contained_path, linkable_path, relative_path
+from stac_gitlab.files.paths import contained_path, is_local, linkable_path, relative_path
 from stac_gitlab.redaction import quoted, redact, redact_text
 
 OnError = Literal["keep", "remove"]
@@ -124,7 +125,7 @@ class LocalCatalog:
 
     Args:
         folder: The output folder, as an absolute path.
-        to_json: Returns a document as JSON.
+        stac_io: Reads collections, and returns documents as JSON.
         on_error: What becomes of failed assets.
         overwrite: What to do if the file of an item exists.
         reserve: Keeps a path free of assets.
@@ -140,7 +141,7 @@ class LocalCatalog:
     def __init__(
         self,
         folder: Path,
-        to_json: ToJSON,
+        stac_io: pystac.StacIO,
         *,
         on_error: OnError,
         overwrite: str,
@@ -149,7 +150,7 @@ class LocalCatalog:
         self.path = CATALOG_NAME
         self.errors: list[DownloadError] = []
         self._folder = folder
-        self._to_json = to_json
+        self._stac_io = stac_io
         self._on_error = on_error
         self._overwrite = overwrite
         self._reserve = reserve
@@ -186,7 +187,7 @@ class LocalCatalog:
             item,
             path,
             self._folder,
-            self._to_json,
+            self._stac_io.json_dumps,
             on_error=self._on_error,
             overwrite=self._overwrite,
             links={rel: _relative(target, path) for rel, target in links.items()},
@@ -198,7 +199,7 @@ class LocalCatalog:
             return CATALOG_NAME
         path = relative_path(linkable_path(f"{collection_id}/collection.json"))
         try:
-            collection = item.get_collection()
+            collection = self._collection_of(item)
         except Exception as error:  # noqa: BLE001  # of any reader that pystac calls
             collection = None
             warnings.warn(
@@ -213,6 +214,19 @@ class LocalCatalog:
         self._collections[path] = collection
         self._listed[CATALOG_NAME].append(path)
         return path
+
+    def _collection_of(self, item: pystac.Item) -> pystac.Collection | None:
+        link = item.get_single_link("collection")
+        if link is None:
+            return None
+        if isinstance(link.target, pystac.Collection):
+            return link.target
+        href = link.get_absolute_href()
+        # Only a local item may name a local file.
+        if href is None or (is_local(href) and not is_local(self_href(item) or "urn:")):
+            return None
+        # item.get_collection() would read it without the token for members of an ItemCollection.
+        return pystac.Collection.from_file(href, stac_io=self._stac_io)
 
     def save(self) -> bool:
         """Write the collections and the catalog; return whether the catalog could be written."""
@@ -250,7 +264,7 @@ class LocalCatalog:
                     saved["links"].append({"rel": rel, "href": href, "type": media_type})
             return saved
 
-        _write(self._folder, path, name, document, self._to_json)
+        _write(self._folder, path, name, document, self._stac_io.json_dumps)
 
     def _exists(self, path: str) -> bool:
         return self._folder.joinpath(*path.split("/")).is_file()

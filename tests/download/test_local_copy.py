@@ -80,6 +80,29 @@ def test_each_report_names_the_file_of_its_item(
         assert pystac.Item.from_file(str(one.item_path)).id == item_id
 
 
+def test_the_collection_of_an_item_without_a_reader_is_read_with_the_token(
+    hub: SharingHubServer, loader: STACDownloader, tmp_path: Path
+) -> None:
+    [item, *_] = dataset(loader, hub).get_items()
+    found = pystac.ItemCollection([item.to_dict(transform_hrefs=False)])
+    loader.download_items(found, tmp_path, save_json=True)
+    [collection] = opened(tmp_path).get_children()
+    assert (collection.id, [one.id for one in collection.get_items()]) == ("dataset", [item.id])
+
+
+def test_a_remote_item_does_not_name_a_local_collection(
+    hub: SharingHubServer, loader: STACDownloader, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.json"
+    collection = dataset(loader, hub)
+    secret.write_text(json.dumps(collection.to_dict(transform_hrefs=False)))
+    [item, *_] = collection.get_items()
+    item.remove_links("collection")
+    item.add_link(pystac.Link("collection", secret.as_uri()))
+    loader.download_items([item], tmp_path / "out", save_json=True)
+    assert not list(opened(tmp_path / "out").get_children())
+
+
 def test_nothing_but_assets_is_written_by_default(
     hub: SharingHubServer, loader: STACDownloader, tmp_path: Path
 ) -> None:
