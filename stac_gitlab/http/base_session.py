@@ -19,7 +19,7 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab.auth import Credentials, Origin, is_signed
-from stac_gitlab.errors import InvalidResponseError, STACGitLabError
+from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.http.responses import reader_of
 from stac_gitlab.http.transport import length_in
 from stac_gitlab.redaction import (
@@ -97,13 +97,7 @@ class BaseSession(requests.Session):
         if resp.is_redirect:
             _drop_body(resp)
             req.prepare_cookies({})
-        try:
-            yield from super().resolve_redirects(resp, req, *args, **kwargs)
-        except (requests.RequestException, STACGitLabError):
-            raise
-        except ValueError as error:
-            # requests does not expect that a Location cannot be parsed.
-            raise requests.exceptions.InvalidURL(str(error)) from None
+        yield from super().resolve_redirects(resp, req, *args, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return the target of a redirect, without a token that the server may have put there."""

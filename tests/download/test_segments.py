@@ -117,6 +117,17 @@ def test_a_server_without_ranges_sends_the_file_over_one_connection(home: Home) 
     assert len(home.ranges) == 1
 
 
+@pytest.mark.parametrize(("size", "has_threads"), [(FIRST, False), (FIRST + 1, True)])
+def test_a_file_that_fits_into_its_first_segment_needs_no_threads(
+    home: Home, size: int, has_threads: bool
+) -> None:
+    home.file.content = BODY[:size]
+    threads: set[threading.Thread] = set()
+    home.download(on_bytes=lambda *_: threads.add(threading.current_thread()))
+    assert (threads != {threading.current_thread()}) is has_threads
+    home.assert_there(BODY[:size])
+
+
 def test_segments_without_a_validator_or_checksum_are_not_combined(home: Home) -> None:
     home.file.etag = None
     home.download()

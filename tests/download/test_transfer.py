@@ -27,7 +27,7 @@ from sample_items import BODY, CHANGED, SHA256, TOKEN, multihash_of
 from stac_gitlab.auth import Credentials
 from stac_gitlab.download.checked_file import TransferResult
 from stac_gitlab.download.source import Source
-from stac_gitlab.download.transfer import copy_file, download_file
+from stac_gitlab.download.transfer import NotModified, copy_file, download_file
 from stac_gitlab.errors import (
     AuthenticationError,
     ChecksumMismatchError,
@@ -824,6 +824,17 @@ def test_a_429_while_resuming_is_retried_and_the_body_resumed(home: Home) -> Non
     assert home.download().resumed
     home.assert_there()
     assert home.ranges == [None, "bytes=100-", "bytes=100-"]
+
+
+def test_a_304_leaves_its_connection_to_the_next_request(home: Home) -> None:
+    home.server.inject(Fault(status=304, times=None))
+    session = home.session()
+    source = Source(f"{home.server.url}/lakes.bin", "lakes.bin")
+    for _ in range(3):
+        with pytest.raises(NotModified):
+            download_file(session, source, home.target, known='"one"')
+    pools = session.get_adapter(home.server.url).poolmanager.pools  # type: ignore[attr-defined]  # an HTTPAdapter
+    assert [pools[key].num_connections for key in pools.keys()] == [1]  # noqa: SIM118  # no dict
 
 
 def test_a_304_without_a_condition_is_an_error(home: Home) -> None:

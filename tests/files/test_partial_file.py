@@ -430,6 +430,7 @@ def test_the_sidecar_of_a_partial_file_that_is_gone_is_removed_as_a_leftover(
     (part,) = tmp_path.glob("*.part")
     part.unlink()
     (leftover,) = leftovers_for(target, leftovers_in(tmp_path))
+    assert leftover == Leftover(str(part), 0)
     with PartialFile(target) as other:
         assert not other.take_over(leftover)
     leftover.remove()

@@ -375,10 +375,11 @@ def test_no_change_is_redirected_to_another_server(
     assert server.requests == []
 
 
+@pytest.mark.parametrize("status", [307, 308])
 def test_a_change_is_redirected_within_its_server_with_body_and_token(
-    server: LoopbackServer, session_for: Sessions
+    status: int, server: LoopbackServer, session_for: Sessions
 ) -> None:
-    redirect(server, "/x", f"{server.url}/x/", 307)
+    redirect(server, "/x", f"{server.url}/x/", status)
     server.route("/x/", b"{}")
     session = session_for(server.url)
     fetch(session, f"{server.url}/x", method="POST", json=[1], write_origin=Origin.of(server.url))
@@ -1203,12 +1204,23 @@ def test_a_redirect_to_nowhere_is_an_error_of_ours(
     location: str, server: LoopbackServer, session_for: Sessions, policy: RetryPolicy
 ) -> None:
     redirect(server, "/x", location)
-    session = session_for(server.url, retry=policy.replace(max_attempts=1))
-    with pytest.raises(STACGitLabError):
-        fetch(session, f"{server.url}/x")
     redirect(server, "/y", "/x")
-    with pytest.raises(STACGitLabError):
-        fetch(session, f"{server.url}/y")
+    session = session_for(server.url, retry=policy.replace(max_attempts=1))
+    # Without a host, a URL is relative, and this one means the page itself.
+    match = "too many redirects" if location == "http://" else "redirect target, is not valid"
+    for path in ("/x", "/y"):
+        with pytest.raises(InvalidResponseError, match=match):
+            fetch(session, f"{server.url}{path}")
+
+
+def test_the_redirects_before_a_response_have_no_body(
+    server: LoopbackServer, session_for: Sessions
+) -> None:
+    redirect(server, "/old", "/new")
+    server.route("/new", b"new")
+    with session_for(server.url).open(f"{server.url}/old") as response:
+        assert [step.content for step in response.history] == [b""]
+        assert response.content == b"new"
 
 
 @pytest.mark.parametrize(
@@ -1510,6 +1522,27 @@ def test_certificates_and_trust_in_the_environment_are_those_of_the_callers_sess
     assert (used[0]["cert"], used[0]["verify"]) == (own.cert, own.verify)
     assert used[0]["login"] is trusts
     assert bool(used[0]["proxies"]) is trusts
+
+
+@pytest.mark.parametrize(
+    ("deadline", "expected"), [(100.0, (10, 60)), (30.0, (10, 30)), (5, (5, 5))]
+)
+def test_an_adapter_of_the_caller_gets_timeouts_within_the_deadline(
+    deadline: float, expected: tuple[float, float], policy: RetryPolicy
+) -> None:
+    timeouts: list[Any] = []
+
+    class Noting(Adapter):
+        def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+            timeouts.append(kwargs["timeout"])
+            return super().send(request, **kwargs)
+
+    adapter, own = Noting(), requests.Session()
+    adapter.register_uri("GET", "https://hub.example.org/x", json={"a": 1})
+    own.mount("https://", adapter)
+    with GitLabStacIO(session=own, retry=policy.replace(deadline=deadline)) as stac_io:
+        stac_io.read_json("https://hub.example.org/x")
+    assert timeouts == [expected]
 
 
 def test_a_plain_session_of_the_callers_own_keeps_our_name(server: LoopbackServer) -> None:
