@@ -25,21 +25,18 @@ import pystac
 import requests
 from urllib3.util import Retry
 
-from stac_gitlab import errors
 from stac_gitlab.auth import Origin, TokenSource, hide_token
-from stac_gitlab.errors import ConfigurationError, InvalidResponseError, STACGitLabError
+from stac_gitlab.errors import ConfigurationError, InvalidResponseError
 from stac_gitlab.files.paths import is_local
 from stac_gitlab.http.responses import Document, text_of
-from stac_gitlab.reading.documents import check_stac, with_version
+from stac_gitlab.reading.documents import with_version
 from stac_gitlab.reading.listing import is_readable, readable_collection_of
 from stac_gitlab.reading.objects import (
     RemoteDocument,
     check_collection,
     check_feature,
-    explain_pystac_errors,
 )
 from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_parameters
-from stac_gitlab.reading.pystac_hooks import install_for_client
 from stac_gitlab.reading.stac_io import HREF, GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_schema
 from stac_gitlab.redaction import redact, redact_text
@@ -54,13 +51,13 @@ from stac_gitlab.settings import (
 
 try:
     from pystac_client import Client
-    from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "stac_gitlab.search needs pystac-client: pip install 'stac-gitlab[client]'.",
         name=error.name,
     ) from error
+from stac_gitlab.client_hooks import api_errors
 
 __all__ = ["GitLabStacApiIO", "RequestModifier", "open_client"]
 T = TypeVar("T")
@@ -137,7 +134,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             del stac_io
         if conformance is not None:
             warnings.warn(
-                "The option conformance= is deprecated and ignored: use Client.add_conforms_to.",
+                "The `conformance` option is deprecated and ignored: use Client.add_conforms_to.",
                 FutureWarning,
                 stacklevel=2,
             )
@@ -228,9 +225,13 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         request = _page_request(str(source), **kwargs)
         self._open(request.href)
         page = self.read_page(replace(request, write_origin=self._home))
-        with _api_errors():
+        with api_errors():
             _check_extras(page)
-        return RemoteDocument(page.document, url=page.url)
+        document = RemoteDocument(page.document, url=page.url)
+        if document.get("conformsTo", ...) is None:
+            # pystac-client takes it for a list.
+            del document["conformsTo"]
+        return document
 
     def request(
         self,
@@ -255,7 +256,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         self._open(href)
         asked = _page_request(href, method=method, headers=headers, parameters=parameters)
         asked = self._modified(asked)
-        with _api_errors():
+        with api_errors():
             text = self.session.fetch(
                 asked.href,
                 text_of,
@@ -282,7 +283,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         """
         self._open(url)
         request = _page_request(url, method=method, parameters=parameters)
-        with _api_errors():
+        with api_errors():
             self._check_is_at_home(request)
             request = replace(request, write_origin=self._home)
             first = self.read_page(request)
@@ -296,11 +297,11 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             pages = Pages(read, request, field_name=name, limits=limits, known_gaps=gaps)
         with contextlib.closing(pages):
             while True:
-                with _api_errors():
+                with api_errors():
                     page = next(pages, None)
                 if page is None:
                     return
-                with _api_errors():
+                with api_errors():
                     listed = list(self._listed(page, name))
                 if listed:
                     kind = {"type": "FeatureCollection"} if name == "features" else {}
@@ -351,7 +352,7 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             # Parameters that are added to each request, such as a signature, are left out.
             return parse(Document(request.href, response.body, response.headers, response.status))
 
-        with _api_errors():
+        with api_errors():
             return super()._fetch(modified, parse_response, retry=retry)
 
     def _open(self, url: str) -> None:
@@ -383,33 +384,6 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             asked.json,
             request.write_origin,
         )
-
-
-def _from_dict(stock: Any) -> Callable[..., Any]:
-    """Explain why pystac cannot read a document; pystac-client calls ``from_dict`` itself."""
-
-    def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(d, RemoteDocument):
-            return stock.__func__(cls, d, *args, **kwargs)
-        with _api_errors(), explain_pystac_errors(d.url, d):
-            check_stac(with_version(d), url=redact(d.url))
-            return stock.__func__(cls, d, *args, **kwargs)
-
-    return from_dict
-
-
-def _items_from_dict(stock: Any) -> Callable[..., Any]:
-    def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
-        features = d.get("features") if isinstance(d, dict) else None
-        ours = [one for one in features or () if isinstance(one, RemoteDocument)]
-        if not ours:
-            return stock.__func__(cls, d, *args, **kwargs)
-        with _api_errors(), explain_pystac_errors(ours[0].url, d):
-            for feature in ours:
-                check_feature(feature, url=redact(feature.url))
-            return stock.__func__(cls, d, *args, **kwargs)
-
-    return from_dict
 
 
 def _check_extras(page: Page) -> None:
@@ -455,43 +429,3 @@ def _page_request(
     if parameters:
         href = requests.Request("GET", href, params=parameters).prepare().url or href
     return PageRequest(href, method, headers or {})
-
-
-# -- errors -----------------------------------------------------------------------------------
-
-
-def _also_api_error(cls: type[STACGitLabError]) -> type[STACGitLabError]:
-    """Return a subclass that users of pystac-client catch as well."""
-    made = type(cls.__name__, (cls, APIError), {"__doc__": cls.__doc__, "status_code": None})
-    # pickle looks the class up by this name.
-    made.__module__, made.__qualname__ = __name__, f"_API{cls.__name__}"
-    globals()[made.__qualname__] = made
-    return cast("type[STACGitLabError]", made)
-
-
-_API_ERRORS: dict[type[STACGitLabError], type[STACGitLabError]] = {
-    cls: _also_api_error(cls)
-    for cls in vars(errors).values()
-    if isinstance(cls, type)
-    and issubclass(cls, STACGitLabError)
-    and not issubclass(cls, errors.DownloadError)
-    and cls is not STACGitLabError
-}
-
-
-@contextlib.contextmanager
-def _api_errors() -> Iterator[None]:
-    """Raise each error as its subclass that is an ``APIError`` as well."""
-    try:
-        yield
-    except STACGitLabError as error:
-        cls = _API_ERRORS.get(type(error))
-        if cls is None:
-            raise
-        both = cls.__new__(cls, *error.args)
-        both.args = error.args
-        both.__dict__.update(error.__dict__)
-        raise both.with_traceback(error.__traceback__) from error.__cause__
-
-
-install_for_client(_from_dict, _items_from_dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import random
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.redaction import printable
 
 
 def pause(seconds: float) -> None:
@@ -224,3 +226,23 @@ def _type_name(value: object) -> str:
     if isinstance(value, Mapping):
         return "one with other keys"
     return "None" if value is None else type(value).__name__
+
+
+def expect_finite(name: str, value: Any) -> None:
+    """Check that JSON can hold all numbers of a value.
+
+    Raises:
+        ConfigurationError: If one is NaN or infinite; the message says where.
+    """
+    waiting: list[tuple[str, Any]] = [(name, value)]
+    while waiting:
+        place, one = waiting.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            raise ConfigurationError(
+                f"{printable(place)} is {one}, a number that JSON cannot hold. Replace it with a "
+                "finite number or None. Nothing was sent."
+            )
+        if isinstance(one, Mapping):
+            waiting.extend((f"{place}.{key}", inner) for key, inner in one.items())
+        elif isinstance(one, (list, tuple)):
+            waiting.extend((f"{place}[{index}]", inner) for index, inner in enumerate(one))

@@ -11,14 +11,17 @@ import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pystac
 import pytest
 import requests
 from api_server import FeaturesServer, collection, item, merging, problem, relative, without_next
 from pystac_client import Client
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from stac_documents import a
 from urllib3.util import Retry
 
 from stac_gitlab import (
@@ -30,6 +33,7 @@ from stac_gitlab import (
     InvalidResponseError,
     NetworkError,
     NotFoundError,
+    NotSTACError,
     RateLimitError,
     RetryPolicy,
     ServerError,
@@ -531,3 +535,71 @@ def test_a_server_that_may_not_be_contacted_is_an_api_error(server: LoopbackServ
     with pytest.raises(APIError, match="only_hosts") as caught:
         bridge.read_json(f"{server.url}/")
     assert isinstance(caught.value, ConfigurationError)
+
+
+CORE = "https://api.stacspec.org/v1.0.0/core"
+
+
+def serve_one_collection(
+    server: LoopbackServer, collection_id: str, *, conforms_to: list[str] | None
+) -> str:
+    """Serve a landing page and a collection, and return the URL of its items."""
+    url = f"{server.url}/collections/{quote(collection_id, safe='')}"
+    links = [
+        {"rel": "root", "href": f"{server.url}/"},
+        {"rel": "child", "href": url},
+        {"rel": "data", "href": f"{server.url}/collections"},
+    ]
+    server.route("/", a("catalog", links=links, conformsTo=conforms_to))
+    links = [{"rel": "self", "href": url}, {"rel": "items", "href": f"{url}/items"}]
+    server.route(f"/collections/{collection_id}", a("collection", id=collection_id, links=links))
+    return f"{url}/items"
+
+
+ODD_IDS = ["a/b", "a?b", "a#b", "a%2Fb", "a b", "é"]
+
+
+@pytest.mark.parametrize("name", ODD_IDS)
+def test_an_id_with_special_characters_is_one_segment_of_the_url(
+    name: str, server: LoopbackServer
+) -> None:
+    features = "https://api.stacspec.org/v1.0.0/ogcapi-features"
+    serve_one_collection(server, name, conforms_to=[CORE, COLLECTIONS, features])
+    server.route(f"/collections/{name}/items/{name}", a("item", id=name))
+    found = open_client(f"{server.url}/").get_collection(name)
+    assert found is not None
+    assert found.id == name
+    read = found.get_item(name)
+    assert read is not None
+    assert read.id == name
+    assert found.get_item(f"{name}-missing") is None
+    assert quote(name, safe="") in server.requests[-2].target
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("recursive", [False, True])
+@pytest.mark.parametrize("conforms_to", [None, [], [CORE, COLLECTIONS]])
+def test_a_server_without_urls_of_single_items_is_searched_for_an_id(
+    conforms_to: list[str] | None, recursive: bool, server: LoopbackServer
+) -> None:
+    items = serve_one_collection(server, "c", conforms_to=conforms_to)
+    features = [a("item", id=name) for name in ("x", "y", "z")]
+    server.route(urlsplit(items).path, {"type": "FeatureCollection", "features": features})
+    client = open_client(f"{server.url}/")
+    assert client.get_conforms_to() == (conforms_to or [])
+    found = client.get_collection("c")
+    assert found is not None
+    read = found.get_item("y", recursive=recursive)
+    assert read is not None
+    assert read.id == "y"
+    assert found.get_item("missing", recursive=recursive) is None
+
+
+@pytest.mark.parametrize("kind", ["collection", "item"])
+def test_what_is_no_catalog_is_not_opened_as_a_client(kind: str, server: LoopbackServer) -> None:
+    server.route("/x", a(kind))
+    with pytest.raises(ClientTypeError, match=f"{server.url}/x: a .* not the landing page") as e:
+        open_client(f"{server.url}/x")
+    assert isinstance(e.value, NotSTACError)
+    assert isinstance(e.value, APIError)
+    assert type(pickle.loads(pickle.dumps(e.value))) is type(e.value)

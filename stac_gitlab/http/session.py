@@ -62,7 +62,7 @@ from stac_gitlab.redaction import (
     redacting_logger,
     strip_token_parameters,
 )
-from stac_gitlab.settings import Limits, RetryPolicy, expect, timeout_pair
+from stac_gitlab.settings import Limits, RetryPolicy, expect, expect_finite, timeout_pair
 
 T = TypeVar("T")
 POOL_SIZE = 64
@@ -242,11 +242,13 @@ class GitLabSession(BaseSession):
             retry: Replaces the session's policy.
 
         Raises:
+            ConfigurationError: If JSON cannot hold a number of `json`.
             HTTPStatusError: If the status is an error, after all attempts.
             NetworkError: If there is no response, after all attempts.
             InvalidResponseError: If the body is too large, truncated or not what `parse` expects.
         """
         url = strip_token_parameters(url)
+        expect_finite("The body", json)
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **(headers or {})}
 
         def attempt(url: str) -> T:

@@ -53,7 +53,10 @@ def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
     def read(request: PageRequest) -> Page:
         return read_items_page(stac_io, request)
 
-    return Pages(read, first, limits=stac_io.session.limits, known_gaps=stac_io.known_gaps)
+    # The URL may have a limit of its own.
+    size = None if first.href == items_url else stac_io.page_size
+    gaps, limits = stac_io.known_gaps, stac_io.session.limits
+    return Pages(read, first, limits=limits, known_gaps=gaps, page_size=size)
 
 
 def is_readable(

@@ -210,12 +210,15 @@ def items_endpoint_of(catalog: pystac.Catalog) -> str | None:
     is_in_api = own.endswith(f"/collections/{quote(str(catalog.id), safe='')}")
     if not is_in_api or catalog.get_links(pystac.RelType.ITEM) or catalog.get_links("items"):
         return None
+    return f"{own}/items" if _declares_features(catalog) else None
+
+
+def _declares_features(catalog: pystac.Catalog) -> bool:
     root = root_of(catalog)
     declared = None if root is None else root.extra_fields.get("conformsTo")
-    is_features = isinstance(declared, list) and any(
+    return isinstance(declared, list) and any(
         isinstance(uri, str) and uri.endswith(_FEATURES_CLASSES) for uri in declared
     )
-    return f"{own}/items" if is_features else None
 
 
 def listed_items(catalog: pystac.Catalog, stac_io: GitLabStacIO, url: str) -> Iterator[pystac.Item]:
@@ -238,15 +241,25 @@ def items_by_id(
             yield cast("pystac.Item", found)
     dialect = stac_io.session.dialect_of(url)
     relations: ItemRelations | None = None
+    not_found: set[str] = set()
     for item_id in filter(None, missing):
         response = read_item(stac_io, url, item_id)
         if response is None:
+            not_found.add(item_id)
             continue
         href, document = response
         item = item_of(document, stac_io, href)
         if dialect.is_same_id(item_id, str(item.id)):
             relations = relations or ItemRelations(catalog)
             yield relations.attach(item)
+    if not_found and not _declares_features(catalog):
+        # The server may have no URL for a single item.
+        for item in listed_items(catalog, stac_io, url):
+            if item.id in not_found:
+                not_found.remove(item.id)
+                yield item
+            if not not_found:
+                return
 
 
 def listed_collections(

@@ -247,6 +247,7 @@ class Pages:
         limits: The number of consecutive empty pages.
         known_gaps: Hashes of what is not warned about again: listings that end before the number
             of elements that the server states. Some servers count deleted items for a while.
+        page_size: The number of elements that were requested for a page, if known.
     """
 
     def __init__(
@@ -257,8 +258,10 @@ class Pages:
         field_name: str = "features",
         limits: Limits = _USUAL,
         known_gaps: set[int] | None = None,
+        page_size: int | None = None,
     ) -> None:
         self._read = read
+        self._page_size = page_size
         self._first = first
         self._known_gaps = set() if known_gaps is None else known_gaps
         self._limits = limits
@@ -326,6 +329,7 @@ class Pages:
         try:
             while self._upcoming is not None:
                 yield from self._listed_next(is_readable, limit)
+            self._check_only_page()
         finally:
             self.close()
 
@@ -437,6 +441,26 @@ class Pages:
                 f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, but "
                 f"the server states that {self._matched} match. The number may be an estimate, or "
                 "the rest is missing: some servers never offer a next page.",
+                IncompleteListingWarning,
+                stacklevel=2,
+            )
+
+    def _check_only_page(self) -> None:
+        """Warn if the only page is full, and nothing says that it is the last one.
+
+        A server that has offered a ``next`` link before knows when to leave it out.
+        """
+        is_full = self._page_size is not None and self._count == self._page_size
+        gap = hash((self._first.key, self._count))
+        if is_full and len(self._asked) == 1 and self._matched is None:
+            if gap in self._known_gaps:
+                return
+            self._known_gaps.add(gap)
+            warnings.warn(
+                f"{redact(self._first.href)}: the only page holds {self._count} "
+                f"{self._field_name}, as many as were requested, and the server gives neither a "
+                "next link nor a count. There may be more: some servers do not page. Try another "
+                "page_size.",
                 IncompleteListingWarning,
                 stacklevel=2,
             )

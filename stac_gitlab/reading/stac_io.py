@@ -7,6 +7,7 @@ adds what pystac's own classes lack for an API.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -369,12 +370,19 @@ class GitLabStacIO(pystac.StacIO):
     # -- writing ----------------------------------------------------------------------------
 
     def json_dumps(self, json_dict: dict[str, Any], *args: Any, **kwargs: Any) -> str:
-        """Return a document as JSON, with all the numbers that JSON can hold."""
+        """Return a document as JSON, with all the numbers that JSON can hold.
+
+        Others (NaN, infinities) become null.
+        """
         try:
-            return super().json_dumps(json_dict, *args, **kwargs)
+            text = super().json_dumps(json_dict, *args, **kwargs)
         except TypeError:
             # Where orjson is installed pystac uses it, and it knows no integers beyond 64 bits.
-            return json.dumps(json_dict, indent=2)
+            text = json.dumps(json_dict, indent=2)
+        if "NaN" in text or "Infinity" in text:
+            # Without orjson they are written as they are, and no strict parser reads them.
+            text = json.dumps(_with_finite_numbers(json_dict), indent=2)
+        return text
 
     def save_json(self, dest: HREF, json_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Write a document to a local path or ``file://`` URL.
@@ -411,6 +419,16 @@ def _href(source: object, *, name: str = "source", wanted: str = "a URL or a pat
     if not href:
         raise ConfigurationError(f"{name} is empty; it has to be {wanted}.")
     return strip_token_parameters(href)
+
+
+def _with_finite_numbers(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _with_finite_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_finite_numbers(inner) for inner in value]
+    return value
 
 
 def _as_sent(href: str) -> str | None:

@@ -565,6 +565,17 @@ def test_an_item_is_created_and_comes_back_as_the_server_has_it(
     assert request.headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_cannot_hold_is_named_and_not_sent(
+    number: float, api: STACAPI, lakes: FeaturesServer
+) -> None:
+    item = pystac.Item("new", None, None, NEW_YEAR, {"depth": [{"mean": number}]})
+    requests = len(lakes.requests)
+    with pytest.raises(ConfigurationError, match=r"properties\.depth\[0\]\.mean is (nan|inf)"):
+        api.create_item("lakes", item)
+    assert all(each.method == "GET" for each in lakes.requests[requests:])
+
+
 def test_an_item_leaves_the_links_to_its_old_home_behind(
     api: STACAPI, lakes: FeaturesServer
 ) -> None:

@@ -575,7 +575,7 @@ def test_no_asset_of_a_remote_item_is_a_file(
 
 ODD_IDS = [
     *("../../evil", "a/../../../evil", "/evil", "..\\..\\evil", "C:\\evil", "..", "a\0b"),
-    *(".", "./", "a//b", "", "a?b", "a#b", "a", "a/b", "collection", "x" * 300),
+    *(".", "./", "a//b", "", "a?b", "a#b", "a%2Fb", "a", "a/b", "collection", "x" * 300),
 ]
 
 

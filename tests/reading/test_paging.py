@@ -478,6 +478,33 @@ def test_a_count_that_says_nothing_is_no_warning(count: Any) -> None:
         assert ids(Pages(Scripted(pages), PageRequest(ITEMS))) == ["a", "b"]
 
 
+@pytest.mark.parametrize("listed", ["a", "ab", "abc"])
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_full_page_without_next_and_count_is_a_warning_once(
+    listed: str, size: int | None
+) -> None:
+    gaps: set[int] = set()
+
+    def all_listed(document: dict[str, Any]) -> list[str]:
+        script = Scripted({ITEMS: document})
+        pages = Pages(script, PageRequest(ITEMS), known_gaps=gaps, page_size=size)
+        return [each["id"] for each in pages.listed(lambda *_: True)]
+
+    # Warnings are errors.
+    assert all_listed({**page(*listed), "numberMatched": len(listed)}) == list(listed)
+    expected = size == len(listed)
+    hint = pytest.warns(IncompleteListingWarning, match="There may be more")
+    with hint if expected else contextlib.nullcontext():
+        assert all_listed(page(*listed)) == list(listed)
+    assert all_listed(page(*listed)) == list(listed)
+
+
+def test_a_full_last_page_after_another_is_no_warning() -> None:
+    script = Scripted({ITEMS: page("a", "b", href="?p=2"), f"{ITEMS}?p=2": page("c", "d")})
+    pages = Pages(script, PageRequest(ITEMS), page_size=2)
+    assert len(list(pages.listed(lambda *_: True))) == 4
+
+
 def test_who_stops_before_the_end_is_told_nothing_about_it() -> None:
     pages = {ITEMS: {**page("a", "b"), "numberMatched": 3}}
     listed = Pages(Scripted({ITEMS: {**pages[ITEMS]}}), PageRequest(ITEMS), field_name="features")

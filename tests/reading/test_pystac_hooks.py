@@ -63,6 +63,14 @@ PROJECTS = [
 DATASETS = [p.path for p in PROJECTS[:3]]
 
 
+def all_hooks() -> tuple[pystac_hooks.Hook, ...]:
+    try:
+        client_hooks = importlib.import_module("stac_gitlab.client_hooks")
+    except ModuleNotFoundError:
+        return pystac_hooks.HOOKS
+    return (*pystac_hooks.HOOKS, *client_hooks.CLIENT_HOOKS)
+
+
 @pytest.fixture
 def hub() -> Iterator[SharingHubServer]:
     with SharingHubServer(PROJECTS, token=TOKEN) as running:
@@ -828,7 +836,7 @@ def page_of(*features: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def unhooked(monkeypatch: pytest.MonkeyPatch) -> None:
     """pystac without the hooks."""
-    for hook in pystac_hooks.HOOKS:
+    for hook in all_hooks():
         hooked = hook.owner.__dict__.get(hook.method)
         stock: Any = getattr(hooked, "__func__", hooked)
         if hasattr(stock, "__wrapped__"):
@@ -839,7 +847,7 @@ def unhooked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_table_lists_exactly_what_is_changed() -> None:
     pytest.importorskip("pystac_client")
-    importlib.import_module("stac_gitlab.search")
+    hooks = all_hooks()
     classes = {
         c
         for m in list(sys.modules.values())
@@ -853,22 +861,23 @@ def test_the_table_lists_exactly_what_is_changed() -> None:
         for name, value in vars(owner).items()
         if getattr(getattr(value, "__func__", value), pystac_hooks._MARK, False)
     }
-    assert changed == {(hook.owner, hook.method) for hook in pystac_hooks.HOOKS}
+    assert changed == {(hook.owner, hook.method) for hook in hooks}
 
 
 def test_every_hook_has_a_reason_and_a_test() -> None:
-    for hook in pystac_hooks.HOOKS:
+    for hook in all_hooks():
         assert hook.reason
         assert callable(globals()[hook.test])
 
 
 def test_installing_again_changes_nothing() -> None:
-    before = [getattr(hook.owner, hook.method) for hook in pystac_hooks.HOOKS]
+    before = [getattr(hook.owner, hook.method) for hook in all_hooks()]
     pystac_hooks.install()
-    assert [getattr(hook.owner, hook.method) for hook in pystac_hooks.HOOKS] == before
+    pystac_hooks.install(all_hooks())
+    assert [getattr(hook.owner, hook.method) for hook in all_hooks()] == before
 
 
-@pytest.mark.parametrize("hook", pystac_hooks.HOOKS, ids=lambda h: f"{h.owner.__name__}.{h.method}")
+@pytest.mark.parametrize("hook", all_hooks(), ids=lambda h: f"{h.owner.__name__}.{h.method}")
 def test_what_is_hooked_still_shows_its_name_and_its_signature(hook: pystac_hooks.Hook) -> None:
     pytest.importorskip("pystac_client")
     importlib.import_module("stac_gitlab.search")
@@ -1304,3 +1313,26 @@ def test_a_catalog_may_be_as_deep_as_pystac_can_go(
 
 def test_an_id_with_half_a_character_is_nowhere(datasets: pystac.Collection) -> None:
     assert list(datasets.get_items("\ud800")) == []
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_stock_pystac_client_refuses_a_collection_with_a_foreign_error(api: API) -> None:
+    client = pytest.importorskip("pystac_client")
+    api.server.route("/c", a("collection"))
+    with pytest.raises(client.errors.ClientTypeError) as caught:
+        client.Client.open(f"{api.url}/c")
+    assert not isinstance(caught.value, client.exceptions.APIError)
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.filterwarnings("ignore")
+def test_stock_pystac_client_writes_ids_into_urls_as_they_are(api: API) -> None:
+    client = pytest.importorskip("pystac_client")
+    features = "https://api.stacspec.org/v1.0.0/ogcapi-features"
+    api.server.route("/", a("catalog", conformsTo=[features]))
+    items = {"rel": "items", "href": f"{api.url}/collections/a/items"}
+    api.server.route("/collections/a", a("collection", id="a", links=[items]))
+    api.server.route("/collections/a/items/b", a("item", id="b"))
+    collection = client.Client.open(f"{api.url}/").get_collection("a?x")
+    assert collection.id == "a"
+    assert collection.get_item("b#x").id == "b"

@@ -582,6 +582,28 @@ def test_writing_to_a_url_is_refused_in_pystacs_own_way(stac_io: GitLabStacIO, u
     assert isinstance(caught.value, RemoteWriteError)
 
 
+@pytest.mark.parametrize("with_orjson", [True, False])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_json_cannot_hold_is_saved_as_null(
+    number: str,
+    with_orjson: bool,
+    tmp_path: Path,
+    server: LoopbackServer,
+    stac_io: GitLabStacIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not with_orjson:
+        monkeypatch.setattr(pystac.stac_io, "orjson", None)
+    properties = {"datetime": "2024-01-01T00:00:00Z", "depths": [1, 2222], "name": "NaN"}
+    text = json.dumps(a("item", properties=properties)).replace("2222", number)
+    server.route("/item", text.encode(), media_type="application/json")
+    pystac.Item.from_file(f"{server.url}/item", stac_io).save_object(
+        dest_href=str(tmp_path / "item.json"), stac_io=stac_io
+    )
+    saved = json.loads((tmp_path / "item.json").read_bytes(), parse_constant=pytest.fail)
+    assert saved["properties"] == {**properties, "depths": [1, None]}
+
+
 def test_a_text_is_written_by_any_name_and_read_back(tmp_path: Path, stac_io: GitLabStacIO) -> None:
     for number, name in enumerate(("a/b/c.json", "d.json", "a/e.json")):
         path = tmp_path / name
