@@ -352,3 +352,16 @@ def root_of(catalog: pystac.Catalog) -> pystac.Catalog | None:
         # A token may give access to a catalog and not to its root.
         logger.info("The root of %s cannot be read, its items go without: %s", catalog, error)
         return None
+
+
+_RELATIVES = frozenset({"parent", "collection", "root"})
+
+
+def known_relative(link: Link, owner: pystac.STACObject) -> pystac.STACObject | None:
+    """Return the target of a link to a relative, if another such link has led to it."""
+    href = link.get_absolute_href() if link.rel in _RELATIVES else None
+    for other in owner.links if href is not None else ():
+        known = other.target if other.rel in _RELATIVES and other.is_resolved() else None
+        if isinstance(known, pystac.STACObject) and known.get_self_href() == href:
+            return known
+    return None

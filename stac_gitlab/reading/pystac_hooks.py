@@ -39,6 +39,7 @@ from stac_gitlab.reading.objects import (
     explain_pystac_errors,
     is_materialized,
     keep_stac_io,
+    known_relative,
     make_own_root,
     mark_materialized,
     release_document,
@@ -172,6 +173,22 @@ def _may_lead_to(link: Link, child_id: str) -> bool:
     return child_id in (link.get_href() or "")
 
 
+# -- dictionaries ---------------------------------------------------------------------------
+
+
+def _to_dict(stock: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    def to_dict(
+        self: pystac.Item, include_self_link: bool = True, transform_hrefs: bool = True
+    ) -> dict[str, Any]:
+        root = None if reader_of(self) is None else self.get_root_link()
+        if root is not None and not root.is_resolved() and not is_local(str(root.get_href(False))):
+            # Hrefs become relative below a root that is in memory, which this one is not.
+            transform_hrefs = False
+        return stock(self, include_self_link, transform_hrefs)
+
+    return to_dict
+
+
 # -- reading --------------------------------------------------------------------------------
 
 
@@ -238,7 +255,7 @@ def _set_default(stock: Any) -> Callable[..., Any]:
     return set_default
 
 
-# -- links without a target -----------------------------------------------------------------
+# -- targets of links -----------------------------------------------------------------------
 
 
 def _resolve_stac_object(stock: Callable[..., Link]) -> Callable[..., Link]:
@@ -248,6 +265,8 @@ def _resolve_stac_object(stock: Callable[..., Link]) -> Callable[..., Link]:
         can_be_target = self.rel != pystac.RelType.ROOT or isinstance(owner, pystac.Catalog)
         if owner is not None and is_own_document and can_be_target and reader_of(owner):
             self._target_object = owner
+        elif owner is not None and not self.is_resolved() and reader_of(owner):
+            self._target_object = known_relative(self, owner)
         return stock(self, root)
 
     return resolve_stac_object
@@ -362,6 +381,13 @@ HOOKS = (
         "test_stock_pystac_finds_no_child_in_a_list_of_collections",
     ),
     Hook(
+        pystac.Item,
+        "to_dict",
+        _to_dict,
+        "pystac reads the root of an item for a dictionary of it",
+        "test_stock_pystac_reads_the_root_for_a_dictionary",
+    ),
+    Hook(
         STACObject,
         "from_file",
         _from_file,
@@ -386,7 +412,7 @@ HOOKS = (
         Link,
         "resolve_stac_object",
         _resolve_stac_object,
-        "pystac knows no target for an empty href, which is the document itself",
+        "pystac finds no target for an empty href, and reads a parent that is the collection again",
         "test_stock_pystac_finds_no_target_of_an_empty_href",
     ),
     Hook(
