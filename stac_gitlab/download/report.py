@@ -19,7 +19,7 @@ MAX_SINGLE_FAILURES = 3
 """More failures with the same cause are reported together."""
 
 # The parts of an error message that differ between assets: URLs, paths, numbers and ids.
-_SPECIFICS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[\d/]\S*")
+_SPECIFICS = re.compile(r"'[^']*'|\"[^\"]*\"|(?<!\S)[^\s\d/]*+[\d/]\S*")
 # What a server says may differ for each request, in ways that nobody can know.
 _SAID = re.compile(r" \(the server says: .*?\)(?=\.)", re.DOTALL)
 _MAX_LINES = 20
