@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from stac_gitlab.download.options import DownloadOptions
     from stac_gitlab.download.progress import Progress, ProgressOption
     from stac_gitlab.download.report import AssetResult, AssetStatus, BatchReport, DownloadReport
+    from stac_gitlab.download.source import Verify
     from stac_gitlab.download.task import Overwrite
 
 __all__ = [
@@ -137,6 +138,7 @@ __all__ = [
     "UnreadableItemWarning",
     "UnsafePathError",
     "UnverifiedDownloadWarning",
+    "Verify",
     "__version__",
     "asset_roles",
     "assets_with_role",
@@ -164,6 +166,7 @@ _LAZY_MODULES = {
         "BatchReport",
         "DownloadReport",
     ),
+    "download.source": ("Verify",),
     "download.task": ("Overwrite",),
 }
 _MODULE_OF = {name: module for module, names in _LAZY_MODULES.items() for name in names}

@@ -130,6 +130,10 @@ class Limits:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # any field
 
 
+DEFAULT_TIMEOUT = (10.0, 60.0)
+"""Seconds to wait for a connection, and for each packet of a response."""
+
+
 def timeout_pair(timeout: Any) -> tuple[float, float]:
     """Return the seconds to wait for a connection, and for each packet of a response."""
     pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)

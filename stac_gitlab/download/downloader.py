@@ -30,7 +30,7 @@ from stac_gitlab.download.progress import ProgressOption, announce, check_progre
 from stac_gitlab.download.project import fetch_project
 from stac_gitlab.download.remote_file import open_remote
 from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport, download_error
-from stac_gitlab.download.source import Locator
+from stac_gitlab.download.source import Locator, Verify
 from stac_gitlab.download.task import DownloadTask
 from stac_gitlab.errors import (
     AssetNotFoundError,
@@ -41,7 +41,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.paths import relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import printable, quoted
-from stac_gitlab.settings import RetryPolicy, expect, expect_text, whole_number
+from stac_gitlab.settings import DEFAULT_TIMEOUT, RetryPolicy, expect, expect_text, whole_number
 
 
 class STACDownloader:
@@ -58,6 +58,7 @@ class STACDownloader:
         max_workers: How many files to download at the same time. By default, one if that keeps the
             processor busy, else 16 at first, and up to 64 while that increases the throughput.
         retry: When requests are retried.
+        timeout: As for :class:`~stac_gitlab.GitLabStacIO`; None for its default.
         progress: How to report progress; see :meth:`download_assets`.
 
     Raises:
@@ -72,6 +73,7 @@ class STACDownloader:
         stac_io: GitLabStacIO | None = None,
         max_workers: int | None = None,
         retry: RetryPolicy | None = None,
+        timeout: float | tuple[float, float] | None = None,
         progress: ProgressOption = None,
     ) -> None:
         try:
@@ -83,20 +85,23 @@ class STACDownloader:
             whole_number("max_workers", max_workers, least=1)
         if stac_io is not None:
             expect("stac_io", stac_io, GitLabStacIO, wanted="a GitLabStacIO")
-        if stac_io is not None and (token is not None or retry is not None):
+        is_own = not (token is None and retry is None and timeout is None)
+        if stac_io is not None and is_own:
             raise ConfigurationError(
                 "stac_io= has a token and a retry policy of its own: pass either it or the others."
             )
         check_progress(progress)
-        if stac_io is None and token is None and base_url is None and retry is None:
+        if stac_io is None and base_url is None and not is_own:
             default = pystac.StacIO.default()
             stac_io = default if isinstance(default, GitLabStacIO) else None
-        self.stac_io = stac_io or GitLabStacIO(token, base_url=base_url, retry=retry)
+        timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        self.stac_io = stac_io or GitLabStacIO(
+            token, base_url=base_url, retry=retry, timeout=timeout
+        )
         self.base_url = base_url or os.environ.get(URL_VARIABLE) or None
         if self.base_url is not None:
             expect_text("base_url", self.base_url, wanted="a URL")
-        self.max_workers = max_workers
-        self.progress = progress
+        self.max_workers, self.progress = max_workers, progress
 
     def __repr__(self) -> str:
         if "base_url" not in self.__dict__:
@@ -169,7 +174,7 @@ class STACDownloader:
                 - `overwrite`: what to do if a file exists already: ``"if-changed"`` (default)
                   downloads it again if the local or the remote file has changed; or ``"always"``,
                   ``"never"`` or ``"error"``.
-                - `verify`: whether to compare sizes and checksums (default: True).
+                - `verify`: what to compare: True (all), ``"length"``, ``"checksum"`` or False.
                 - `segments`: how many connections to use for each large file, up to 16 (default:
                   1). More than one helps if the server limits the rate of a connection and
                   supports range requests; otherwise one connection is used.
@@ -251,7 +256,9 @@ class STACDownloader:
             )
         return self._download(planner.plan(item, selected, item_file), planner, checked)
 
-    def open(self, asset: pystac.Asset, *, item: pystac.Item | None = None) -> BinaryIO:
+    def open(
+        self, asset: pystac.Asset, *, item: pystac.Item | None = None, verify: Verify = True
+    ) -> BinaryIO:
         """Open an asset for reading, without downloading it to a folder.
 
         If the server supports range requests, only what is read is requested. Otherwise the whole
@@ -261,6 +268,7 @@ class STACDownloader:
         Args:
             asset: The asset.
             item: The item of the asset. The default is the owner that the asset names.
+            verify: As for :meth:`download_assets`.
 
         Raises:
             DownloadError: If it cannot be opened.
@@ -280,7 +288,7 @@ class STACDownloader:
         if key is None:
             raise AssetNotFoundError(f"{printable(repr(owner))} has no such asset.")
         check_asset(key, asset)
-        source, origin = Locator(self.stac_io.session).locate(owner, key, asset)
+        source, origin = Locator(self.stac_io.session, verify=verify).locate(owner, key, asset)
         try:
             if origin is not None:
                 return origin.open("rb")
@@ -412,9 +420,8 @@ class STACDownloader:
     ) -> BatchReport:
         """Download the assets of all items of a collection; see :meth:`download_items`."""
         expect("collection", collection, pystac.Catalog, wanted="a collection")
-        items = collection.get_items(recursive=True)
         return self.download_items(
-            items,
+            collection.get_items(recursive=True),
             output_dir,
             template=template,
             roles=roles,
@@ -489,6 +496,5 @@ class STACDownloader:
 
     def _options(self, roles: Names, options: DownloadOptions) -> AllOptions:
         checked = checked_options({**options, "roles": roles})
-        if checked["progress"] is None:
-            checked["progress"] = self.progress
-        return checked
+        progress = checked["progress"]
+        return {**checked, "progress": self.progress if progress is None else progress}

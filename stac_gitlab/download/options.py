@@ -13,6 +13,7 @@ import pystac
 
 from stac_gitlab.download.assets import HasAssets, Names, asset_roles, filter_assets
 from stac_gitlab.download.progress import ProgressOption, check_progress
+from stac_gitlab.download.source import Verify
 from stac_gitlab.download.task import Overwrite
 from stac_gitlab.errors import AssetNotFoundError, ConfigurationError, NothingToDownloadWarning
 from stac_gitlab.redaction import printable, quoted
@@ -42,7 +43,7 @@ class DownloadOptions(TypedDict, total=False):
     media_types: Names
     alternates: Sequence[str]
     overwrite: Overwrite
-    verify: bool
+    verify: Verify
     segments: int
     fail_fast: bool
     dry_run: bool

@@ -217,7 +217,7 @@ class Planner:
             record=self._records.get(path),
             leftovers=self._leftovers_for(path),
             overwrite=self._options["overwrite"],
-            verify=self._options["verify"],
+            verify=self._options["verify"] in (True, "checksum"),
             segments=self._options["segments"],
             item_name=name,
         )

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import pystac
@@ -93,7 +94,8 @@ class Source:
             raise IncompleteDownloadError(
                 f"{quoted(self.key)}: the server announces {size} bytes, but file:size is "
                 f"{self.size}. The file has changed since the metadata were written, or the server "
-                "sends something else. verify=False skips this check."
+                "sends something else. verify=False skips this check, verify='checksum' only this "
+                "one."
             )
 
     def check_limit(self, size: int, allowed: int | None) -> None:
@@ -112,7 +114,7 @@ class Source:
             raise IncompleteDownloadError(
                 f"{quoted(self.key)}: {size} bytes arrived, but file:size is {self.size}. The file "
                 "has changed since the metadata were written, or it is incomplete. verify=False "
-                "skips this check."
+                "skips this check, verify='checksum' only this one."
             )
 
     def check_digest(self, checksum: Checksum | None, digest: bytes | None) -> None:
@@ -123,7 +125,7 @@ class Source:
                 f"{quoted(self.key)}: the {checksum.algorithm} of the file is {found}, but the "
                 f"expected one is {checksum.digest.hex()}. The bytes are damaged, or the file has "
                 "changed since the metadata were written. Nothing was kept; verify=False skips "
-                "this check."
+                "this check, verify='length' only this one."
             )
 
 
@@ -138,6 +140,10 @@ _TOOL_FOR_SCHEME = {
 }
 
 
+Verify = bool | Literal["length", "checksum"]
+"""What to compare with the metadata: both, nothing, or one of the two."""
+
+
 @dataclass(frozen=True)
 class Locator:
     """Determines where assets come from, without a request.
@@ -145,12 +151,18 @@ class Locator:
     Attributes:
         session: The session, which knows the dialect of each server.
         alternates: Names of alternate assets to prefer to the main href, best first.
-        verify: Whether to use sizes and checksums.
+        verify: Whether to use sizes and checksums, or which of them.
     """
 
     session: GitLabSession
     alternates: Sequence[str] = ()
-    verify: bool = True
+    verify: Verify = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.verify, bool) and self.verify not in ("length", "checksum"):
+            raise ConfigurationError(
+                f"verify={self.verify!r}: choose from True, False, 'length' and 'checksum'."
+            )
 
     def locate(self, item: HasAssets, key: str, asset: pystac.Asset) -> tuple[Source, Path | None]:
         """Return the source of an asset, and its path if it is a local file.
@@ -176,8 +188,8 @@ class Locator:
         source = Source(
             url=url,
             key=key,
-            size=_size_of(asset) if self.verify else None,
-            checksum=_checksum_of(key, asset) if self.verify else None,
+            size=_size_of(asset) if self.verify in (True, "length") else None,
+            checksum=_checksum_of(key, asset) if self.verify in (True, "checksum") else None,
             media_type=asset.media_type if isinstance(asset.media_type, str) else None,
         )
         return source, path

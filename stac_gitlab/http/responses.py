@@ -139,7 +139,8 @@ def error_for_failure(failure: Exception, *, method: str, url: str) -> STACGitLa
     if isinstance(failure, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return RequestTimeoutError(
             f"{line}: no complete response in time ({reason}). The server is slow or unreachable. "
-            "Try again, or raise timeout= or the deadline of the RetryPolicy.",
+            "Try again, or raise timeout= of the GitLabStacIO or STACDownloader, or deadline= of "
+            "its RetryPolicy.",
             url=redacted,
         )
     if type(failure) is OSError and failure.errno is None:

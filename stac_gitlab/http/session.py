@@ -62,7 +62,14 @@ from stac_gitlab.redaction import (
     redacting_logger,
     strip_token_parameters,
 )
-from stac_gitlab.settings import Limits, RetryPolicy, expect, expect_finite, timeout_pair
+from stac_gitlab.settings import (
+    DEFAULT_TIMEOUT,
+    Limits,
+    RetryPolicy,
+    expect,
+    expect_finite,
+    timeout_pair,
+)
 
 T = TypeVar("T")
 POOL_SIZE = 64
@@ -99,7 +106,7 @@ class GitLabSession(BaseSession):
         self,
         credentials: Credentials,
         *,
-        timeout: float | tuple[float, float] = (10, 60),
+        timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         only: frozenset[Origin] | None = None,

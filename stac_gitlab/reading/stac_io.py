@@ -48,7 +48,15 @@ from stac_gitlab.redaction import (
     redact_text,
     strip_token_parameters,
 )
-from stac_gitlab.settings import Limits, RetryPolicy, dict_of, expect, path_of, whole_number
+from stac_gitlab.settings import (
+    DEFAULT_TIMEOUT,
+    Limits,
+    RetryPolicy,
+    dict_of,
+    expect,
+    path_of,
+    whole_number,
+)
 
 HREF = str | os.PathLike[str]
 T = TypeVar("T")
@@ -112,7 +120,7 @@ class GitLabStacIO(pystac.StacIO):
         only_hosts: Iterable[str] | None = None,
         header: str = "auto",
         headers: Mapping[str, str] | None = None,
-        timeout: float | tuple[float, float] = (10, 60),
+        timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         session: requests.Session | None = None,

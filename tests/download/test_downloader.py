@@ -446,6 +446,55 @@ def test_a_wrong_size_in_the_metadata_is_overruled_without_verification(
     assert files_in(tmp_path) == {"big": BODY}
 
 
+def test_size_and_checksum_of_the_metadata_are_overruled_one_by_one(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = served(server, big=BODY)
+    fields = item.assets["big"].extra_fields
+    fields |= {"file:size": 7, "file:checksum": SHA256}
+    with pytest.raises(DownloadError, match=r"file:size is 7.* verify='checksum' only this one"):
+        downloader.download_assets(item, tmp_path)
+    with pytest.raises(DownloadError, match="file:size is 7"):
+        downloader.download_assets(item, tmp_path, verify="length")
+    report = downloader.download_assets(item, tmp_path, verify="checksum")
+    assert (report["big"].status, report["big"].checksum) == ("downloaded", SHA256)
+    with downloader.open(item.assets["big"], verify="checksum") as file:
+        assert file.read() == BODY
+    fields |= {"file:size": len(BODY), "file:checksum": f"1220{'00' * 32}"}
+    with pytest.raises(DownloadError, match="verify='length' only this one"):
+        downloader.download_assets(item, tmp_path)
+    with pytest.raises(DownloadError, match="expected one is 0000"):
+        downloader.download_assets(item, tmp_path, verify="checksum")
+    report = downloader.download_assets(item, tmp_path, verify="length", overwrite="always")
+    assert (report["big"].status, report["big"].checksum) == ("downloaded", None)
+
+
+@pytest.mark.parametrize("verify", ["size", 1, None, ["length"]])
+def test_what_to_verify_is_one_of_a_few_words(
+    verify: Any, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = item_of({"a": "https://h.example.org/a"})
+    with pytest.raises(ConfigurationError, match="'length' and 'checksum'"):
+        downloader.download_assets(item, tmp_path, verify=verify)
+    with pytest.raises(ConfigurationError, match="'length' and 'checksum'"):
+        downloader.open(item.assets["a"], verify=verify)
+
+
+def test_the_advice_after_a_timeout_names_an_argument_of_the_downloader(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    item = served(server, big=BODY)
+    once = RetryPolicy(max_attempts=1)
+    server.inject(Fault(delay=faulty.FOR_EVER, times=None))
+    with (
+        STACDownloader(base_url=server.url, timeout=0.2, retry=once) as downloader,
+        pytest.raises(DownloadError, match=r"raise timeout= of the GitLabStacIO or STACDownloader"),
+    ):
+        downloader.download_assets(item, tmp_path)
+    with pytest.raises(ConfigurationError, match="timeout=0"):
+        STACDownloader(base_url=server.url, timeout=0)
+
+
 @pytest.mark.parametrize("size", ["40000", True, None, -1, 4e4, [], 2**63, 10**400])
 def test_an_invalid_size_is_ignored(
     server: LoopbackServer, downloader: STACDownloader, tmp_path: Path, size: Any
