@@ -28,11 +28,11 @@ _USUAL_FOR_READING = {
     412: "The server sends this under a condition only. Try again later.",
     422: "The server rejects one of the values in the request. Check the parameters.",
 }
-# Of a request without a credential.
-_USUAL_WITHOUT_CREDENTIAL = {
-    401: "The server requires a credential.",
-    403: "The server does not allow this without a credential.",
-    404: "It does not exist, or the server requires a credential. Check the URL.",
+# Of a request without a token: with nothing, a login or a signature.
+_USUAL_WITHOUT_TOKEN = {
+    401: "The server requires a valid credential.",
+    403: "The server does not allow this.",
+    404: "It does not exist, or you have no access to it. Check the URL.",
 }
 # Headers of storage services, which know no tokens of GitLab.
 _STORAGE_HEADERS = re.compile(r"x-(?:ms|amz|goog|oss|obs)-.*", re.IGNORECASE)
@@ -41,17 +41,17 @@ _STORAGE_SERVERS = re.compile(r"AmazonS3|Windows-Azure|MinIO|UploadServer|Ceph",
 _LOGIN = re.compile(r"(?:^|,)\s*+(?:basic|digest|negotiate|ntlm)\b", re.IGNORECASE)
 
 
-def usual_advice(method: str, url: str, status: int, *, is_anonymous: bool = False) -> str:
+def usual_advice(method: str, url: str, status: int, *, has_token: bool = True) -> str:
     """Return what a status usually means, and what to do.
 
     Args:
         method: The HTTP method.
         url: The URL.
         status: The status of an error.
-        is_anonymous: Whether no credential was sent.
+        has_token: Whether a token was sent.
     """
-    if is_anonymous and status in _USUAL_WITHOUT_CREDENTIAL:
-        return _USUAL_WITHOUT_CREDENTIAL[status]
+    if not has_token and status in _USUAL_WITHOUT_TOKEN:
+        return _USUAL_WITHOUT_TOKEN[status]
     if status in _USUAL_FOR_READING and (method in ("GET", "HEAD") or _is_search(method, url)):
         return _USUAL_FOR_READING[status]
     if status in _USUAL:

@@ -344,8 +344,8 @@ class GitLabSession(BaseSession):
         status, url = response.status_code, response.url
         advice = self.dialect_of(url).advice(status)
         if advice is None:
-            method, is_anonymous = response.request.method or "GET", self._is_anonymous(response)
-            advice = usual_advice(method, url, status, is_anonymous=is_anonymous)
+            method, has_token = response.request.method or "GET", self._sent_token(response)
+            advice = usual_advice(method, url, status, has_token=has_token)
         if status == 304:
             advice = "The request had no condition that this could answer. Try again later."
         error = error_for_status(
@@ -382,12 +382,11 @@ class GitLabSession(BaseSession):
         if advice is not None:
             error.args = (f"{error.args[0]} {advice}",)
 
-    def _is_anonymous(self, response: requests.Response) -> bool:
-        """Return whether no credential was sent with a request, not even within its URL."""
+    def _sent_token(self, response: requests.Response) -> bool:
+        """Return whether a token was sent with a request, rather than a login or a signature."""
         method, url = response.request.method or "GET", response.url
-        if is_signed(url) or self.netrc_login(method, url) is not None:
-            return False
-        return not (self.credentials.available and self.credentials.allows(url))
+        has_other = is_signed(url) or self.netrc_login(method, url) is not None
+        return not has_other and self.credentials.available and self.credentials.allows(url)
 
     def _whole_body(self, response: requests.Response, max_bytes: int) -> bytes:
         if (length_in(response.headers) or 0) > max_bytes:
