@@ -388,9 +388,10 @@ def _this_machine() -> str:
     """Return a mark of the running kernel, within which locks always work."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return _mark(file.read())[:8]
+            kernel = file.read()
     except OSError:
-        return _mark("")[:8]
+        kernel = ""
+    return _mark(kernel)[:8]
 
 
 def _mark(name: str) -> str:

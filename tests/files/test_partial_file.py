@@ -20,6 +20,7 @@ from stac_gitlab.files.partial_file import (
     PartialFile,
     leftovers_for,
     leftovers_in,
+    open_own,
     write_atomically,
 )
 
@@ -552,3 +553,23 @@ def test_a_missing_folder_holds_no_leftovers(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     assert leftovers_in(tmp_path / "missing") == {}
     assert leftovers_in(tmp_path / "file") == {}
+
+
+def test_what_a_file_that_was_kept_can_do_says_nothing_about_the_next_one(tmp_path: Path) -> None:
+    with PartialFile(tmp_path / "lakes.csv") as part:
+        part.save_resume_info({"total": 12})
+        part.write(b"first ")
+        part.discard()
+        kept = sorted(os.listdir(tmp_path))
+        assert len(kept) == 2
+        part.write(b"another")
+    assert sorted(os.listdir(tmp_path)) == kept
+
+
+@posix_only
+def test_only_a_regular_file_is_opened_as_one_of_ours(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(FileNotFoundError, match="is not a regular file"):
+            open_own(tmp_path / name)
