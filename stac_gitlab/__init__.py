@@ -48,6 +48,8 @@ from stac_gitlab.errors import (
     NotFoundError,
     NothingToDownloadWarning,
     NotSTACError,
+    OfflineError,
+    OfflineWarning,
     PartialItemWarning,
     PermissionDeniedError,
     RateLimitError,
@@ -62,6 +64,7 @@ from stac_gitlab.errors import (
     UnsafePathError,
     UnverifiedDownloadWarning,
 )
+from stac_gitlab.http.document_cache import DocumentCache
 from stac_gitlab.reading import pystac_hooks
 from stac_gitlab.reading.saving import materialize
 from stac_gitlab.reading.stac_io import GitLabStacIO
@@ -94,6 +97,7 @@ __all__ = [
     "CollectionLike",
     "ConfigurationError",
     "ConflictError",
+    "DocumentCache",
     "DownloadError",
     "DownloadHTTPError",
     "DownloadOptions",
@@ -116,6 +120,8 @@ __all__ = [
     "NotFoundError",
     "NotSTACError",
     "NothingToDownloadWarning",
+    "OfflineError",
+    "OfflineWarning",
     "OnConflict",
     "OnError",
     "Overwrite",

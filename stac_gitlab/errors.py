@@ -6,6 +6,7 @@
     ├── ConfigurationError          (ValueError)            an invalid argument or setting
     ├── RemoteWriteError            (NotImplementedError)   writing to a URL
     ├── NetworkError                (requests.ConnectionError)
+    │   ├── OfflineError            not requested, because the reader is offline
     │   └── RequestTimeoutError     (requests.Timeout)
     ├── InvalidResponseError        (ValueError)            not JSON, not STAC, truncated
     │   └── NotSTACError            (pystac.STACTypeError)  JSON, but not the STAC object asked for
@@ -30,6 +31,7 @@
     ├── IncompleteListingWarning
     ├── InsecureTransportWarning
     ├── NothingToDownloadWarning
+    ├── OfflineWarning
     ├── SecretInFileWarning
     ├── UndeclaredExtensionWarning
     ├── UnreadableItemWarning
@@ -111,6 +113,10 @@ class NetworkError(STACGitLabError, requests.ConnectionError):
     def __init__(self, message: str, *, url: str = "") -> None:
         requests.RequestException.__init__(self, _shortened(message))
         self.url = url
+
+
+class OfflineError(NetworkError):
+    """The reader is offline, and the document is not in its cache."""
 
 
 class RequestTimeoutError(NetworkError, requests.Timeout):
@@ -264,6 +270,10 @@ class InsecureTransportWarning(STACGitLabWarning):
 
 class NothingToDownloadWarning(STACGitLabWarning):
     """No asset of an item matches the filters."""
+
+
+class OfflineWarning(STACGitLabWarning):
+    """Documents are read from the cache only, because the environment says so."""
 
 
 class SecretInFileWarning(STACGitLabWarning):

@@ -351,6 +351,26 @@ def redact_document(document: dict[str, Any], body: bytes, *, url: str) -> dict[
     return document
 
 
+def redact_body(body: bytes) -> bytes:
+    """Return a JSON document or another text without token parameters and known secrets.
+
+    Raises:
+        RecursionError: If the document is nested too deeply to be searched.
+    """
+    secrets = tuple(_known)
+    if not _may_hold_secret(body, secrets):
+        return body
+    text = body.decode("utf-8", "surrogateescape")
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, (dict, list)):
+        return redact_text(text).encode("utf-8", "surrogateescape")
+    _redact_in(document, secrets)
+    return json.dumps(document).encode()
+
+
 def _may_hold_secret(body: bytes, secrets: Iterable[str]) -> bool:
     """Return whether there is a token parameter, a secret, or an escape that may contain one.
 

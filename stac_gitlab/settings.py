@@ -134,6 +134,29 @@ DEFAULT_TIMEOUT = (10.0, 60.0)
 """Seconds to wait for a connection, and for each packet of a response."""
 
 
+OFFLINE_VARIABLE = "STAC_GITLAB_OFFLINE"
+_ON = frozenset({"1", "true", "yes", "on"})
+_OFF = frozenset({"", "0", "false", "no", "off"})
+
+
+def offline_setting(offline: bool | None) -> str | None:
+    """Return which setting forbids requests, in words; None if none does.
+
+    Args:
+        offline: The argument; None for what the environment says.
+
+    Raises:
+        ConfigurationError: If the environment says neither yes nor no.
+    """
+    if offline is not None:
+        expect("offline", offline, bool, wanted="True, False or None")
+        return "offline=True" if offline else None
+    value = os.environ.get(OFFLINE_VARIABLE, "").strip().lower()
+    if value not in _ON | _OFF:
+        raise ConfigurationError(f"{OFFLINE_VARIABLE}={value!r}: set it to 1 or 0.")
+    return f"{OFFLINE_VARIABLE} is set" if value in _ON else None
+
+
 def timeout_pair(timeout: Any) -> tuple[float, float]:
     """Return the seconds to wait for a connection, and for each packet of a response."""
     pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)

@@ -27,6 +27,7 @@ KEYWORDS: dict[type[errors.STACGitLabError], dict[str, object]] = {
     errors.ConfigurationError: {},
     errors.RemoteWriteError: {},
     errors.NetworkError: {"url": "https://hub.example.org"},
+    errors.OfflineError: {"url": "https://hub.example.org"},
     errors.RequestTimeoutError: {"url": "https://hub.example.org"},
     errors.InvalidResponseError: {"url": "https://hub.example.org", "truncated": True},
     errors.NotSTACError: {"url": "https://hub.example.org", "truncated": True},

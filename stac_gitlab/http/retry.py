@@ -18,6 +18,7 @@ from stac_gitlab.errors import (
     HTTPStatusError,
     InvalidResponseError,
     NetworkError,
+    OfflineError,
     RateLimitError,
     STACGitLabError,
 )
@@ -356,6 +357,8 @@ class Retrying(Generic[T]):
                 error.retry_after is None or error.retry_after <= self._policy.max_wait
             )
         if isinstance(error, NetworkError):
+            if isinstance(error, OfflineError):
+                return False
             return not isinstance(error.__cause__, requests.exceptions.SSLError)
         return isinstance(error, InvalidResponseError) and error.truncated
 

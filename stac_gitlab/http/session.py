@@ -25,6 +25,7 @@ from stac_gitlab.errors import (
     HTTPStatusError,
     InvalidResponseError,
     NotFoundError,
+    OfflineError,
     PermissionDeniedError,
     STACGitLabError,
 )
@@ -98,6 +99,7 @@ class GitLabSession(BaseSession):
         retry: When :meth:`fetch` and :meth:`open` retry.
         limits: Upper limits on what is accepted from servers.
         only: The origins that may be contacted besides those that get the token; None for all.
+        offline: Which setting forbids all requests, in words; None if none does.
         transport: A session whose adapters (also those mounted or mocked later), proxies,
             certificates and public headers are used.
     """
@@ -110,6 +112,7 @@ class GitLabSession(BaseSession):
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         only: frozenset[Origin] | None = None,
+        offline: str | None = None,
         transport: requests.Session | None = None,
     ) -> None:
         super().__init__(credentials)
@@ -120,6 +123,7 @@ class GitLabSession(BaseSession):
         expect("limits", self.limits, Limits, wanted="Limits")
         self.dialects = new_dialects(credentials.paths)
         self.only = only
+        self.offline = offline
         self.max_redirects = self.limits.redirects
         # HTTP/1.1 keeps connections alive by default.
         del self.headers["Connection"]
@@ -166,7 +170,7 @@ class GitLabSession(BaseSession):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send one request, which may be a redirect, with the secrets that belong to its URL."""
-        self._check_origin(request)
+        self._check_allowed(request)
         if getattr(vars(self).get("get_adapter"), "__func__", None) is requests.Session.get_adapter:
             # requests-mock leaves this behind.
             vars(self).pop("get_adapter", None)
@@ -180,11 +184,16 @@ class GitLabSession(BaseSession):
         response: requests.Response = super().send(request, **kwargs)
         return response
 
-    def _check_origin(self, request: requests.PreparedRequest) -> None:
-        origin = Origin.of(request.url or "")
+    def _check_allowed(self, request: requests.PreparedRequest) -> None:
+        origin, url = Origin.of(request.url or ""), redact(request.url or "")
+        if self.offline is not None:
+            raise OfflineError(
+                f"{request.method} {url}: not requested, because {self.offline}. Only documents "
+                "are kept in a cache. Do this once you are online.",
+                url=url,
+            )
         if self.only is None or origin in self.only | self.credentials.origins:
             return
-        url = redact(request.url or "")
         raise ConfigurationError(
             f"{request.method} {url}: not requested, because only_hosts= does not name {origin}. "
             "If links, assets or redirects may lead there, add it."
@@ -229,6 +238,7 @@ class GitLabSession(BaseSession):
         headers: Mapping[str, str] | None = None,
         json: Any = None,
         data: Callable[[], BinaryIO] | None = None,
+        statuses: frozenset[int] = frozenset(),
         write_origin: Origin | None = None,
         idempotent: bool | None = None,
         retry: RetryPolicy | None = None,
@@ -243,6 +253,7 @@ class GitLabSession(BaseSession):
             headers: More headers. None of them is a secret.
             json: The JSON body to send.
             data: Opens the file to send, for each attempt.
+            statuses: As for :meth:`open`; `parse` handles them.
             write_origin: The origin that gets secrets with a method other than GET and HEAD: that
                 of the URL which the caller of the package named. Never one from a link.
             idempotent: Whether the request may be retried; the default depends on the method.
@@ -262,7 +273,9 @@ class GitLabSession(BaseSession):
             context = write_origin_in_force.set(write_origin)
             try:
                 with contextlib.nullcontext() if data is None else data() as body:
-                    response = self._send_once(method, url, headers=headers, json=json, data=body)
+                    response = self._send_once(
+                        method, url, headers=headers, json=json, data=body, statuses=statuses
+                    )
             finally:
                 write_origin_in_force.reset(context)
             with response:

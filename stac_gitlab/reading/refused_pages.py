@@ -19,6 +19,7 @@ from stac_gitlab.errors import (
     HTTPStatusError,
     InvalidResponseError,
     NotFoundError,
+    OfflineError,
     RateLimitError,
     ServerError,
     STACGitLabError,
@@ -33,6 +34,9 @@ PARTIAL = "stac_gitlab:partial"
 # Items that fail one after the other, before it is assumed that all others do, too.
 _RUN = 3
 ShortForm = Mapping[str, str]
+# Offline, what the server refused when the cache was filled is not in it. The same parts are.
+_REFUSALS = (ServerError, OfflineError)
+_Refusing = ServerError | OfflineError
 
 
 class PartialItem(dict[str, Any]):
@@ -93,8 +97,8 @@ def read_items_page(stac_io: GitLabStacIO, request: PageRequest) -> Page:
             return page
     try:
         return _read_once(stac_io, request)
-    except ServerError as error:
-        if error.status_code != 500:
+    except _REFUSALS as error:
+        if not _is_refusal(error):
             raise
         return _Parts(stac_io, request, forms, int(limit)).read(error)
 
@@ -103,6 +107,10 @@ def _read_once(stac_io: GitLabStacIO, request: PageRequest) -> Page:
     """Read a page without another attempt after a 500, which is likely to be permanent."""
     policy = stac_io.session.retry
     return stac_io.read_page(request, retry=policy.replace(statuses=policy.statuses - {500}))
+
+
+def _is_refusal(error: _Refusing) -> bool:
+    return isinstance(error, OfflineError) or error.status_code == 500
 
 
 class _Parts:
@@ -134,7 +142,7 @@ class _Parts:
     def _has_whole_items(self) -> bool:
         return len(self._listed) > len(self._bad)
 
-    def read(self, refused: ServerError) -> Page:
+    def read(self, refused: _Refusing) -> Page:
         """Return the page up to its first bad item, or to the first good one after that.
 
         Args:
@@ -144,7 +152,7 @@ class _Parts:
             STACGitLabError: If it cannot be read in parts either.
         """
         error = self._narrow_down(refused)
-        failure: ServerError | None = error
+        failure: _Refusing | None = error
         while failure is not None and self._rest is not None:
             self._take_suspect(failure, refused)
             if self._has_whole_items or self._rest is None:
@@ -172,7 +180,7 @@ class _Parts:
         self._advance(part)
         return self._page()
 
-    def _narrow_down(self, error: ServerError) -> ServerError:
+    def _narrow_down(self, error: _Refusing) -> _Refusing:
         """Read what can be read before the first bad item; return the latest error."""
         suspects = self._limit
         while suspects > 1 and self._rest is not None:
@@ -182,19 +190,19 @@ class _Parts:
             error = failure or error
         return error
 
-    def _take_whole(self, size: int) -> ServerError | None:
+    def _take_whole(self, size: int) -> _Refusing | None:
         """Read the next few items; return the error if one of them is bad."""
         try:
             part = _read_once(self._io, self._part(size, {}))
-        except ServerError as error:
-            if error.status_code != 500:
+        except _REFUSALS as error:
+            if not _is_refusal(error):
                 raise
             return error
         self._listed += part.features()
         self._advance(part)
         return None
 
-    def _take_suspect(self, error: ServerError, refused: ServerError) -> None:
+    def _take_suspect(self, error: _Refusing, refused: _Refusing) -> None:
         """Read the next item in a short form, and once more as a whole."""
         part, form = self._short_part(refused)
         for listed in part.features()[:1]:
@@ -206,33 +214,33 @@ class _Parts:
             try:
                 request = PageRequest(self._item_url(listed))
                 self._listed.append(_read_once(self._io, request).document)
-            except (ServerError, NotFoundError, InvalidResponseError) as failure:
-                if isinstance(failure, ServerError) and failure.status_code != 500:
+            except (*_REFUSALS, NotFoundError, InvalidResponseError) as failure:
+                if isinstance(failure, _REFUSALS) and not _is_refusal(failure):
                     raise
                 self._add_bad(listed, failure, form)
         self._advance(part)
 
-    def _short_part(self, refused: ServerError) -> tuple[Page, ShortForm]:
+    def _short_part(self, refused: _Refusing) -> tuple[Page, ShortForm]:
         *better, shortest = self._forms
         for form in better:
             try:
                 return _read_once(self._io, self._part(1, form)), form
-            except HTTPStatusError as error:
+            except (HTTPStatusError, OfflineError) as error:
                 if isinstance(error, (AuthenticationError, RateLimitError)):
                     raise
         try:
             return self._io.read_page(self._part(1, shortest)), shortest
-        except HTTPStatusError as error:
+        except (HTTPStatusError, OfflineError) as error:
             if isinstance(error, (AuthenticationError, RateLimitError)):
                 raise
             # No such form either: another server, or one that is down.
             raise refused from None
 
-    def _take_run(self, error: ServerError) -> None:
+    def _take_run(self, error: _Refusing) -> None:
         """Read a whole page in the best short form: probably no item of it can be read."""
         try:
             part = _read_once(self._io, self._part(self._limit, self._forms[0]))
-        except ServerError:
+        except _REFUSALS:
             return
         for listed in part.features():
             self._add_bad(listed, error, self._forms[0])

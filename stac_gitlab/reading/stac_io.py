@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self, TypeVar
@@ -20,10 +21,12 @@ from stac_gitlab.auth import Credentials, Origin, TokenSource, hide_token, hide_
 from stac_gitlab.errors import (
     ConfigurationError,
     InvalidResponseError,
+    OfflineWarning,
     RemoteWriteError,
 )
 from stac_gitlab.files.partial_file import write_atomically
 from stac_gitlab.files.paths import is_local, local_path, read_local
+from stac_gitlab.http.document_cache import CachedDocuments, DocumentCache, cache_in
 from stac_gitlab.http.responses import Document, etag_of, text_of
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.reading.documents import check_stac, parse_json
@@ -50,10 +53,12 @@ from stac_gitlab.redaction import (
 )
 from stac_gitlab.settings import (
     DEFAULT_TIMEOUT,
+    OFFLINE_VARIABLE,
     Limits,
     RetryPolicy,
     dict_of,
     expect,
+    offline_setting,
     path_of,
     whole_number,
 )
@@ -91,6 +96,10 @@ class GitLabStacIO(pystac.StacIO):
         retry: When requests are tried again, and how long they may take.
         limits: Upper limits on what is accepted from servers, besides `max_document_bytes`.
         session: A ``requests.Session`` whose adapters, proxies and certificates to use.
+        cache: A folder in which documents are kept, or a :class:`~stac_gitlab.DocumentCache`. They
+            are requested again only if the server does not confirm them. None to keep none.
+        offline: Whether documents come from `cache` only, and nothing is requested. None for what
+            ``STAC_GITLAB_OFFLINE`` says, which is read once.
         page_size: Number of items to request at a time.
         on_bad_item: ``"warn"`` to leave out an item, collection or catalog of a listing that cannot
             be read, with an :class:`~stac_gitlab.UnreadableItemWarning`, or ``"raise"``.
@@ -124,6 +133,8 @@ class GitLabStacIO(pystac.StacIO):
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         session: requests.Session | None = None,
+        cache: str | os.PathLike[str] | DocumentCache | None = None,
+        offline: bool | None = None,
         page_size: int = 100,
         on_bad_item: str = "warn",
         max_document_bytes: int = 64 * 2**20,
@@ -145,8 +156,12 @@ class GitLabStacIO(pystac.StacIO):
             retry=retry,
             limits=limits,
             only=None if only_hosts is None else parse_hosts("only_hosts", only_hosts),
+            offline=offline_setting(offline),
             transport=session,
         )
+        self.cache = cache_in(cache)
+        self._documents = CachedDocuments(self.session, self.cache)
+        self._is_warned = offline is not None
         self.page_size = page_size
         self.on_bad_item = on_bad_item
         self.max_document_bytes = max_document_bytes
@@ -202,6 +217,9 @@ class GitLabStacIO(pystac.StacIO):
             "retry": self.session.retry,
             "limits": self.session.limits,
             "only": self.session.only,
+            "offline": self.session.offline,
+            "cache": self.cache,
+            "_is_warned": self._is_warned,
             "page_size": self.page_size,
             "on_bad_item": self.on_bad_item,
             "max_document_bytes": self.max_document_bytes,
@@ -216,7 +234,9 @@ class GitLabStacIO(pystac.StacIO):
             retry=state.pop("retry"),
             limits=state.pop("limits"),
             only=state.pop("only"),
+            offline=state.pop("offline"),
         )
+        self._documents = CachedDocuments(self.session, state["cache"])
         self.__dict__.update(state)
         self.known_gaps = set()
         self.refusals = {}
@@ -362,7 +382,15 @@ class GitLabStacIO(pystac.StacIO):
         retry: RetryPolicy | None = None,
     ) -> T:
         check_followable(request.href)
-        return self.session.fetch(
+        if self.session.offline is not None and not self._is_warned:
+            self._is_warned = True
+            warnings.warn(
+                f"{OFFLINE_VARIABLE} is set: documents come from the cache, as they were when they "
+                "were last read. Nothing is requested.",
+                OfflineWarning,
+                stacklevel=3,
+            )
+        return self._documents.fetch(
             request.href,
             parse,
             max_bytes=self.max_document_bytes,
