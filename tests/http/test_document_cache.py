@@ -390,7 +390,7 @@ def test_a_page_that_was_refused_is_listed_offline_as_it_was_online(folder: Path
         retry = RetryPolicy(backoff_base=0)
         options = {"base_url": hub.url, "cache": folder, "retry": retry}
         online = ids(GitLabStacIO(TOKEN, **options))
-    assert sorted(online) == ["a/one", "a/two"]
+    assert sorted(online) == ["a/bad", "a/one", "a/two"]
     assert ids(GitLabStacIO(TOKEN, offline=True, **options)) == online
 
 
