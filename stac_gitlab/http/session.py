@@ -398,8 +398,10 @@ class GitLabSession(BaseSession):
     def _sent_token(self, response: requests.Response) -> bool:
         """Return whether a token was sent with a request, rather than a login or a signature."""
         method, url = response.request.method or "GET", response.url
-        has_other = is_signed(url) or self.netrc_login(method, url) is not None
-        return not has_other and self.credentials.available and self.credentials.allows(url)
+        if is_signed(url) or self.netrc_login(method, url) is not None:
+            return False
+        is_sent = self.credentials.available and self.credentials.allows(url)
+        return is_sent and not self.credentials.for_url(url).is_withheld
 
     def _whole_body(self, response: requests.Response, max_bytes: int) -> bytes:
         if (length_in(response.headers) or 0) > max_bytes:

@@ -123,6 +123,16 @@ def test_a_login_of_the_netrc_file_that_is_refused_is_named(
     assert "token" not in message
 
 
+def test_a_token_that_was_withheld_is_not_to_be_checked(server: LoopbackServer) -> None:
+    refuse(server, "/x", 401)
+    with (
+        GitLabStacIO(lambda: None, base_url=server.url, retry=ONCE) as reader,
+        pytest.raises(AuthenticationError, match="returned None") as caught,
+    ):
+        reader.read_json(f"{server.url}/x")
+    assert "Check the token" not in str(caught.value)
+
+
 def test_a_login_by_cookie_is_explained(server: LoopbackServer, tmp_path: Path) -> None:
     def wants_cookie(request: RecordedRequest) -> Answer:
         if "Cookie" in request.headers:
