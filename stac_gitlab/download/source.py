@@ -245,8 +245,17 @@ class Locator:
 
 
 def self_href(item: HasAssets) -> str:
-    """Return the self href of an item, or an empty string if it has none."""
-    return (item.get_self_href() or "") if isinstance(item, pystac.STACObject) else ""
+    """Return the self href of an item, or an empty string if it has none.
+
+    Raises:
+        ConfigurationError: If the links of the item, which was made by hand, are no links.
+    """
+    if not isinstance(item, pystac.STACObject):
+        return ""
+    links: object = item.links
+    if not isinstance(links, list) or not all(isinstance(one, pystac.Link) for one in links):
+        raise ConfigurationError(f"The links of {quoted(str(item.id))} are no list of pystac.Link.")
+    return item.get_self_href() or ""
 
 
 def _path_of_href(href: str) -> Path:

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,17 @@ ODD_ASSETS: dict[str, Any] = {
     "fields that are a list": odd_asset(extra_fields=["x"]),
     "no fields": odd_asset(extra_fields=None),
 }
+
+
+@pytest.mark.parametrize("links", [None, 5, "self", [None], {"self": "x"}])
+def test_an_item_whose_links_are_no_links_is_an_error_that_names_it(
+    links: Any, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    item = pystac.Item("lakes", None, None, datetime(2024, 1, 1, tzinfo=UTC), {})
+    item.add_asset("a", pystac.Asset("https://hub.example.org/a.csv", roles=["data"]))
+    item.links = links
+    with pytest.raises(ConfigurationError, match="links of 'lakes' are no list"):
+        downloader.download_assets(item, tmp_path)
 
 
 @pytest.mark.parametrize("odd", ODD_ASSETS.values(), ids=ODD_ASSETS)
