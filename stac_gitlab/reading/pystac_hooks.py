@@ -131,8 +131,12 @@ def _get_items(stock: Callable[..., Iterator[pystac.Item]]) -> Callable[..., Any
             yield from stock(self, *ids, recursive=recursive)
             return
         if recursive:
-            # A subclass may have its own way for its own items.
-            yield from self.get_items(*ids, recursive=False)
+            if type(self).get_items is pystac.Catalog.get_items:
+                yield from self.get_items(*ids, recursive=False)
+            else:
+                # A subclass lists its own items in its own way, as pystac has it.
+                own = self.get_items(recursive=False)
+                yield from (item for item in own if not ids or item.id in ids)
             for child in self.get_children():
                 yield from child.get_items(*ids, recursive=True)
             return
