@@ -6,6 +6,7 @@ catalog which is above it, or further down than Python can follow, raises an err
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 from urllib.parse import quote
@@ -42,6 +43,7 @@ from stac_gitlab.reading.objects import (
     items_url_of,
     root_of,
 )
+from stac_gitlab.reading.read_ahead import ReadAhead
 from stac_gitlab.reading.stac_io import GitLabStacIO, reader_of
 from stac_gitlab.redaction import quoted, redact
 
@@ -73,26 +75,30 @@ def linked_members(
     links = catalog.links[:] if modify_links is None else modify_links(catalog.links[:])
     links = [link for link in links if link.rel == rel]
     root = catalog.get_root() if links else None
-    for link in links:
-        try:
-            found = _resolved(link, root)
-        except InvalidResponseError as error:
-            report_bad_member(stac_io, error, f"the {rel} {redact(quoted(str(link.get_href())))}")
-            continue
-        except pystac.STACError as error:
-            if not _is_fault_of_one_object(error.__cause__):
-                raise
-            name = f"the {rel} {redact(quoted(str(link.get_href())))}"
-            report_bad_member(
-                stac_io,
-                error if stac_io.on_bad_item == "raise" else cast("Exception", error.__cause__),
-                name,
-            )
-            continue
-        if is_expected(found, rel, stac_io):
-            if rel == pystac.RelType.CHILD:
-                check_ancestors(cast("pystac.Catalog", found), catalog)
-            yield found
+    with contextlib.closing(ReadAhead(stac_io, links, root)) as ahead:
+        for link in links:
+            try:
+                with ahead.needing(link):
+                    found = _resolved(link, root)
+            except InvalidResponseError as error:
+                report_bad_member(
+                    stac_io, error, f"the {rel} {redact(quoted(str(link.get_href())))}"
+                )
+                continue
+            except pystac.STACError as error:
+                if not _is_fault_of_one_object(error.__cause__):
+                    raise
+                name = f"the {rel} {redact(quoted(str(link.get_href())))}"
+                report_bad_member(
+                    stac_io,
+                    error if stac_io.on_bad_item == "raise" else cast("Exception", error.__cause__),
+                    name,
+                )
+                continue
+            if is_expected(found, rel, stac_io):
+                if rel == pystac.RelType.CHILD:
+                    check_ancestors(cast("pystac.Catalog", found), catalog)
+                yield found
 
 
 def _resolved(link: Link, root: pystac.Catalog | None) -> STACObject:

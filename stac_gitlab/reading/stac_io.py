@@ -11,6 +11,8 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
@@ -67,6 +69,10 @@ HREF = str | os.PathLike[str]
 T = TypeVar("T")
 # Where a `read_text` reads over the session.
 _OWN_MODULES = (__name__, "stac_gitlab.search")
+# The URL of a document that was read ahead, and that document; see `read_ahead`.
+ready_document: ContextVar[tuple[str, Future[dict[str, Any]]] | None] = ContextVar(
+    "stac_gitlab_ready_document", default=None
+)
 _ON_BAD_ITEM = ("warn", "raise")
 
 
@@ -343,7 +349,9 @@ class GitLabStacIO(pystac.StacIO):
             STACGitLabError: As for :meth:`read_json`.
         """
         href = _href(source)
-        document = self.read_json(source)
+        ready = ready_document.get()
+        is_ready = ready is not None and ready[0] == href
+        document = ready[1].result() if ready and is_ready else self.read_json(source)
         href = getattr(document, "url", href)
         document = OwnDocument(document)
         with explain_pystac_errors(href, document):

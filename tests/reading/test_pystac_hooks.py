@@ -619,7 +619,8 @@ def test_a_child_is_asked_for_by_its_id_before_links_that_do_not_look_like_it(
     assert root.get_child("c3") is not None
     assert asked(api.server) == ["/c3"]
     assert root.get_child("none") is None
-    assert asked(api.server) == ["/collections/none", "/c0", "/c1", "/c2", "/c4"]
+    # Links are followed several at a time, if the server takes noticeable time.
+    assert sorted(asked(api.server)) == ["/c0", "/c1", "/c2", "/c4", "/collections/none"]
     assert root.get_child("none") is None
     assert asked(api.server) == [], "all that there is is known"
 
