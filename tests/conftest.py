@@ -73,8 +73,11 @@ def no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_token_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_token_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Remove the tokens and proxies of the developer from the environment."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-config"))
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     for name in (
         *TOKEN_VARIABLES,

@@ -11,11 +11,13 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from requests.auth import _basic_auth_str
 
 from stac_gitlab.auth.origins import Origin, parse_host, parse_hosts, paths_of_servers
+from stac_gitlab.auth.token_store import stored_servers, stored_token
 from stac_gitlab.auth.tokens import (
     JOB_TOKEN_VARIABLE,
     Token,
@@ -98,6 +100,7 @@ class Credentials:
         self._named: frozenset[Origin] = frozenset()
         self._header_of: dict[Origin, tuple[str, str] | None] = {}
         self._others: dict[Origin, Credentials] = {}
+        self._stored: frozenset[Origin] = frozenset()
         self._uses_environment = True
         self._bound: Origin | None = None
         self._looked_at: set[Origin] = set()
@@ -129,6 +132,18 @@ class Credentials:
             elif own is not None:
                 self._header_of |= dict.fromkeys(parse_host(host), _parse_header(own))
         self._named -= self._others.keys()
+        if known is None:
+            self._use_stored_tokens()
+
+    def _use_stored_tokens(self) -> None:
+        """Use stored tokens for servers that get none from the arguments or the environment."""
+        taken = self._others.keys() | (self._named if self._token_variable() else set())
+        for server in stored_servers():
+            [origin] = parse_host(server)
+            if origin not in taken:
+                self._others[origin] = _other(server, "auto", partial(stored_token, server))
+                self._stored |= {origin}
+        self._named -= self._stored
 
     def renew_in_child(self) -> None:
         """Give a forked child a lock of its own."""
@@ -140,7 +155,10 @@ class Credentials:
     @property
     def origins(self) -> frozenset[Origin]:
         """The origins that get the token, or one of their own."""
-        named = self._named | self._others.keys()
+        return self._named_origins() | self._stored
+
+    def _named_origins(self) -> frozenset[Origin]:
+        named = self._named | (self._others.keys() - self._stored)
         if self._token_variable() == JOB_TOKEN_VARIABLE:
             job_server = Origin.of(os.environ.get(JOB_SERVER_VARIABLE, ""))
             named |= {job_server} if job_server else set()
@@ -161,7 +179,9 @@ class Credentials:
         if self.headers:
             self._remember(self._scoped_headers().values())
         origin = Origin.of(url)
-        if self.origins or origin is None or origin.is_public_metadata:
+        if self._named_origins() or origin is None or origin.is_public_metadata:
+            return
+        if origin in self._stored:
             return
         if not (self.available or self._left_behind or self._scoped_headers()):
             return

@@ -117,10 +117,10 @@ class DownloadTask:
         size, checksum = self.source.size, self.source.checksum
         if size is not None and target.stat().st_size != size:
             return False
-        record = self._valid_record()
+        record = self.valid_record()
         if checksum is not None and self.verify:
             return (record is not None and record.checksum == str(checksum)) or (
-                _digest(target, checksum) == checksum.digest
+                digest_of_file(target, checksum) == checksum.digest
             )
         if self.blob_id is not None:
             if record is not None and record.blob_id == self.blob_id:
@@ -139,7 +139,7 @@ class DownloadTask:
             return False
         return size is not None and self.source.size in (None, size)
 
-    def _valid_record(self) -> Record | None:
+    def valid_record(self) -> Record | None:
         """Return the record if it is about this source and the file as it is now."""
         record = self.record
         if record is None or record.source != url_digest(self.source.url):
@@ -148,10 +148,10 @@ class DownloadTask:
 
     def target_has(self, checksum: Checksum) -> bool:
         """Return whether the file has a checksum that the server states."""
-        record = self._valid_record()
+        record = self.valid_record()
         if record is not None and record.checksum is not None:
             return record.checksum == str(checksum)
-        return _digest(self.target, checksum) == checksum.digest
+        return digest_of_file(self.target, checksum) == checksum.digest
 
     def _is_pointer(self) -> bool:
         """Return whether the file is a pointer, as a clone without Git LFS or DVC leaves it."""
@@ -250,13 +250,13 @@ def _record_blob_id(task: DownloadTask, status: os.stat_result) -> None:
     """Record the blob id of an unchanged file, so that a later run need not read the file."""
     if task.blob_id is None or (task.record is not None and task.record.blob_id == task.blob_id):
         return
-    record = Record(
+    known = task.valid_record() or Record(
         path=task.path,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
         source=url_digest(task.source.url),
-        blob_id=task.blob_id,
     )
+    record = replace(known, blob_id=task.blob_id)
     _try_to_record(task.folder, record)
 
 
@@ -332,7 +332,8 @@ def _is_file(path: Path) -> bool:
         raise
 
 
-def _digest(path: Path, checksum: Checksum) -> bytes:
+def digest_of_file(path: Path, checksum: Checksum) -> bytes:
+    """Return the digest of a local file, by the hash function of a checksum."""
     hasher = checksum.hasher()
     buffer = memoryview(bytearray(BUFFER_SIZE))
     with path.open("rb", buffering=0) as file:

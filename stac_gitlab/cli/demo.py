@@ -1,28 +1,23 @@
-"""The ``stac-gitlab`` command."""
+"""``stac-gitlab demo``: what the package does, shown with a hub on this machine."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
-import logging
-import os
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pystac
 import requests
 
-from stac_gitlab.__about__ import __version__
+from stac_gitlab.cli.options import Commands
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.assets import asset_roles, data_assets
 from stac_gitlab.download.downloader import STACDownloader
 from stac_gitlab.download.report import DownloadReport
-from stac_gitlab.errors import STACGitLabError
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import printable
 from stac_gitlab.testing import SharingHubServer, sample_projects
@@ -32,40 +27,9 @@ ITEMS_SHOWN = 5
 _SAMPLE_TOKEN = "glpat-sample-token-of-the-demo"  # noqa: S105  # for the stand-in only
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code, which is 0 only if everything succeeded."""
-    arguments = _parser().parse_args(argv)
-    if arguments.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, _stop)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # The terminal may not be able to show every name.
-            stream.reconfigure(errors="replace")
-    try:
-        return _demo(arguments)
-    except BrokenPipeError:
-        # The reader of the output, such as head, has ended.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except STACGitLabError as error:
-        print(f"stac-gitlab: {error}", file=sys.stderr)
-    except pystac.STACError as error:
-        # pystac wraps the errors of links that it follows; the cause says what is wrong.
-        print(f"stac-gitlab: {error.__cause__ or error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stac-gitlab: stopped.", file=sys.stderr)
-        return 130
-    return 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stac-gitlab", description="Authenticated STAC from the command line."
-    )
-    parser.add_argument("--version", action="version", version=f"stac-gitlab {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    demo = commands.add_parser(
+def add_parser(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
         "demo",
         help="browse a hub, download the data of one item, and verify the files",
         description="Browse a SharingHub with stock pystac, download the data assets of one item "
@@ -73,18 +37,17 @@ def _parser() -> argparse.ArgumentParser:
         "this machine. The token for a real server is taken from STAC_GITLAB_TOKEN, GITLAB_TOKEN "
         "or CI_JOB_TOKEN.",
     )
-    demo.add_argument("--url", help="a SharingHub, such as https://hub.example.org")
-    demo.add_argument("--item", help="the id of the item to download, such as group/project")
-    demo.add_argument("--output", type=Path, help="the folder to download to (default: a new one)")
-    demo.add_argument("-v", "--verbose", action="store_true", help="show attempts and waits")
-    return parser
+    parser.add_argument("--url", help="a SharingHub, such as https://hub.example.org")
+    parser.add_argument("--item", help="the id of the item to download, such as group/project")
+    parser.add_argument(
+        "--output", type=Path, help="the folder to download to (default: a new one)"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show attempts and waits")
+    parser.set_defaults(run=run)
 
 
-def _stop(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _demo(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
     with _hub(arguments.url) as (base_url, stac_io):
         pystac.StacIO.set_default(stac_io)
         root = pystac.Catalog.from_file(api_url(base_url))

@@ -1,0 +1,149 @@
+"""``auth``: which token is used for a server, and tokens that are stored."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+from stac_gitlab.api.stac_api import STACAPI
+from stac_gitlab.auth import TOKEN_VARIABLES, Origin
+from stac_gitlab.auth.token_store import forget_token, store_token, stored_servers
+from stac_gitlab.cli.options import Commands, common, reader, token_of, url_of
+from stac_gitlab.cli.output import Output
+from stac_gitlab.dialects import api_url
+from stac_gitlab.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    NotFoundError,
+    STACGitLabError,
+)
+from stac_gitlab.http.responses import Document
+from stac_gitlab.reading.documents import parse_json
+from stac_gitlab.reading.stac_io import GitLabStacIO
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to the parser."""
+    general = common()
+    auth = commands.add_parser("auth", help="show, store and forget tokens")
+    actions = auth.add_subparsers(dest="action", required=True, metavar="action")
+    for name, run, text in (
+        ("status", _status, "show which token a server gets, and what it says of it"),
+        ("login", _login, "store a token for a server"),
+        ("logout", _logout, "forget the stored token of a server"),
+    ):
+        parser = actions.add_parser(name, parents=[general], help=text)
+        parser.add_argument("url", nargs="?", metavar="URL", help="default: STAC_GITLAB_URL")
+        parser.set_defaults(run=run)
+
+
+def _login(arguments: argparse.Namespace) -> int:
+    output = Output(arguments)
+    server = _server_of(arguments)
+    token = token_of(arguments)
+    if token is None:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(
+                "There is no terminal to ask for the token. Use --token-file FILE, or '-' for "
+                "standard input."
+            )
+        token = getpass.getpass(f"Token for {server}: ")
+    with GitLabStacIO(token, base_url=server) as io:
+        try:
+            _check(io, url_of(arguments))
+        except AuthenticationError:
+            raise
+        except STACGitLabError as error:
+            print(f"stac-gitlab: the token could not be checked: {error}", file=sys.stderr)
+    place = store_token(server, token.strip())
+    output.say(f"The token for {server} is stored in {place}.")
+    return 0
+
+
+def _logout(arguments: argparse.Namespace) -> int:
+    output = Output(arguments)
+    server = _server_of(arguments)
+    found = forget_token(server)
+    output.say(f"The token for {server} is {'removed' if found else 'not stored'}.")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    output = Output(arguments)
+    server = _server_of(arguments)
+    with reader(arguments, server) as io:
+        headers = io.credentials.headers_for(
+            api_url(server), io.session.dialect_of(api_url(server)).token_header
+        )
+        found: dict[str, Any] = {
+            "server": server,
+            "token from": _source_of(arguments, server),
+            "header": ", ".join(headers) or None,
+        }
+        try:
+            found["answer"] = _check(io, url_of(arguments))
+        except STACGitLabError as error:
+            found["answer"] = str(error)
+        found.update(_scopes(io, server))
+    if output.json:
+        output.data(found)
+    else:
+        output.rows([(name, value) for name, value in found.items() if value])
+    return 0 if found["answer"] == "accepted" else 3
+
+
+def _server_of(arguments: argparse.Namespace) -> str:
+    url = url_of(arguments)
+    origin = Origin.of(url if "://" in url else f"https://{url}")
+    if origin is None:
+        raise ConfigurationError(f"{url!r} is not the URL of a server.")
+    return str(origin)
+
+
+def _source_of(arguments: argparse.Namespace, server: str) -> str:
+    if arguments.token is not None or arguments.token_file is not None:
+        return "the command line"
+    variable = next((name for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+    if variable is not None:
+        return variable
+    return "auth login" if server in stored_servers() else "nowhere: requests are anonymous"
+
+
+def _check(io: GitLabStacIO, url: str) -> str:
+    """Return "accepted" if the server accepts the token.
+
+    A SharingHub lists collections for everybody, but items only with a valid token.
+    """
+    if urlsplit(url).path.strip("/"):
+        io.read_json(url)
+        return "accepted"
+    try:
+        api = STACAPI(api_url(url), stac_io=io)
+        for collection in api.collections():
+            next(iter(api.items(collection, limit=1, max_items=1)), None)
+            break
+    except NotFoundError:
+        # It is no SharingHub.
+        io.read_json(f"{url.rstrip('/')}/api/v4/user")
+    return "accepted"
+
+
+def _scopes(io: GitLabStacIO, server: str) -> dict[str, Any]:
+    """Return what GitLab says of the token, if the server is a GitLab."""
+
+    def parse(response: Document) -> dict[str, Any]:
+        return parse_json(response.body, url=response.url, limits=io.session.limits)
+
+    once = io.session.retry.replace(max_attempts=1)
+    url = f"{server}/api/v4/personal_access_tokens/self"
+    try:
+        described = io.session.fetch(url, parse, max_bytes=io.max_document_bytes, retry=once)
+    except STACGitLabError:
+        return {}
+    scopes = described.get("scopes")
+    named = ", ".join(map(str, scopes)) if isinstance(scopes, list) else None
+    return {"name": described.get("name"), "scopes": named, "expires": described.get("expires_at")}

@@ -1,0 +1,53 @@
+"""What commands print: texts and tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from stac_gitlab.redaction import printable
+
+_BOLD, _DIM, _NORMAL = "\033[1m", "\033[2m", "\033[0m"
+
+
+class Output:
+    """Writes to standard output.
+
+    Args:
+        arguments: The options of the command: ``json`` and ``quiet``.
+    """
+
+    def __init__(self, arguments: Namespace) -> None:
+        self.json = arguments.json
+        self._quiet = arguments.quiet
+        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def say(self, text: str = "") -> None:
+        """Print a line for people. Nothing is printed with ``--quiet`` and ``--json``."""
+        if not (self.json or self._quiet):
+            print(text)
+
+    def data(self, data: Any) -> None:
+        """Print data as JSON."""
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+
+    def rows(self, rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
+        """Print rows of cells in columns. Cells are escaped; the first column is bold."""
+        table = [[printable(str(cell)) if cell is not None else "" for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for row in table:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            cells[0] = self.bold(cells[0])
+            self.say(" " * indent + "  ".join(cells).rstrip())
+
+    def bold(self, text: str) -> str:
+        """Return a text in bold, where colour is wanted."""
+        return f"{_BOLD}{text}{_NORMAL}" if self._colour else text
+
+    def dim(self, text: str) -> str:
+        """Return a text in grey, where colour is wanted."""
+        return f"{_DIM}{text}{_NORMAL}" if self._colour else text

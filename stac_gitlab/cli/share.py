@@ -1,0 +1,50 @@
+"""``mirror`` and ``publish``: catalogs of one's own."""
+
+from __future__ import annotations
+
+import argparse
+
+from stac_gitlab.catalogs.publish import publish
+from stac_gitlab.cli.options import Commands, common, reader
+from stac_gitlab.cli.output import Output
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the commands to the parser."""
+    general = common()
+    parser = commands.add_parser(
+        "publish", parents=[general], help="bring a folder into a GitLab project"
+    )
+    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("project", metavar="PROJECT", help="the URL of the GitLab project")
+    parser.add_argument("--branch", default="main")
+    parser.add_argument("-m", "--message", help="the message of the commits")
+    parser.add_argument("--topics", nargs="+", default=["sharinghub:dataset"], metavar="TOPIC")
+    parser.add_argument("--create-project", action="store_true")
+    parser.add_argument("--delete", action="store_true", help="delete files that FOLDER lacks")
+    parser.add_argument("--dry-run", action="store_true", help="send nothing")
+    parser.add_argument("--hub", metavar="URL", help="the SharingHub, for the URL of the item")
+    parser.set_defaults(run=_publish)
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    output = Output(arguments)
+    names = ("branch", "message", "topics", "create_project", "delete", "dry_run", "hub")
+    with reader(arguments, arguments.project) as io:
+        report = publish(
+            arguments.folder,
+            arguments.project,
+            stac_io=io,
+            progress=not (output.json or arguments.quiet),
+            **{name: getattr(arguments, name) for name in names},
+        )
+    if output.json:
+        output.data(vars(report))
+        return 0
+    for name in ("created", "updated", "deleted"):
+        for path in getattr(report, name):
+            output.rows([(name, path)])
+    output.say(f"{len(report.unchanged)} unchanged, {len(report.commits)} commits")
+    if report.item_url:
+        output.say(report.item_url)
+    return 0

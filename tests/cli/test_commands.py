@@ -1,0 +1,305 @@
+"""The commands: what they print, where, and with which exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+from stand_in.git_host import TOKEN as GIT_TOKEN
+from stand_in.git_host import GitHost
+
+from stac_gitlab.auth import token_store
+from stac_gitlab.cli import main
+from stac_gitlab.testing import Fault, GitLabServer, Project, SharingHubServer, sample_projects
+
+TOKEN = "glpat-of-the-command-0001"
+LAKES = "alpine/lakes/lake-temperature"
+
+
+@pytest.fixture
+def hub() -> Iterator[SharingHubServer]:
+    with SharingHubServer(sample_projects(), token=TOKEN) as running:
+        yield running
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str, stdin: str = "", token: str | None = TOKEN, **environment: str) -> Done:
+    tokens = {} if token is None else {"STAC_GITLAB_TOKEN": token}
+    out, error = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(error),
+    ):
+        for name, value in {**tokens, **environment}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        patch.setattr(signal, "signal", lambda *_: None)
+        code = main(arguments)
+    return Done(code, out.getvalue(), error.getvalue())
+
+
+def printed(*arguments: str, **options: Any) -> Any:
+    done = run(*arguments, "--json", **options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def item_url(hub: SharingHubServer) -> str:
+    return f"{hub.url}/api/stac/collections/dataset/items/{LAKES}"
+
+
+# -- ls, show and search --------------------------------------------------------------------------
+
+
+def test_a_hub_a_collection_and_an_item_are_listed(hub: SharingHubServer) -> None:
+    listed = printed("ls", hub.url)
+    assert "dataset" in [each["id"] for each in listed]
+    assert LAKES in run("ls", hub.url).stdout
+    collection = run("ls", f"{hub.url}/api/stac/collections/dataset", "-n", "1").stdout
+    assert "… more: see -n" in collection
+    item = run("ls", item_url(hub)).stdout
+    assert "data/temperature.csv" in item
+    assert [each["key"] for each in printed("ls", item_url(hub))].count("data/temperature.csv") == 1
+
+
+def test_the_hub_of_the_environment_is_the_default(hub: SharingHubServer) -> None:
+    assert LAKES in run("ls", STAC_GITLAB_URL=hub.url).stdout
+    done = run("ls", STAC_GITLAB_URL="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Give a URL, or set STAC_GITLAB_URL." in done.stderr
+
+
+def test_an_object_is_shown(hub: SharingHubServer) -> None:
+    assert printed("show", item_url(hub))["id"] == LAKES
+    shown = run("show", item_url(hub)).stdout
+    assert shown.startswith(f"Item {LAKES}\n")
+    assert "Lake surface temperature" in shown
+
+
+def test_a_search_prints_an_item_collection_that_download_takes(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    found = run("search", hub.url, "-c", "dataset", "--q", "temperature", "-n", "1")
+    assert found.returncode == 0, found.stderr
+    [feature] = json.loads(found.stdout)["features"]
+    assert feature["id"] == LAKES
+    assert TOKEN not in found.stdout
+    results = printed(
+        "download", "-", "-o", str(tmp_path), stdin=found.stdout, STAC_GITLAB_URL=hub.url
+    )
+    assert {result["status"] for result in results} == {"downloaded"}
+    assert (tmp_path / "dataset" / LAKES / "data/temperature.csv").exists()
+
+
+def test_a_search_is_saved_without_the_token(hub: SharingHubServer, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    done = run("search", hub.url, "-c", "dataset", "--save", str(file))
+    assert "items saved to" in done.stdout
+    assert TOKEN not in file.read_text()
+    assert len(pystac.ItemCollection.from_file(str(file))) > 1
+
+
+def test_a_reader_that_ends_early_ends_the_command_quietly(hub: SharingHubServer) -> None:
+    command = f"{sys.executable} -m stac_gitlab search {hub.url} | head -c 1"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env={**os.environ, "STAC_GITLAB_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
+# -- download and verify --------------------------------------------------------------------------
+
+
+def test_downloads_are_selected_reported_and_verified(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    arguments = ("download", item_url(hub), "-o", str(tmp_path), "-i", "*.csv", "*.tif")
+    results = printed(*arguments, "--template", "{key}", "-j", "2")
+    assert {result["key"] for result in results} == {"data/temperature.csv", "data/bathymetry.tif"}
+    assert "2 skipped" in run(*arguments, "--template", "{key}").stdout
+    assert set(printed("verify", str(tmp_path)).values()) == {"ok", "size ok"}
+    (tmp_path / "data/temperature.csv").write_bytes(b"x")
+    (tmp_path / "data/bathymetry.tif").unlink()
+    done = run("verify", str(tmp_path), "--json")
+    assert done.returncode == 1
+    assert sorted(json.loads(done.stdout).values()) == ["changed", "missing"]
+
+
+def test_a_failed_file_is_named_and_fails_the_command(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    hub.inject(Fault(path=r".*temperature\.csv", status=404, times=None))
+    done = run("download", item_url(hub), "-o", str(tmp_path))
+    assert done.returncode == 1
+    assert "temperature.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_writes_nothing(hub: SharingHubServer, tmp_path: Path) -> None:
+    results = printed("download", item_url(hub), "-o", str(tmp_path / "new"), "--dry-run")
+    assert {result["status"] for result in results} == {"planned"}
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("stdin", ["", "[]", '{"features": [{}]}', '{"type": "Feature"}'])
+def test_what_is_no_item_on_standard_input_is_refused(stdin: str) -> None:
+    done = run("download", "-", stdin=stdin)
+    assert done.returncode == 2
+    assert "no Item or ItemCollection on standard input" in done.stderr
+
+
+# -- exit codes and messages ----------------------------------------------------------------------
+
+
+def test_a_wrong_token_has_an_exit_code_of_its_own(hub: SharingHubServer) -> None:
+    done = run("ls", hub.url, token="glpat-wrong-0000001")
+    assert done.returncode == 3
+    assert "401" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_token_on_the_command_line_warns(hub: SharingHubServer, tmp_path: Path) -> None:
+    done = run("ls", hub.url, "--token", TOKEN, token=None)
+    assert done.returncode == 0
+    assert "visible to other users" in done.stderr
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    done = run("ls", hub.url, "--token-file", str(file), token=None)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_quiet_prints_nothing(hub: SharingHubServer, tmp_path: Path) -> None:
+    done = run("download", item_url(hub), "-o", str(tmp_path), "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_environment_is_described_without_secrets() -> None:
+    found = printed("env", HTTPS_PROXY="http://user:hidden-password@proxy.example.org:1")
+    assert found["STAC_GITLAB_TOKEN"] == "set"
+    assert "hidden-password" not in str(found)
+    assert TOKEN not in str(found)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(shell: str) -> None:
+    script = run("completion", shell).stdout
+    assert "download" in script
+    assert "segments" in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+# -- publish --------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_published(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "lakes.csv").write_text("id\n")
+    with GitHost(tmp_path / "host") as host:
+        host.add("alpine/lakes")
+        url = f"{host.url}/alpine/lakes"
+        done = run("publish", str(folder), url, "--hub", "https://h.example", token=GIT_TOKEN)
+        assert done.returncode == 0, done.stderr
+        assert "created  lakes.csv" in done.stdout
+        assert "https://h.example/api/stac/collections/dataset/items/alpine/lakes" in done.stdout
+        assert printed("publish", str(folder), url, token=GIT_TOKEN)["commits"] == []
+
+
+# -- auth -----------------------------------------------------------------------------------------
+
+
+def test_a_stored_token_is_used_for_its_server_until_it_is_forgotten(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert run("ls", hub.url, token=None, **home).returncode == 3
+    done = run(
+        "auth", "login", hub.url, "--token-file", "-", stdin=f"{TOKEN}\n", token=None, **home
+    )
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "stac-gitlab" / "tokens.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert run("ls", hub.url, token=None, **home).returncode == 0
+    status = printed("auth", "status", hub.url, token=None, **home)
+    assert (status["token from"], status["answer"]) == ("auth login", "accepted")
+    assert status["header"] == "X-Gitlab-Token"
+    assert run("auth", "logout", hub.url, token=None, **home).returncode == 0
+    assert run("ls", hub.url, token=None, **home).returncode == 3
+    assert TOKEN not in file.read_text()
+
+
+def test_a_stored_token_goes_to_no_other_server(hub: SharingHubServer, tmp_path: Path) -> None:
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    run("auth", "login", hub.url, "--token-file", "-", stdin=TOKEN, token=None, **home)
+    with SharingHubServer(sample_projects(), token="glpat-another-000001") as other:
+        assert run("ls", other.url, token=None, **home).returncode == 3
+        assert all(TOKEN not in str(dict(request.headers)) for request in other.requests)
+
+
+def test_the_token_of_the_environment_comes_before_a_stored_one(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    run("auth", "login", hub.url, "--token-file", "-", stdin=TOKEN, token=None, **home)
+    assert run("ls", hub.url, token="glpat-wrong-0000001", **home).returncode == 3
+    status = printed("auth", "status", hub.url, **home)
+    assert status["token from"] == "STAC_GITLAB_TOKEN"
+
+
+def test_a_wrong_token_is_not_stored(hub: SharingHubServer, tmp_path: Path) -> None:
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    arguments = ("auth", "login", hub.url, "--token-file", "-")
+    done = run(*arguments, stdin="glpat-wrong-0000001", token=None, **home)
+    assert done.returncode == 3
+    assert not (tmp_path / "stac-gitlab" / "tokens.json").exists()
+
+
+def test_the_scopes_of_a_gitlab_token_are_shown() -> None:
+    with GitLabServer([Project("a/b")], token=TOKEN) as gitlab:
+        described = {"name": "laptop", "scopes": ["read_api"], "expires_at": "2027-01-01"}
+        gitlab.inject(
+            Fault(path="/personal_access_tokens/self", status=200, body=json.dumps(described))
+        )
+        gitlab.inject(Fault(path="/api/v4/user", body='{"username": "ada"}', status=200))
+        status = printed("auth", "status", gitlab.url)
+    assert (status["scopes"], status["expires"]) == ("read_api", "2027-01-01")
+
+
+def test_a_store_that_others_can_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    token_store.store_token("https://hub.example.org", TOKEN)
+    os.chmod(token_store.store_path(), 0o644)
+    done = run("ls", "https://hub.example.org", token=None)
+    assert done.returncode == 2
+    assert "chmod 600" in done.stderr
