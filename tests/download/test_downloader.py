@@ -1145,7 +1145,7 @@ def test_fail_fast_cancels_running_downloads(
     started = time.monotonic()
     with pytest.raises(DownloadError, match=r"'bad\.csv'") as caught:
         downloader.download_assets(item, tmp_path, fail_fast=True)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     gate.open()
     assert isinstance(caught.value.errors["bad.csv"], NotFoundError)
     assert files_in(tmp_path) == {}

@@ -484,7 +484,7 @@ def test_fail_fast_cancels_running_tasks_in_any_thread_pool(
             downloader.download_assets(
                 item, tmp_path, fail_fast=True, executor=None if own else executor
             )
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         gate.open()
     assert isinstance(caught.value.errors["bad"], NotFoundError)
     assert set(caught.value.errors) == {*item.assets}
@@ -539,7 +539,7 @@ def test_an_interrupt_leaves_no_thread(
             downloader.download_assets(
                 item, tmp_path, progress=Interrupts(), executor=None if own else executor
             )
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         assert threads_of_ours() == []
         gate.open()
     assert files_in(tmp_path) == {"good": b"good"}
@@ -560,7 +560,7 @@ def test_reading_a_large_local_file_can_be_cancelled(
     started = time.monotonic()
     with pytest.raises(DownloadError) as caught:
         both.download_assets(item, tmp_path, fail_fast=True)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert "cancelled" in str(caught.value.errors["big"])
 
 

@@ -468,7 +468,7 @@ def test_a_slow_response_does_not_block_a_reader_for_ever(
         started = time.monotonic()
         # The bytes that arrived in time are used; the rest is requested again.
         assert file.read(10) == SOME[5000:5010]
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
 
 
 # -- which asset ----------------------------------------------------------------------------------

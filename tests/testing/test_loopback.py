@@ -284,7 +284,7 @@ def test_a_server_starts_and_stops_at_once() -> None:
     for _ in range(20):
         with LoopbackServer():
             pass
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 10
 
 
 def test_a_server_may_be_started_again() -> None:
