@@ -24,7 +24,6 @@ from stac_gitlab.errors import ConfigurationError, DownloadError
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
 from stac_gitlab.reading.stac_io import GitLabStacIO
 
-
 # What json and pystac raise for something else.
 _NO_ITEMS = (
     *(ValueError, TypeError, AttributeError, LookupError),
