@@ -18,6 +18,7 @@ from urllib3.util import parse_url
 
 from stac_gitlab import redaction
 from stac_gitlab.auth import DEFAULT_PORTS, Credentials, Origin, Token, parse_host
+from stac_gitlab.auth.origins import paths_of_servers
 from stac_gitlab.errors import ConfigurationError, ImplicitTokenWarning, InsecureTransportWarning
 
 TOKEN = "glpat-canary-0123456789"
@@ -560,3 +561,18 @@ def test_whatever_is_sent_to_bound_origins_only_is_a_secret() -> None:
     credentials.headers = {"X-Team": "blue-lagoon"}
     credentials.bind(HUB)
     assert redaction.redact("the blue-lagoon") == "the ***"
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://hub.example/gitlab", "/gitlab"),
+        ("https://hub.example/gitlab/api/v4/?next=https://other.example/x", "/gitlab"),
+        ("https://hub.example/?next=/gitlab", None),
+        ("https://hub.example/#/gitlab", None),
+        ("hub.example/gitlab/api", "/gitlab"),
+    ],
+)
+def test_the_path_of_a_server_ends_before_its_api_and_its_query(url: str, path: str | None) -> None:
+    hub = Origin.of("https://hub.example")
+    assert paths_of_servers([url]) == ({} if path is None else {hub: path})
