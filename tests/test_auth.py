@@ -65,6 +65,7 @@ def test_an_origin_is_where_requests_would_connect(url: str) -> None:
         "HTTPS://HUB.Example.ORG/api/stac",
         "https://hub.example.org:443/api?x=1",
         "https://hub.example.org./api",
+        "https://hub.example.org/me@host/a\\b c",
     ],
 )
 def test_one_origin_has_many_spellings(url: str) -> None:

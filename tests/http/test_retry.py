@@ -13,7 +13,7 @@ from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.http.deadline import Cancelled, Deadline, enforcing
 from stac_gitlab.http.rate_headers import Quota
 from stac_gitlab.http.retry import RateLimiter
-from stac_gitlab.settings import RetryPolicy
+from stac_gitlab.settings import RetryPolicy, pause
 from tests.conftest import Clock
 
 # -- the policy ---------------------------------------------------------------------------------
@@ -416,3 +416,18 @@ def test_a_server_that_always_announces_nothing_is_not_believed(
         limiter.note_quota(Quota(0, 60.0))
     with limiter.slot(), limiter.slot(), limiter.slot():
         assert clock.slept == []
+
+
+def test_a_wait_ends_when_it_is_cancelled() -> None:
+    stop = threading.Event()
+    setting = threading.Timer(0.05, stop.set)
+    setting.start()
+    with pytest.raises(Cancelled):
+        Deadline(stop=stop).sleep(3600, pause)
+    setting.join()
+
+
+def test_a_wait_with_the_clock_of_the_caller_is_not_replaced_by_a_real_one() -> None:
+    slept: list[float] = []
+    Deadline(stop=threading.Event()).sleep(3600, slept.append)
+    assert slept == [3600]
