@@ -494,5 +494,4 @@ def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests
     request.prepare_method(method)
     request.url = url
     request.prepare_headers(headers)
-    request.prepare_hooks(requests.hooks.default_hooks())
     return request

@@ -1214,6 +1214,19 @@ def test_a_redirect_to_nowhere_is_an_error_of_ours(
             fetch(session, f"{server.url}{path}")
 
 
+@pytest.mark.parametrize(("status", "is_error"), [(200, False), (299, False), (300, True)])
+def test_a_status_from_300_on_is_an_error(
+    status: int, is_error: bool, server: LoopbackServer, session_for: Sessions
+) -> None:
+    server.route("/x", b"there", status=status)
+    session = session_for(server.url)
+    if is_error:
+        with pytest.raises(HTTPStatusError):
+            fetch(session, f"{server.url}/x")
+    else:
+        assert fetch(session, f"{server.url}/x") == b"there"
+
+
 def test_the_redirects_before_a_response_have_no_body(
     server: LoopbackServer, session_for: Sessions
 ) -> None:
