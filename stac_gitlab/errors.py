@@ -194,7 +194,8 @@ class DownloadError(STACGitLabError):
 
     Attributes:
         errors: The error of each failed asset, by asset key.
-        report: The `DownloadReport` or `BatchReport` of the call; None if there is none.
+        report: The `DownloadReport`, `BatchReport` or `MirrorReport` of the call; None if there is
+            none.
     """
 
     def __init__(
@@ -202,7 +203,7 @@ class DownloadError(STACGitLabError):
         message: str,
         *,
         errors: Mapping[str, Exception] | None = None,
-        report: Mapping[str, Any] | None = None,
+        report: Any = None,
     ) -> None:
         STACGitLabError.__init__(self, message)
         self.errors: dict[str, Exception] = dict(errors or {})
@@ -231,7 +232,7 @@ class DownloadHTTPError(DownloadError, requests.HTTPError):
         *,
         response: requests.Response,
         errors: Mapping[str, Exception] | None = None,
-        report: Mapping[str, Any] | None = None,
+        report: Any = None,
     ) -> None:
         DownloadError.__init__(self, message, errors=errors, report=report)
         requests.RequestException.__init__(self, _shortened(message), response=response)

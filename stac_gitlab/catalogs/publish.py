@@ -23,7 +23,7 @@ from stac_gitlab.catalogs.source import local_source
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.progress import ProgressOption, open_progress
 from stac_gitlab.errors import ConfigurationError, NotFoundError
-from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.reading.stac_io import GitLabStacIO, default_reader
 from stac_gitlab.settings import expect_text, whole_number
 
 _TOPIC_PREFIX = "sharinghub:"
@@ -125,7 +125,7 @@ def publish(
     if isinstance(topics, str):
         raise ConfigurationError(f"topics={topics!r}: give a list of topics.")
     files, fields, text = local_source(source)
-    there = GitLabProject(stac_io or _default_reader(), project)
+    there = GitLabProject(stac_io or default_reader(), project)
     described = _described(there, create_project=create_project)
     head = there.head(branch) if described else None
     if described and head is None and not described.get("empty_repo"):
@@ -169,11 +169,6 @@ def _described(project: GitLabProject, *, create_project: bool) -> dict[str, Any
         note = "To create it, pass create_project=True."
         error.args = (f"{error.args[0]} {note}", *error.args[1:])
         raise
-
-
-def _default_reader() -> GitLabStacIO:
-    default = pystac.StacIO.default()
-    return default if isinstance(default, GitLabStacIO) else GitLabStacIO()
 
 
 def _item_url(hub: str | None, topics: Iterable[str], path: str) -> str | None:

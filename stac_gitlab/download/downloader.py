@@ -1,10 +1,10 @@
-"""STACDownloader: what users call, and the one run loop."""
+"""STACDownloader: what users call."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, Unpack
@@ -24,14 +24,13 @@ from stac_gitlab.download.options import (
     folder_of,
     select_or_warn,
 )
-from stac_gitlab.download.plan import ItemPlan, Planner, in_turn, read_items
-from stac_gitlab.download.pool import DownloadPool
-from stac_gitlab.download.progress import ProgressOption, announce, check_progress, open_progress
+from stac_gitlab.download.plan import ItemPlan, Planner, read_items
+from stac_gitlab.download.progress import ProgressOption, check_progress, open_progress
 from stac_gitlab.download.project import fetch_project
 from stac_gitlab.download.remote_file import open_remote
-from stac_gitlab.download.report import AssetResult, BatchReport, DownloadReport, download_error
+from stac_gitlab.download.report import BatchReport, DownloadReport, download_error
+from stac_gitlab.download.run import run_plans
 from stac_gitlab.download.source import Locator, Verify
-from stac_gitlab.download.task import DownloadTask
 from stac_gitlab.errors import (
     AssetNotFoundError,
     ConfigurationError,
@@ -430,7 +429,7 @@ class STACDownloader:
             **options,
         )
 
-    # -- the run loop -----------------------------------------------------------------------
+    # -- all of them ------------------------------------------------------------------------
 
     def _run(
         self,
@@ -440,52 +439,9 @@ class STACDownloader:
         *,
         queued: int = 1,
     ) -> dict[str, ItemPlan]:
-        """Run the tasks of all plans; return the plans with their results, by name.
-
-        Args:
-            plans: Plans. They are taken as they are needed.
-            planner: The planner that makes them.
-            options: Checked options.
-            queued: How many tasks to take before a worker is free.
-        """
-        taken: dict[str, ItemPlan] = {}
-
-        def take_plans() -> Iterator[ItemPlan]:
-            for plan in plans:
-                taken[plan.name] = plan
-                if plan.has_failures and options["fail_fast"]:
-                    return
-                announce(progress, {task.name: task.source.size for task in plan.tasks})
-                if not plan.tasks:
-                    plan.write_item()
-                yield plan
-
-        def add_result(task: DownloadTask, result: AssetResult) -> None:
-            taken[task.item_name].add_result(task, result)
-
-        tasks = in_turn(take_plans())
-        with open_progress(None if options["dry_run"] else options["progress"]) as progress:
-            if options["dry_run"]:
-                for task in tasks:
-                    add_result(task, task.preview())
-            else:
-                pool = DownloadPool(
-                    self.stac_io,
-                    progress,
-                    workers=self.max_workers,
-                    executor=options["executor"],
-                    fail_fast=options["fail_fast"],
-                )
-                try:
-                    pool.run(tasks, add_result, queued=queued)
-                finally:
-                    planner.remove_empty_folders()
-        for plan in taken.values():
-            # Of those whose tasks were not all started.
-            plan.write_item()
-        if any(plan.report().downloaded for plan in taken.values()):
-            planner.compact_records()
-        return taken
+        return run_plans(
+            self.stac_io, plans, [planner], options, workers=self.max_workers, queued=queued
+        )
 
     def _download(self, plan: ItemPlan, planner: Planner, options: AllOptions) -> DownloadReport:
         self._run([plan], planner, options, queued=len(plan.tasks))

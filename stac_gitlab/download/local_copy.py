@@ -29,10 +29,12 @@ ToJSON = Callable[[dict[str, Any]], str]
 
 CATALOG_NAME = "catalog.json"
 _NO_COLLECTION = "no-collection"
-# They lead to the server, which the copy does not need, or to documents that are not copied.
-_STRUCTURE = frozenset(
+STRUCTURE = frozenset(
     {"self", "root", "parent", "child", "item", "items", "data", "search", "conformance"}
 )
+"""The relations that lead to the server, which a copy does not need, or to what is not copied."""
+MEDIA_TYPES = {"child": "application/json", "item": "application/geo+json"}
+"""The media types of what a catalog links to, by relation."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class ItemFile:
         target = self.folder.joinpath(*self.path.split("/"))
 
         def document() -> dict[str, Any]:
-            copy = _without_structure(self.item, self.links)
+            copy = without_structure(self.item, self.links)
             start = Path(os.path.realpath(target.parent))
             for key, asset in list(copy.assets.items()):
                 if key in files:
@@ -112,10 +114,10 @@ class ItemFile:
                     del copy.assets[key]
                 else:
                     asset.href = self.item.assets[key].get_absolute_href() or asset.href
-            _add_links(copy, self.links, self.item.get_self_href())
+            add_links(copy, self.links, self.item.get_self_href())
             return copy.to_dict(include_self_link=False, transform_hrefs=False)
 
-        _write(self.folder, self.path, "the item", document, self.to_json)
+        write_document(self.folder, self.path, "the item", document, self.to_json)
 
 
 class LocalCatalog:
@@ -160,7 +162,7 @@ class LocalCatalog:
         self._parents: dict[str, str] = {}
         self._collections: dict[str, pystac.Collection] = {}
         reserve("the catalog", CATALOG_NAME)
-        self._existing = _read_existing(folder, CATALOG_NAME)
+        self._existing = read_existing(folder, CATALOG_NAME)
 
     def add(self, item: pystac.Item) -> ItemFile | None:
         """Return the file for an item, or None if it can have none."""
@@ -190,7 +192,7 @@ class LocalCatalog:
             self._stac_io.json_dumps,
             on_error=self._on_error,
             overwrite=self._overwrite,
-            links={rel: _relative(target, path) for rel, target in links.items()},
+            links={rel: relative_href(target, path) for rel, target in links.items()},
         )
 
     def _add_collection(self, item: pystac.Item, collection_id: str) -> str:
@@ -232,7 +234,7 @@ class LocalCatalog:
         """Write the collections and the catalog; return whether the catalog could be written."""
         try:
             for path, collection in self._collections.items():
-                self._save(path, "the collection", collection, _read_existing(self._folder, path))
+                self._save(path, "the collection", collection, read_existing(self._folder, path))
             name = self._folder.name or "downloads"
             catalog = pystac.Catalog(name, "Items that were downloaded with their files.")
             self._save(CATALOG_NAME, "the catalog", catalog, self._existing)
@@ -245,32 +247,31 @@ class LocalCatalog:
         self, path: str, name: str, source: pystac.Catalog, existing: Mapping[str, Any]
     ) -> None:
         def document() -> dict[str, Any]:
-            links = {"root": _relative(CATALOG_NAME, path)}
+            links = {"root": relative_href(CATALOG_NAME, path)}
             if path != CATALOG_NAME:
                 links["parent"] = links["root"]
-            copy = _without_structure(source, links)
-            _add_links(copy, links, source.get_self_href())
+            copy = without_structure(source, links)
+            add_links(copy, links, source.get_self_href())
             for key, asset in getattr(copy, "assets", {}).items():
                 asset.href = source.assets[key].get_absolute_href() or asset.href  # type: ignore[attr-defined]  # a collection
             saved = copy.to_dict(include_self_link=False, transform_hrefs=False)
             if path == CATALOG_NAME:
                 saved |= {key: existing[key] for key in ("id", "description") if key in existing}
-            hrefs = {rel: list(_listed_hrefs(existing, rel, self._folder / path)) for rel in _MEDIA}
+            hrefs = {
+                rel: list(_listed_hrefs(existing, rel, self._folder / path)) for rel in MEDIA_TYPES
+            }
             for listed in filter(self._exists, self._listed[path]):
                 rel = "child" if listed in self._collections else "item"
-                hrefs[rel].append(_relative(listed, path))
-            for rel, media_type in _MEDIA.items():
+                hrefs[rel].append(relative_href(listed, path))
+            for rel, media_type in MEDIA_TYPES.items():
                 for href in dict.fromkeys(hrefs[rel]):
                     saved["links"].append({"rel": rel, "href": href, "type": media_type})
             return saved
 
-        _write(self._folder, path, name, document, self._stac_io.json_dumps)
+        write_document(self._folder, path, name, document, self._stac_io.json_dumps)
 
     def _exists(self, path: str) -> bool:
         return self._folder.joinpath(*path.split("/")).is_file()
-
-
-_MEDIA = {"child": "application/json", "item": "application/geo+json"}
 
 
 def check_on_error(on_error: object) -> None:
@@ -283,24 +284,25 @@ def check_on_error(on_error: object) -> None:
         raise ConfigurationError(f"on_error={on_error!r}: choose 'keep' or 'remove'.")
 
 
-def _without_structure(source: _Object, replaced: Collection[str]) -> _Object:
+def without_structure(source: _Object, replaced: Collection[str]) -> _Object:
     """Return a copy with absolute links, without those to the server's catalogs and items."""
     copy: _Object = source.clone()  # type: ignore[assignment]  # pystac types it as STACObject
-    links = [link for link in copy.links if link.rel not in _STRUCTURE | set(replaced)]
+    links = [link for link in copy.links if link.rel not in STRUCTURE | set(replaced)]
     for link in links:
         link.target = link.get_absolute_href() or link.target
     copy.links = links
     return copy
 
 
-def _add_links(copy: pystac.STACObject, links: Mapping[str, str], origin: str | None) -> None:
+def add_links(copy: pystac.STACObject, links: Mapping[str, str], origin: str | None) -> None:
+    """Add links by their relations, and one to the original object."""
     for rel, href in links.items():
         copy.links.append(pystac.Link(rel, href, media_type="application/json"))
     if origin:
         copy.links.append(pystac.Link("derived_from", origin, media_type="application/geo+json"))
 
 
-def _relative(path: str, document: str) -> str:
+def relative_href(path: str, document: str) -> str:
     """Return the href of a file in a document; both are paths below the output folder."""
     return _href(Path("/", path), Path("/", document).parent)
 
@@ -310,7 +312,7 @@ def _href(path: Path, start: Path) -> str:
     return href if href.startswith("../") else f"./{href}"
 
 
-def _read_existing(folder: Path, path: str) -> dict[str, Any]:
+def read_existing(folder: Path, path: str) -> dict[str, Any]:
     """Return the catalog or collection that an earlier run wrote, or an empty document."""
     file = folder.joinpath(*path.split("/"))
     try:
@@ -336,7 +338,7 @@ def _listed_hrefs(document: Mapping[str, Any], rel: str, file: Path) -> Iterator
             yield href
 
 
-def _write(
+def write_document(
     folder: Path, path: str, name: str, document: Callable[[], dict[str, Any]], to_json: ToJSON
 ) -> None:
     """Write a document, if it differs from the one that is there.

@@ -111,6 +111,7 @@ class Planner:
         options: Checked options.
         template: The path of an asset below the folder. None if there is one item only: then the
             path is the asset key.
+        name: The name of the one item in reports and messages, if there is no template.
 
     Attributes:
         folder: The output folder, as an absolute path: the current folder may change.
@@ -125,7 +126,9 @@ class Planner:
         folder: Path,
         options: AllOptions,
         template: str | None = None,
+        name: str = "",
     ) -> None:
+        self._name = name
         self._template = None if template is None else PathTemplate(template)
         self.folder = folder.absolute()
         # Tasks elsewhere may have another current folder.
@@ -153,7 +156,7 @@ class Planner:
         item_file: ItemFile | None = None,
     ) -> ItemPlan:
         """Return the plan for some assets of an item, and for the file of the item itself."""
-        name = "" if self._template is None else self._unique_name(item)
+        name = self._name if self._template is None else self._unique_name(item)
         plan = ItemPlan(name, [], dict.fromkeys(assets), item_file)
         if item_file is not None:
             plan.item_path = self.reported(item_file.path)

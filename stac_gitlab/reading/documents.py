@@ -6,8 +6,11 @@ without, so that a broken document raises an error that names the field, not a `
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -134,6 +137,20 @@ def _loads(body: bytes) -> Any:
             # orjson refuses NaN, surrogates and deep nesting, which the standard library reads.
             pass
     return json.loads(body.decode("utf-8"))
+
+
+def digest_of(document: Mapping[str, Any]) -> bytes:
+    """Return a digest that is equal for equal documents, whatever the order of their members."""
+    text = b""
+    if orjson is not None:
+        with contextlib.suppress(TypeError):
+            # It knows no integers beyond 64 bits.
+            text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    if not text:
+        text = json.dumps(
+            document, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        ).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def check_stac(document: dict[str, Any], *, url: str, listed: bool = False) -> None:

@@ -28,19 +28,23 @@ from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted
 
 
-def list_items(stac_io: GitLabStacIO, items_url: str) -> Iterator[dict[str, Any]]:
+def list_items(
+    stac_io: GitLabStacIO, items_url: str, *, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the items of an items endpoint, page by page, as dictionaries.
 
     Args:
         stac_io: The reader.
         items_url: Where the ``items`` link of a collection points.
+        limit: The number of items that the caller takes, if known.
 
     Raises:
         STACGitLabError: If a page cannot be read.
         InvalidResponseError: If the server pages in circles.
     """
     pages = item_pages(stac_io, items_url)
-    yield from pages.listed(lambda feature, url: is_readable(stac_io, feature, url))
+    yield from pages.listed(lambda feature, url: is_readable(stac_io, feature, url), limit=limit)
+    stac_io.omissions += not pages.is_complete
 
 
 def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
@@ -116,6 +120,7 @@ def readable_collection_of(
 
 def report_bad_member(stac_io: GitLabStacIO, error: Exception, name: str) -> None:
     """Warn about, or raise for, a member of a listing or catalog that cannot be read."""
+    stac_io.omissions += 1
     if stac_io.on_bad_item == "raise":
         raise error
     warnings.warn(f"Left out {name}: {error}", UnreadableItemWarning, stacklevel=2)
@@ -180,3 +185,4 @@ def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[di
         return is_readable(stac_io, listed, url, check=check_collection, kind="collection")
 
     yield from pages.listed(is_collection)
+    stac_io.omissions += not pages.is_complete

@@ -35,6 +35,7 @@ from stac_gitlab.reading.listing import (
 )
 from stac_gitlab.reading.objects import (
     ItemRelations,
+    check_feature,
     collection_of,
     collections_url_of,
     explain_pystac_errors,
@@ -99,6 +100,43 @@ def linked_members(
                 if rel == pystac.RelType.CHILD:
                     check_ancestors(cast("pystac.Catalog", found), catalog)
                 yield found
+
+
+def linked_items(
+    catalog: pystac.Catalog, stac_io: GitLabStacIO
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what the ``item`` links of a catalog lead to: URLs and documents, none of them kept.
+
+    A link that leads to nothing, or to no item, is left out with a warning.
+
+    Raises:
+        STACGitLabError: If a link cannot be read and `on_bad_item` is ``"raise"``, or the error
+            concerns the whole server.
+    """
+    for link in catalog.get_links(pystac.RelType.ITEM):
+        href = link.get_absolute_href() or ""
+        try:
+            document: dict[str, Any]
+            if link.is_resolved():
+                target = cast("STACObject", link.target)
+                document = target.to_dict(transform_hrefs=False)
+            else:
+                document = stac_io.read_json(link)
+                href = getattr(document, "url", href)
+            check_feature(document, url=redact(href))
+        except OSError as error:
+            if not isinstance(error, STACGitLabError):
+                error = InvalidResponseError(
+                    f"{redact(href)}: the item cannot be read: {error.strerror or error}."
+                )
+            if not _is_fault_of_one_object(error):
+                raise error from None
+            report_bad_member(stac_io, error, f"the item {redact(quoted(href))}")
+            continue
+        except InvalidResponseError as error:
+            report_bad_member(stac_io, error, f"the item {redact(quoted(href))}")
+            continue
+        yield href, dict(document)
 
 
 def _resolved(link: Link, root: pystac.Catalog | None) -> STACObject:

@@ -116,6 +116,54 @@ def item_from(document: dict[str, Any]) -> pystac.Item:
     return item
 
 
+def saved_item(document: dict[str, Any], stac_io: pystac.StacIO, url: str) -> dict[str, Any]:
+    """Return the document of an item as pystac saves it, of the latest STAC version.
+
+    Nearly all documents need no pystac object for that. This takes a tenth of the time.
+
+    Args:
+        document: A checked document. It is used up.
+        stac_io: The reader.
+        url: Where it came from.
+
+    Raises:
+        InvalidResponseError: If pystac cannot make an item of it.
+    """
+    properties, links = document.get("properties"), document.get("links")
+    time = properties.get("datetime") if type(properties) is dict else 0
+    is_usual = (
+        _HAS_DEPRECATION_MESSAGE
+        and document.get("type") == "Feature"
+        and type(document.get("stac_version")) is type(document.get("id")) is str
+        and type(document.get("stac_extensions")) is list
+        and _TEXT.issuperset(map(type, document["stac_extensions"]))
+        and type(links) is list
+        and all(type(link.get("rel")) is str and link.get("href") for link in links)
+        and type(document.get("assets")) is dict
+        and "geometry" in document
+        and (time is None or (type(time) is str and _is_usual_time(time)))
+    )
+    if not is_usual:
+        item = item_of(document, stac_io, url)
+        with explain_pystac_errors(url, document):
+            return item.to_dict(include_self_link=False, transform_hrefs=False)
+    with explain_pystac_errors(url, document):
+        saved = _migrated(document, document["stac_version"], document["stac_extensions"])
+    saved["stac_version"] = pystac.get_stac_version()
+    saved["properties"].setdefault("datetime", None)
+    return saved
+
+
+def _is_usual_time(text: str) -> bool:
+    if _USUAL_TIME.fullmatch(text) is None:
+        return False
+    try:
+        datetime.fromisoformat(text[:-1])
+    except ValueError:
+        return False
+    return True
+
+
 def _time_from(text: str) -> datetime:
     """Return the same as pystac's ``str_to_datetime``, in a sixth of the time."""
     if type(text) is str and _USUAL_TIME.fullmatch(text):

@@ -248,6 +248,9 @@ class Pages:
         known_gaps: Hashes of what is not warned about again: listings that end before the number
             of elements that the server states. Some servers count deleted items for a while.
         page_size: The number of elements that were requested for a page, if known.
+
+    Attributes:
+        is_complete: Whether nothing so far tells that elements are missing.
     """
 
     def __init__(
@@ -260,6 +263,7 @@ class Pages:
         known_gaps: set[int] | None = None,
         page_size: int | None = None,
     ) -> None:
+        self.is_complete = True
         self._read = read
         self._page_size = page_size
         self._first = first
@@ -385,6 +389,7 @@ class Pages:
         self._count += len(kept)
         if len(kept) == len(listed):
             return page
+        self.is_complete = False
         if not self._repeats:
             warnings.warn(
                 f"{page.redacted_url}: this page repeats {len(listed) - len(kept)} "
@@ -434,6 +439,7 @@ class Pages:
     def _check_completeness(self, last: Page) -> None:
         if self._matched is None or self._count >= self._matched:
             return
+        self.is_complete = False
         gap = hash((self._first.key, self._count, self._matched))
         if gap not in self._known_gaps:
             self._known_gaps.add(gap)

@@ -176,6 +176,8 @@ class GitLabStacIO(pystac.StacIO):
         self.known_gaps: set[int] = set()
         # What is known about pages that the server refused, by URL; see `refused_pages`.
         self.refusals: dict[str, Any] = {}
+        # How often a listing was incomplete so far, or left something out.
+        self.omissions = 0
         super().__init__(dict_of("headers", headers or {}))
 
     def __call__(self) -> GitLabStacIO:
@@ -246,6 +248,7 @@ class GitLabStacIO(pystac.StacIO):
         self.__dict__.update(state)
         self.known_gaps = set()
         self.refusals = {}
+        self.omissions = 0
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -489,3 +492,9 @@ def reader_of(found: pystac.STACObject) -> GitLabStacIO | None:
     """Return the GitLabStacIO that an object was read through, if it was."""
     stac_io = getattr(found, "_stac_io", None)
     return stac_io if isinstance(stac_io, GitLabStacIO) else None
+
+
+def default_reader() -> GitLabStacIO:
+    """Return pystac's default reader if it is a GitLabStacIO, or else a new one."""
+    default = pystac.StacIO.default()
+    return default if isinstance(default, GitLabStacIO) else GitLabStacIO()
