@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from stac_gitlab.api.item_query import ItemQuery
     from stac_gitlab.api.stac_api import STACAPI, CollectionLike, ItemLike
     from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
+    from stac_gitlab.catalogs.mirror import MirrorReport, mirror
     from stac_gitlab.catalogs.publish import PublishReport, publish
     from stac_gitlab.download.downloader import STACDownloader
     from stac_gitlab.download.local_copy import OnError
@@ -115,6 +116,7 @@ __all__ = [
     "ItemQuery",
     "LFSPointerError",
     "Limits",
+    "MirrorReport",
     "Names",
     "NetworkError",
     "NotFoundError",
@@ -153,6 +155,7 @@ __all__ = [
     "group_by_role",
     "has_any_role",
     "materialize",
+    "mirror",
     "publish",
 ]
 
@@ -161,6 +164,7 @@ _LAZY_MODULES = {
     "api.item_query": ("ItemQuery",),
     "api.stac_api": ("STACAPI", "CollectionLike", "ItemLike"),
     "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
+    "catalogs.mirror": ("MirrorReport", "mirror"),
     "catalogs.publish": ("PublishReport", "publish"),
     "download.downloader": ("STACDownloader",),
     "download.local_copy": ("OnError",),

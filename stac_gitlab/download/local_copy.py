@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -340,8 +341,8 @@ def _listed_hrefs(document: Mapping[str, Any], rel: str, file: Path) -> Iterator
 
 def write_document(
     folder: Path, path: str, name: str, document: Callable[[], dict[str, Any]], to_json: ToJSON
-) -> None:
-    """Write a document, if it differs from the one that is there.
+) -> int:
+    """Write a document, if it differs from the one that is there; return its size in bytes.
 
     Raises:
         DownloadError: If it cannot be written. The message calls it `name`.
@@ -354,11 +355,22 @@ def write_document(
         raise DownloadError(f"{failed} as JSON: {redact(str(error))}.") from error
     try:
         target = contained_path(folder, path)
-        if not target.is_symlink() and target.is_file() and target.read_bytes() == content:
-            return
+        if _has_content(target, content):
+            return len(content)
         # A symbolic link is replaced, as for the assets: it may lead anywhere.
         with PartialFile(target) as partial_file:
             partial_file.write(content)
             partial_file.finish()
     except OSError as error:
         raise DownloadError(f"{failed}: {error.strerror or error}.") from error
+    return len(content)
+
+
+def _has_content(target: Path, content: bytes) -> bool:
+    """Return whether a file is there, not a link to one, and has this content."""
+    try:
+        status = os.lstat(target)
+    except FileNotFoundError:
+        return False
+    is_file = stat.S_ISREG(status.st_mode) and status.st_size == len(content)
+    return is_file and target.read_bytes() == content

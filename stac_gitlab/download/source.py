@@ -199,7 +199,7 @@ class Locator:
         return redact(strip_token_parameters(href))
 
     def _url(self, item: HasAssets, item_url: str, key: str, asset: pystac.Asset) -> str:
-        url = self._absolute(item_url, self._preferred(asset))
+        url = absolute_href(self._preferred(asset), item_url)
         if is_local(url):
             # The URL of the item may have any scheme (s3:, urn:); only a path or file: is local.
             if not item_url or not is_local(item_url):
@@ -234,14 +234,16 @@ class Locator:
             return next(filter(None, hrefs), asset.href)
         return asset.href
 
-    def _absolute(self, item_url: str, href: str) -> str:
-        # An absolute href is used unchanged: joining it would lose a "#" or "?" of a file name.
-        if is_web(href) or safe_urlparse(href).scheme or not item_url:
-            return href
-        if Origin.of(item_url) is None:
-            # pystac would end the name of a local file at a "#" or "?".
-            return str(_path_of_href(item_url).parent / href)
-        return make_absolute_href(href, item_url)
+
+def absolute_href(href: str, item_url: str) -> str:
+    """Return an href of an item as an absolute one, if the URL of the item is known."""
+    # An absolute href is used unchanged: joining it would lose a "#" or "?" of a file name.
+    if is_web(href) or safe_urlparse(href).scheme or not item_url:
+        return href
+    if Origin.of(item_url) is None:
+        # pystac would end the name of a local file at a "#" or "?".
+        return str(_path_of_href(item_url).parent / href)
+    return make_absolute_href(href, item_url)
 
 
 def self_href(item: HasAssets) -> str:

@@ -260,6 +260,8 @@ def _check_assets(document: dict[str, Any]) -> None:
     is_old = not document["stac_version"].startswith("1.")
     are_templates = is_old and document.get("type") != "Feature"
     for key, asset in (document.get("assets") or {}).items():
+        if type(asset) is dict and type(asset.get("href")) is str:
+            continue
         where = f"assets[{quoted(key)}]"
         if not isinstance(asset, dict):
             raise _BrokenFieldError(f"{where} is {_json_type(asset)}, not an object")

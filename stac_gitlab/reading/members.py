@@ -124,17 +124,15 @@ def linked_items(
                 document = stac_io.read_json(link)
                 href = getattr(document, "url", href)
             check_feature(document, url=redact(href))
-        except OSError as error:
-            if not isinstance(error, STACGitLabError):
-                error = InvalidResponseError(
-                    f"{redact(href)}: the item cannot be read: {error.strerror or error}."
-                )
+        except STACGitLabError as error:
             if not _is_fault_of_one_object(error):
-                raise error from None
+                raise
             report_bad_member(stac_io, error, f"the item {redact(quoted(href))}")
             continue
-        except InvalidResponseError as error:
-            report_bad_member(stac_io, error, f"the item {redact(quoted(href))}")
+        except OSError as error:
+            why = f"{redact(href)}: the item cannot be read: {error.strerror or error}."
+            missing = InvalidResponseError(why, url=redact(href))
+            report_bad_member(stac_io, missing, f"the item {redact(quoted(href))}")
             continue
         yield href, dict(document)
 
