@@ -32,7 +32,7 @@ from stac_gitlab.download.assets import Names
 from stac_gitlab.download.local_copy import read_existing, write_document
 from stac_gitlab.download.options import AllOptions, Selection, checked_options, folder_of
 from stac_gitlab.download.plan import ItemPlan, Planner
-from stac_gitlab.download.report import ProgressOption, open_progress
+from stac_gitlab.download.progress import ProgressOption, open_progress
 from stac_gitlab.download.run import run_plans
 from stac_gitlab.errors import ConfigurationError, DownloadError, STACGitLabError
 from stac_gitlab.files.partial_file import OWN_PREFIX
@@ -41,6 +41,7 @@ from stac_gitlab.reading.documents import digest_of
 from stac_gitlab.reading.listing import list_items, report_bad_member
 from stac_gitlab.reading.members import items_endpoint_of, linked_items
 from stac_gitlab.reading.objects import item_of, saved_item
+from stac_gitlab.reading.refused_pages import PartialItem
 from stac_gitlab.reading.stac_io import GitLabStacIO, default_reader, reader_of
 from stac_gitlab.redaction import quoted, redact, strip_token_parameters
 from stac_gitlab.settings import expect, path_of, whole_number
@@ -50,6 +51,8 @@ MAX_LISTED = 1000
 
 # Items whose assets are downloaded together. Their documents are in memory.
 _BATCH = 64
+# The beginning of the digest of an item in a short form.
+_PARTIAL = b"partial:"
 # Creating a file takes longer than anything else. A disk does it best for several threads.
 _WRITERS = 4
 _MAX_WRITING = 64
@@ -371,8 +374,14 @@ class _Run:
         item_id = str(document["id"])
         digest = digest_of(document)
         held = self._index.find(place.entry.number, ITEM, item_id, source)
-        is_same = held is not None and held.digest == digest and self._has_file(held)
-        if held is not None and is_same and not self._assets:
+        is_partial = isinstance(document, PartialItem)
+        if is_partial:
+            digest = _PARTIAL + digest
+        has_file = held is not None and self._has_file(held)
+        is_same = has_file and held is not None and held.digest == digest
+        # An item of which the server gives a short form only stays as it was.
+        is_kept = is_partial and has_file and held is not None and _is_whole(held)
+        if held is not None and (is_kept or (is_same and not self._assets)):
             self._index.seen(held)
             self._counts["unchanged"] += 1
             return
@@ -524,6 +533,10 @@ def _names(jobs: Iterable[_Job]) -> Iterator[str]:
         name = job.entry.path if job.entry.id in taken else job.entry.id
         taken.add(name)
         yield name
+
+
+def _is_whole(held: Entry) -> bool:
+    return held.digest is not None and not held.digest.startswith(_PARTIAL)
 
 
 def _is_new(held: Entry | None) -> bool:

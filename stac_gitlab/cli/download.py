@@ -89,7 +89,7 @@ def _download(arguments: argparse.Namespace) -> int:
         except DownloadError as failed:
             if failed.report is None:
                 raise
-            report, error = failed.report, failed  # type: ignore[assignment]  # of a batch
+            report, error = failed.report, failed
     results = [(item_id, result) for item_id, r in report.items() for result in r.values()]
     if output.json:
         output.data(

@@ -27,6 +27,7 @@ from stac_gitlab import (
     IncompleteListingWarning,
     MirrorReport,
     NothingToDownloadWarning,
+    PartialItemWarning,
     RetryPolicy,
     ServerError,
     STACDownloader,
@@ -265,12 +266,33 @@ def test_a_collection_that_is_gone_is_pruned_with_all_its_items(
 
 def test_items_that_are_left_out_are_not_pruned(hub: SharingHubServer, folder: Path) -> None:
     mirrored(hub, folder)
-    replaced(hub, Project(LAKES.path, LAKES.files, title="Lakes", broken=True))
-    with pytest.warns(UnreadableItemWarning, match="alpine/lakes"):
+    page = {"type": "FeatureCollection", "features": [a("item", id="x", links=[5])], "links": []}
+    hub.inject(Fault(path=f"{ITEMS}$", status=200, body=page, times=None))
+    with pytest.warns(UnreadableItemWarning, match="Left out item 'x'"):
         report = mirrored(hub, folder, prune=True)
-    assert not report.is_complete
+    assert (report.gone, report.is_complete) == (0, False)
     assert "dataset/alpine/lakes" in items_in(folder)
     assert "dataset/alpine/rivers" in items_in(folder)
+
+
+def test_a_short_form_of_an_item_does_not_replace_the_whole(
+    hub: SharingHubServer, folder: Path
+) -> None:
+    peaks = Project("alpine/peaks", {"peaks.csv": b"peaks"})
+    mirrored(hub, folder)
+    before = (folder / "dataset/alpine~2Flakes.json").read_bytes()
+    lakes, new = (Project(p.path, p.files, broken=True) for p in (LAKES, peaks))
+    replaced(hub, lakes, RIVERS, new)
+    for expected in ((1, 3), (0, 4)):
+        with pytest.warns(PartialItemWarning) as caught:
+            report = mirrored(hub, folder)
+        assert len(caught) == 2
+        assert (report.new, report.unchanged, report.changed) == (*expected, 0)
+        assert (folder / "dataset/alpine~2Flakes.json").read_bytes() == before
+        assert items_in(folder)["dataset/alpine/peaks"].properties["stac_gitlab:partial"] is True
+    replaced(hub, LAKES, RIVERS, peaks)
+    assert mirrored(hub, folder).changed == 1
+    assert items_in(folder)["dataset/alpine/peaks"].assets["peaks.csv"].href.startswith("./")
 
 
 def test_a_listing_that_ends_early_prunes_nothing(hub: SharingHubServer, folder: Path) -> None:
