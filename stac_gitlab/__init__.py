@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from stac_gitlab.api.item_query import ItemQuery
     from stac_gitlab.api.stac_api import STACAPI, CollectionLike, ItemLike
     from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
+    from stac_gitlab.catalogs.describe import RemoteFiles, describe_assets
     from stac_gitlab.catalogs.mirror import MirrorReport, mirror
     from stac_gitlab.catalogs.publish import PublishReport, publish
     from stac_gitlab.download.downloader import STACDownloader
@@ -133,6 +134,7 @@ __all__ = [
     "ProgressOption",
     "PublishReport",
     "RateLimitError",
+    "RemoteFiles",
     "RemoteWriteError",
     "RequestTimeoutError",
     "RetryPolicy",
@@ -151,6 +153,7 @@ __all__ = [
     "asset_roles",
     "assets_with_role",
     "data_assets",
+    "describe_assets",
     "filter_assets",
     "group_by_role",
     "has_any_role",
@@ -164,6 +167,7 @@ _LAZY_MODULES = {
     "api.item_query": ("ItemQuery",),
     "api.stac_api": ("STACAPI", "CollectionLike", "ItemLike"),
     "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
+    "catalogs.describe": ("RemoteFiles", "describe_assets"),
     "catalogs.mirror": ("MirrorReport", "mirror"),
     "catalogs.publish": ("PublishReport", "publish"),
     "download.downloader": ("STACDownloader",),

@@ -15,6 +15,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +31,14 @@ from stand_in.git_host import GitHost
 import stac_gitlab
 import stac_gitlab.testing
 from stac_gitlab.auth import TOKEN_VARIABLES
-from stac_gitlab.testing import GitLabServer, Project, SharingHubServer, sample_projects
+from stac_gitlab.testing import (
+    Fault,
+    GitLabServer,
+    LoopbackServer,
+    Project,
+    SharingHubServer,
+    sample_projects,
+)
 
 pytest_plugins = ["stac_gitlab.testing.fixtures"]
 
@@ -41,6 +49,15 @@ MORE_PAGES = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECUR
 IN_A_CHECKOUT = (ROOT / "setup.py").exists()
 
 TOKEN = "glpat-the-token-of-the-pages"
+BATHYMETRY = Path(
+    stac_gitlab.testing.__path__[0], "sample/alpine/lakes/lake-temperature/data/bathymetry.tif"
+)
+# What a source of data serves, which limits the rate of requests.
+RASTERS = (
+    "extent_S1B_EW_GRDH_1SDH_20171111T205337_20171111T205438_008239_00E91A_F8D1.tif",
+    "extent_S1B_EW_GRDH_1SDH_20190224T203744_20190224T203844_015093_01C356_B9C1.tif",
+    "extent_S1B_EW_GRDH_1SDH_20170620T205332_20170620T205433_006139_00AC89_6857.tif",
+)
 
 MODULES = [
     name
@@ -132,8 +149,14 @@ def hosts(catalog_files: dict[str, bytes], tmp_path: Path) -> Iterator[dict[str,
         GitLabServer([project], token=TOKEN) as gitlab,
         SharingHubServer(sample_projects(), token=TOKEN, gitlab=gitlab) as hub,
         GitHost(tmp_path / "repositories", TOKEN) as git_host,
+        LoopbackServer() as data,
     ):
+        for name in RASTERS:
+            data.route(f"/records/7568049/files/{name}", BATHYMETRY.read_bytes())
+        limit = {"X-RateLimit-Limit": "1", "X-RateLimit-Reset": str(int(time.time()))}
+        data.inject(Fault(status=429, headers=limit, after=1, times=2))
         yield {
+            "https://data.example.org": data.url,
             "https://hub.example.org": hub.url,
             "https://gitlab.example.org": gitlab.url,
             "https://git.example.org": git_host.url,

@@ -9,6 +9,7 @@ Source: STAC file extension 2.1.0 (``file:checksum``) and the multicodec table.
 from __future__ import annotations
 
 import hashlib
+import os
 import queue
 import re
 import threading
@@ -124,6 +125,17 @@ class Checksum:
             if function == (self.algorithm, self.full_length)
         )
         return (_as_varint(code) + _as_varint(len(self.digest)) + self.digest).hex()
+
+
+def checksum_of_file(path: str | os.PathLike[str]) -> tuple[int, Checksum]:
+    """Return the size of a file in bytes, and its SHA-256.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        return file.tell(), Checksum("sha256", digest, len(digest))
 
 
 def _varint(data: bytes) -> tuple[int, bytes]:
