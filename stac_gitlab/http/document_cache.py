@@ -157,7 +157,9 @@ class CachedDocuments:
         stored = self._folder.load(name, url, max_bytes=options["max_bytes"])
         if self._session.offline is not None and stored is None:
             raise self._not_held(url, "GET", name)
-        if stored is not None and (self._session.offline is not None or self._is_fresh(stored)):
+        if stored is not None and (
+            self._session.offline is not None or self._is_fresh(url, stored)
+        ):
             _log_use(url, stored)
             return parse(stored.document)
         return self._ask(url, name, stored, parse, headers=headers, **options)
@@ -201,7 +203,10 @@ class CachedDocuments:
             folder.remove(name)
             raise
 
-    def _is_fresh(self, stored: _Stored) -> bool:
+    def _is_fresh(self, url: str, stored: _Stored) -> bool:
+        if stored.confirmed <= self._session.last_change.get(Origin.of(url), -1.0):
+            # RFC 9111, 4.4: the reader itself may have changed it.
+            return False
         age = time.time() - stored.confirmed
         max_age = 0.0 if self._settings is None else self._settings.max_age
         # A clock that was set back makes a document appear to come from the future.
@@ -249,7 +254,7 @@ class CachedDocuments:
     def _not_held(self, url: str, method: str, name: str | None = None) -> OfflineError:
         redacted = redact(url)
         if self._folder is None:
-            why = "There is no cache=. Pass one, or read a saved copy by its path."
+            why = "There is no cache=. Pass one, or read a mirror by its path."
         elif name is None:
             why = "Only responses to GET are cached."
         elif self._folder.holds_other(name):

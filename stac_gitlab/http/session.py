@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
@@ -124,6 +125,8 @@ class GitLabSession(BaseSession):
         self.dialects = new_dialects(credentials.paths)
         self.only = only
         self.offline = offline
+        # When each origin was last sent what may change something, in seconds since 1970.
+        self.last_change: dict[Origin | None, float] = {}
         self.max_redirects = self.limits.redirects
         # HTTP/1.1 keeps connections alive by default.
         del self.headers["Connection"]
@@ -187,11 +190,8 @@ class GitLabSession(BaseSession):
     def _check_allowed(self, request: requests.PreparedRequest) -> None:
         origin, url = Origin.of(request.url or ""), redact(request.url or "")
         if self.offline is not None:
-            raise OfflineError(
-                f"{request.method} {url}: not requested, because {self.offline}. Only documents "
-                "are kept in a cache. Do this once you are online.",
-                url=url,
-            )
+            problem = f"{request.method} {url}: not requested, because {self.offline}."
+            raise OfflineError(f"{problem} Only documents are kept in a cache.", url=url)
         if self.only is None or origin in self.only | self.credentials.origins:
             return
         raise ConfigurationError(
@@ -270,6 +270,8 @@ class GitLabSession(BaseSession):
         headers = {"Accept-Encoding": ACCEPT_ENCODING, **(headers or {})}
 
         def attempt(url: str) -> T:
+            if method not in SAFE_METHODS:
+                self.last_change[Origin.of(url)] = time.time()
             context = write_origin_in_force.set(write_origin)
             try:
                 with contextlib.nullcontext() if data is None else data() as body:

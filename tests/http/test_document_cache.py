@@ -186,6 +186,17 @@ def test_a_server_that_wants_to_be_asked_is_asked_in_spite_of_max_age(
     assert len(server.requests) == 2
 
 
+def test_what_the_reader_may_have_changed_is_asked_for(
+    reader: Callable[..., GitLabStacIO], server: LoopbackServer, now: list[float]
+) -> None:
+    url = versioned(server, "/a.json", {"x": 1})
+    stac_io = reader(max_age=60)
+    stac_io.read_json(url)
+    stac_io.session.fetch(url, lambda _: None, max_bytes=100, method="PUT", json={"x": 2})
+    versioned(server, "/a.json", {"x": 2})
+    assert stac_io.read_json(url) == {"x": 2}
+
+
 @pytest.mark.parametrize(
     "headers", [{"Cache-Control": "max-age=60, No-Store"}, {"Vary": "*"}], ids=str
 )
