@@ -26,7 +26,9 @@ from stac_gitlab.errors import (
     STACGitLabError,
     STACGitLabWarning,
 )
+from stac_gitlab.redaction import redacting_logger
 
+logger = redacting_logger(__name__)
 FAILED, USAGE, UNAUTHORIZED, INTERRUPTED = 1, 2, 3, 130
 _COMMANDS = (browse, download, share, auth, environment, demo, completion)
 
@@ -78,7 +80,7 @@ def _explain(error: Exception, *, verbose: bool) -> int:
     # pystac wraps the errors of links that it follows; the cause says what is wrong.
     cause = error.__cause__ if isinstance(error, pystac.STACError) and error.__cause__ else error
     if verbose:
-        logging.getLogger("stac_gitlab").info("failed", exc_info=error)
+        logger.info("The command failed", exc_info=error)
     print(f"stac-gitlab: {cause}", file=sys.stderr)
     if isinstance(cause, DownloadError) and cause.errors:
         causes = list(cause.errors.values())
