@@ -6,7 +6,7 @@ The hooks act on what a ``GitLabStacApiIO`` has read, as those of ``reading.pyst
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -25,7 +25,7 @@ from stac_gitlab.reading.objects import (
     check_feature,
     explain_pystac_errors,
 )
-from stac_gitlab.reading.pystac_hooks import Hook, install
+from stac_gitlab.reading.pystac_hooks import Hook, Stock, install
 from stac_gitlab.reading.stac_io import reader_of
 from stac_gitlab.redaction import redact
 
@@ -78,77 +78,62 @@ _NotAClientError.__name__ = NotSTACError.__name__
 # -- hooks ------------------------------------------------------------------------------------
 
 
-def _from_dict(stock: Any) -> Callable[..., Any]:
+def _from_dict(stock: Stock, cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
     """Explain why pystac cannot read a document; pystac-client calls ``from_dict`` itself."""
-
-    def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(d, RemoteDocument):
-            return stock.__func__(cls, d, *args, **kwargs)
-        with api_errors(), explain_pystac_errors(d.url, d):
-            check_stac(with_version(d), url=redact(d.url))
-            return stock.__func__(cls, d, *args, **kwargs)
-
-    return from_dict
+    if not isinstance(d, RemoteDocument):
+        return stock(cls, d, *args, **kwargs)
+    with api_errors(), explain_pystac_errors(d.url, d):
+        check_stac(with_version(d), url=redact(d.url))
+        return stock(cls, d, *args, **kwargs)
 
 
-def _items_from_dict(stock: Any) -> Callable[..., Any]:
-    def from_dict(cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
-        features = d.get("features") if isinstance(d, dict) else None
-        ours = [one for one in features or () if isinstance(one, RemoteDocument)]
-        if not ours:
-            return stock.__func__(cls, d, *args, **kwargs)
-        with api_errors(), explain_pystac_errors(ours[0].url, d):
-            for feature in ours:
-                check_feature(feature, url=redact(feature.url))
-            return stock.__func__(cls, d, *args, **kwargs)
-
-    return from_dict
+def _items_from_dict(stock: Stock, cls: Any, d: Any, *args: Any, **kwargs: Any) -> Any:
+    features = d.get("features") if isinstance(d, dict) else None
+    ours = [one for one in features or () if isinstance(one, RemoteDocument)]
+    if not ours:
+        return stock(cls, d, *args, **kwargs)
+    with api_errors(), explain_pystac_errors(ours[0].url, d):
+        for feature in ours:
+            check_feature(feature, url=redact(feature.url))
+        return stock(cls, d, *args, **kwargs)
 
 
-def _client_from_dict(stock: Any) -> Callable[..., Any]:
-    def from_dict(
-        cls: type[Client], d: dict[str, Any], href: str | None = None, *args: Any, **kwargs: Any
-    ) -> Client:
-        try:
-            return cast("Client", stock.__func__(cls, d, href, *args, **kwargs))
-        except ClientTypeError:
-            if not isinstance(d, (OwnDocument, RemoteDocument)):
-                raise
-            redacted = redact(href or "")
-            raise _NotAClientError(
-                f"{redacted}: a {d.get('type')} came, not the landing page of a STAC API. Open the "
-                "landing page as the client, or read this with pystac.read_file.",
-                url=redacted,
-            ) from None
-
-    return from_dict
+def _client_from_dict(
+    stock: Stock, cls: type[Client], d: Any, href: str | None = None, *args: Any, **kwargs: Any
+) -> Any:
+    try:
+        return stock(cls, d, href, *args, **kwargs)
+    except ClientTypeError:
+        if not isinstance(d, (OwnDocument, RemoteDocument)):
+            raise
+        redacted = redact(href or "")
+        raise _NotAClientError(
+            f"{redacted}: a {d.get('type')} came, not the landing page of a STAC API. Open the "
+            "landing page as the client, or read this with pystac.read_file.",
+            url=redacted,
+        ) from None
 
 
-def _collections_href(stock: Callable[..., str]) -> Callable[..., str]:
-    def _collections_href(self: Client, collection_id: str | None = None) -> str:
-        if collection_id is not None and reader_of(self) is not None:
-            collection_id = quote(collection_id, safe="")
-        return stock(self, collection_id)
-
-    return _collections_href
+def _collections_href(stock: Stock, self: Client, collection_id: str | None = None) -> Any:
+    if collection_id is not None and reader_of(self) is not None:
+        collection_id = quote(collection_id, safe="")
+    return stock(self, collection_id)
 
 
-def _get_item(stock: Callable[..., pystac.Item | None]) -> Callable[..., pystac.Item | None]:
-    def get_item(
-        self: CollectionClient,
-        id: str,  # noqa: A002  # pystac-client names it
-        recursive: bool = False,
-    ) -> pystac.Item | None:
-        stac_io = reader_of(self)
-        is_by_url = not recursive and self.get_root().conforms_to(ConformanceClasses.FEATURES)
-        if stac_io is None or not is_by_url:
-            return stock(self, id, recursive)
-        items_url = self._items_href()
-        url = stac_io.session.dialect_of(items_url).item_url(items_url, id)
-        own_path = f"{urlsplit(items_url).path.rstrip('/')}/"
-        return stock(self, urlsplit(url).path.removeprefix(own_path), recursive)
-
-    return get_item
+def _get_item(
+    stock: Stock,
+    self: CollectionClient,
+    id: str,  # noqa: A002  # pystac-client names it
+    recursive: bool = False,
+) -> Any:
+    stac_io = reader_of(self)
+    is_by_url = not recursive and self.get_root().conforms_to(ConformanceClasses.FEATURES)
+    if stac_io is None or not is_by_url:
+        return stock(self, id, recursive)
+    items_url = self._items_href()
+    url = stac_io.session.dialect_of(items_url).item_url(items_url, id)
+    own_path = f"{urlsplit(items_url).path.rstrip('/')}/"
+    return stock(self, urlsplit(url).path.removeprefix(own_path), recursive)
 
 
 CLIENT_HOOKS = (

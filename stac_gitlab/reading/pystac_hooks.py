@@ -52,6 +52,10 @@ from stac_gitlab.redaction import redact, strip_token_parameters
 _MARK = "_stac_gitlab_hook"
 
 
+Stock = Callable[..., Any]
+"""A method of pystac, as a function."""
+
+
 @dataclass(frozen=True)
 class Hook:
     """One change to pystac.
@@ -59,14 +63,14 @@ class Hook:
     Attributes:
         owner: The class that is changed.
         method: The method that is replaced.
-        make: Makes the new method from the one before.
+        replacement: What is called instead, with the stock method before the arguments.
         reason: What pystac lacks without the change.
         test: The test that fails once pystac no longer needs the change.
     """
 
     owner: type
     method: str
-    make: Callable[[Any], Callable[..., Any]]
+    replacement: Callable[..., Any]
     reason: str
     test: str
 
@@ -74,101 +78,98 @@ class Hook:
 def install(hooks: Iterable[Hook] | None = None) -> None:
     """Add hooks to their classes, by default :data:`HOOKS`. Doing it again changes nothing."""
     for hook in HOOKS if hooks is None else hooks:
-        _replace(hook.owner, hook.method, hook.make)
+        present = vars(hook.owner).get(hook.method)
+        if not getattr(getattr(present, "__func__", present), _MARK, False):
+            method = _hooked(getattr(hook.owner, hook.method), hook.replacement)
+            is_classmethod = isinstance(present, classmethod)
+            setattr(hook.owner, hook.method, classmethod(method) if is_classmethod else method)
 
 
-def _replace(owner: type, name: str, make: Callable[[Any], Any]) -> None:
-    present = owner.__dict__.get(name)
-    if getattr(getattr(present, "__func__", present), _MARK, False):
-        return
-    stock = getattr(owner, name)
-    hook = make(stock)
+def _hooked(method: Any, replacement: Callable[..., Any]) -> Any:
+    stock = getattr(method, "__func__", method)
+
     # For help(), and for readers of the signature.
-    functools.update_wrapper(hook, getattr(stock, "__func__", stock))
-    setattr(hook, _MARK, True)
-    setattr(owner, name, classmethod(hook) if isinstance(present, classmethod) else hook)
+    @functools.wraps(stock)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        return replacement(stock, *args, **kwargs)
+
+    setattr(hooked, _MARK, True)
+    return hooked
 
 
 # -- walking --------------------------------------------------------------------------------
 
 
-def _get_stac_objects(stock: Callable[..., Iterable[STACObject]]) -> Callable[..., Any]:
-    def get_stac_objects(
-        self: pystac.Catalog,
-        rel: str | pystac.RelType,
-        typ: type[STACObject] | None = None,
-        modify_links: LinkOrder | None = None,
-    ) -> Iterator[STACObject]:
-        stac_io = reader_of(self)
-        if stac_io is None or rel not in (pystac.RelType.ITEM, pystac.RelType.CHILD):
-            yield from stock(self, rel, typ, modify_links)
-            return
-        seen: set[str | None] = set()
-        for found in linked_members(self, stac_io, rel, modify_links):
-            seen.add(found.id)
-            if typ is None or isinstance(found, typ):
-                yield found
-        more: Iterator[STACObject] = iter(())
-        if rel == pystac.RelType.ITEM:
-            url = items_endpoint_of(self)
-            if url is not None:
-                more = listed_items(self, stac_io, url)
-        elif not any(link.rel == rel for link in self.links):
-            more = listed_collections(self, stac_io)
-        for found in more:
-            if found.id not in seen and (typ is None or isinstance(found, typ)):
-                yield found
-
-    return get_stac_objects
+def _get_stac_objects(
+    stock: Stock,
+    self: pystac.Catalog,
+    rel: str | pystac.RelType,
+    typ: type[STACObject] | None = None,
+    modify_links: LinkOrder | None = None,
+) -> Iterator[STACObject]:
+    stac_io = reader_of(self)
+    if stac_io is None or rel not in (pystac.RelType.ITEM, pystac.RelType.CHILD):
+        yield from stock(self, rel, typ, modify_links)
+        return
+    seen: set[str | None] = set()
+    for found in linked_members(self, stac_io, rel, modify_links):
+        seen.add(found.id)
+        if typ is None or isinstance(found, typ):
+            yield found
+    more: Iterator[STACObject] = iter(())
+    if rel == pystac.RelType.ITEM:
+        url = items_endpoint_of(self)
+        if url is not None:
+            more = listed_items(self, stac_io, url)
+    elif not any(link.rel == rel for link in self.links):
+        more = listed_collections(self, stac_io)
+    for found in more:
+        if found.id not in seen and (typ is None or isinstance(found, typ)):
+            yield found
 
 
-def _get_items(stock: Callable[..., Iterator[pystac.Item]]) -> Callable[..., Any]:
-    def get_items(
-        self: pystac.Catalog, *ids: str, recursive: bool = False
-    ) -> Iterator[pystac.Item]:
-        stac_io = reader_of(self)
-        if stac_io is None:
-            yield from stock(self, *ids, recursive=recursive)
-            return
-        if recursive:
-            if type(self).get_items is pystac.Catalog.get_items:
-                yield from self.get_items(*ids, recursive=False)
-            else:
-                # A subclass lists its own items in its own way, as pystac has it.
-                own = self.get_items(recursive=False)
-                yield from (item for item in own if not ids or item.id in ids)
-            for child in self.get_children():
-                yield from child.get_items(*ids, recursive=True)
-            return
-        url = items_endpoint_of(self) if ids else None
-        if url is not None and urlsplit(url).path.rstrip("/").endswith("/items"):
-            yield from items_by_id(self, stac_io, url, ids)
+def _get_items(
+    stock: Stock, self: pystac.Catalog, *ids: str, recursive: bool = False
+) -> Iterator[pystac.Item]:
+    stac_io = reader_of(self)
+    if stac_io is None:
+        yield from stock(self, *ids, recursive=recursive)
+        return
+    if recursive:
+        if type(self).get_items is pystac.Catalog.get_items:
+            yield from self.get_items(*ids, recursive=False)
         else:
-            yield from stock(self, *ids)
+            # A subclass lists its own items in its own way, as pystac has it.
+            own = self.get_items(recursive=False)
+            yield from (item for item in own if not ids or item.id in ids)
+        for child in self.get_children():
+            yield from child.get_items(*ids, recursive=True)
+        return
+    url = items_endpoint_of(self) if ids else None
+    if url is not None and urlsplit(url).path.rstrip("/").endswith("/items"):
+        yield from items_by_id(self, stac_io, url, ids)
+    else:
+        yield from stock(self, *ids)
 
-    return get_items
 
-
-def _get_child(stock: Callable[..., pystac.Catalog | None]) -> Callable[..., Any]:
-    def get_child(
-        self: pystac.Catalog,
-        id: str,  # noqa: A002  # pystac names it
-        recursive: bool = False,
-        sort_links_by_id: bool = True,
-    ) -> pystac.Catalog | None:
-        stac_io = reader_of(self)
-        url = None if stac_io is None or recursive else collections_url_of(self)
-        if stac_io is None or url is None or not id or is_local(url):
-            return stock(self, id, recursive, sort_links_by_id)
-        links = self.get_links(pystac.RelType.CHILD)
-        all_known = bool(links) and all(link.is_resolved() for link in links)
-        if not all_known and not any(_may_lead_to(link, id) for link in links):
-            found = collection_by_id(self, stac_io, url, id)
-            if found is not None:
-                return found
+def _get_child(
+    stock: Stock,
+    self: pystac.Catalog,
+    id: str,  # noqa: A002  # pystac names it
+    recursive: bool = False,
+    sort_links_by_id: bool = True,
+) -> Any:
+    stac_io = reader_of(self)
+    url = None if stac_io is None or recursive else collections_url_of(self)
+    if stac_io is None or url is None or not id or is_local(url):
         return stock(self, id, recursive, sort_links_by_id)
-
-    return get_child
+    links = self.get_links(pystac.RelType.CHILD)
+    all_known = bool(links) and all(link.is_resolved() for link in links)
+    if not all_known and not any(_may_lead_to(link, id) for link in links):
+        found = collection_by_id(self, stac_io, url, id)
+        if found is not None:
+            return found
+    return stock(self, id, recursive, sort_links_by_id)
 
 
 def _may_lead_to(link: Link, child_id: str) -> bool:
@@ -180,65 +181,54 @@ def _may_lead_to(link: Link, child_id: str) -> bool:
 # -- dictionaries ---------------------------------------------------------------------------
 
 
-def _to_dict(stock: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    def to_dict(
-        self: pystac.Item, include_self_link: bool = True, transform_hrefs: bool = True
-    ) -> dict[str, Any]:
-        root = None if reader_of(self) is None else self.get_root_link()
-        if root is not None and not root.is_resolved() and not is_local(str(root.get_href(False))):
-            # Hrefs become relative below a root that is in memory, which this one is not.
-            transform_hrefs = False
-        return stock(self, include_self_link, transform_hrefs)
-
-    return to_dict
+def _to_dict(
+    stock: Stock, self: pystac.Item, include_self_link: bool = True, transform_hrefs: bool = True
+) -> Any:
+    root = None if reader_of(self) is None else self.get_root_link()
+    if root is not None and not root.is_resolved() and not is_local(str(root.get_href(False))):
+        # Hrefs become relative below a root that is in memory, which this one is not.
+        transform_hrefs = False
+    return stock(self, include_self_link, transform_hrefs)
 
 
 # -- reading --------------------------------------------------------------------------------
 
 
-def _from_file(stock: Any) -> Callable[..., Any]:
-    def from_file(
-        cls: type[STACObject], href: Any, stac_io: pystac.StacIO | None = None
-    ) -> STACObject:
-        reader = pystac.StacIO.default() if stac_io is None else stac_io
-        if cls is STACObject or not isinstance(reader, GitLabStacIO):
-            return cast("STACObject", stock.__func__(cls, href, stac_io))
-        href = _absolute(href)
-        document = reader.read_json(href)
-        href = getattr(document, "url", href)
-        if cls is pystac.Catalog and document.get("type") == pystac.STACObjectType.COLLECTION:
-            cls = pystac.Collection
-        document = OwnDocument(document)
-        with explain_pystac_errors(href, document):
-            found = cls.from_dict(document, href=href, migrate=True, preserve_dict=False)
-        release_document(found)
-        keep_stac_io(found, reader)
-        make_own_root(found, href)
-        return found
-
-    return from_file
+def _from_file(stock: Stock, cls: type[STACObject], href: Any, stac_io: Any = None) -> Any:
+    reader = pystac.StacIO.default() if stac_io is None else stac_io
+    if cls is STACObject or not isinstance(reader, GitLabStacIO):
+        return stock(cls, href, stac_io)
+    href = _absolute(href)
+    document = reader.read_json(href)
+    href = getattr(document, "url", href)
+    if cls is pystac.Catalog and document.get("type") == pystac.STACObjectType.COLLECTION:
+        cls = pystac.Collection
+    document = OwnDocument(document)
+    with explain_pystac_errors(href, document):
+        found = cls.from_dict(document, href=href, migrate=True, preserve_dict=False)
+    release_document(found)
+    keep_stac_io(found, reader)
+    make_own_root(found, href)
+    return found
 
 
-def _items_from_file(stock: Any) -> Callable[..., Any]:
-    def from_file(
-        cls: type[ItemCollection], href: Any, stac_io: pystac.StacIO | None = None
-    ) -> ItemCollection:
-        reader = pystac.StacIO.default() if stac_io is None else stac_io
-        if not isinstance(reader, GitLabStacIO):
-            return cast("ItemCollection", stock.__func__(cls, href, stac_io))
-        href = _absolute(href)
-        document = reader.read_json(href)
-        if document.get("type") == "FeatureCollection" and not is_local(href):
-            for feature in document["features"]:
-                if isinstance(feature, dict):
-                    check_stac(with_version(feature), url=redact(href), listed=True)
-        with explain_pystac_errors(href, document):
-            found = cls.from_dict(document, preserve_dict=False)
-        for item in found.items:
-            keep_stac_io(item, reader)
-        return found
-
-    return from_file
+def _items_from_file(
+    stock: Stock, cls: type[ItemCollection], href: Any, stac_io: Any = None
+) -> Any:
+    reader = pystac.StacIO.default() if stac_io is None else stac_io
+    if not isinstance(reader, GitLabStacIO):
+        return stock(cls, href, stac_io)
+    href = _absolute(href)
+    document = reader.read_json(href)
+    if document.get("type") == "FeatureCollection" and not is_local(href):
+        for feature in document["features"]:
+            if isinstance(feature, dict):
+                check_stac(with_version(feature), url=redact(href), listed=True)
+    with explain_pystac_errors(href, document):
+        found = cls.from_dict(document, preserve_dict=False)
+    for item in found.items:
+        keep_stac_io(item, reader)
+    return found
 
 
 def _absolute(href: Any) -> str:
@@ -250,114 +240,95 @@ def _absolute(href: Any) -> str:
         raise ConfigurationError(f"{redact(ascii(href))}: not a URL ({error}).") from None
 
 
-def _set_default(stock: Any) -> Callable[..., Any]:
-    def set_default(cls: type[pystac.StacIO], stac_io_class: Callable[[], pystac.StacIO]) -> None:
-        if isinstance(stac_io_class, type) and issubclass(stac_io_class, GitLabStacIO):
-            stac_io_class = stac_io_class()
-        stock.__func__(cls, stac_io_class)
-
-    return set_default
+def _set_default(
+    stock: Stock, cls: type[pystac.StacIO], stac_io_class: Callable[[], pystac.StacIO]
+) -> None:
+    if isinstance(stac_io_class, type) and issubclass(stac_io_class, GitLabStacIO):
+        stac_io_class = stac_io_class()
+    stock(cls, stac_io_class)
 
 
 # -- targets of links -----------------------------------------------------------------------
 
 
-def _resolve_stac_object(stock: Callable[..., Link]) -> Callable[..., Link]:
-    def resolve_stac_object(self: Link, root: pystac.Catalog | None = None) -> Link:
-        owner = self.owner
-        is_own_document = self._target_href == "" and self._target_object is None
-        can_be_target = self.rel != pystac.RelType.ROOT or isinstance(owner, pystac.Catalog)
-        if owner is not None and is_own_document and can_be_target and reader_of(owner):
-            self._target_object = owner
-        elif owner is not None and not self.is_resolved() and reader_of(owner):
-            self._target_object = known_relative(self, owner)
-        return stock(self, root)
-
-    return resolve_stac_object
+def _resolve_stac_object(stock: Stock, self: Link, root: pystac.Catalog | None = None) -> Any:
+    owner = self.owner
+    is_own_document = self._target_href == "" and self._target_object is None
+    can_be_target = self.rel != pystac.RelType.ROOT or isinstance(owner, pystac.Catalog)
+    if owner is not None and is_own_document and can_be_target and reader_of(owner):
+        self._target_object = owner
+    elif owner is not None and not self.is_resolved() and reader_of(owner):
+        self._target_object = known_relative(self, owner)
+    return stock(self, root)
 
 
-def _clone_link(stock: Callable[..., Link]) -> Callable[..., Link]:
-    def clone(self: Link) -> Link:
-        has_target = self._target_href or self._target_object
-        if has_target or self.owner is None or reader_of(self.owner) is None:
-            return stock(self)
-        target = self._target_object if self._target_href is None else self._target_href
-        return Link(self.rel, cast("Any", target), self.media_type, self.title)
-
-    return clone
+def _clone_link(stock: Stock, self: Link) -> Any:
+    has_target = self._target_href or self._target_object
+    if has_target or self.owner is None or reader_of(self.owner) is None:
+        return stock(self)
+    target = self._target_object if self._target_href is None else self._target_href
+    return Link(self.rel, cast("Any", target), self.media_type, self.title)
 
 
 # -- validation -----------------------------------------------------------------------------
 
 
-def _validate_extension(stock: Callable[..., str | None]) -> Callable[..., str | None]:
-    def validate_extension(  # noqa: PLR0917  # the arguments of pystac
-        self: JsonSchemaSTACValidator,
-        stac_dict: dict[str, Any],
-        stac_object_type: pystac.STACObjectType,
-        stac_version: str,
-        extension_id: str,
-        href: str | None = None,
-    ) -> str | None:
-        if isinstance(extension_id, ExtensionName):
-            extension_id = extension_id.schema
-        return stock(self, stac_dict, stac_object_type, stac_version, extension_id, href)
-
-    return validate_extension
+def _validate_extension(  # noqa: PLR0917  # the arguments of pystac
+    stock: Stock,
+    self: JsonSchemaSTACValidator,
+    stac_dict: dict[str, Any],
+    stac_object_type: pystac.STACObjectType,
+    stac_version: str,
+    extension_id: str,
+    href: str | None = None,
+) -> Any:
+    if isinstance(extension_id, ExtensionName):
+        extension_id = extension_id.schema
+    return stock(self, stac_dict, stac_object_type, stac_version, extension_id, href)
 
 
 # -- copying and saving ---------------------------------------------------------------------
 
 
-def _clone(stock: Callable[..., Any]) -> Callable[..., Any]:
-    def clone(self: Any) -> Any:
-        reader = reader_of(self)
-        if reader is None:
-            return stock(self)
-        # pystac keeps fields of a wrong type when it reads, and fails on them when it copies.
-        with explain_pystac_errors(self.get_self_href() or "", {"id": self.id}):
-            copy = stock(self)
-        keep_stac_io(copy, reader)
-        if is_materialized(self):
-            mark_materialized(copy)
-        return copy
-
-    return clone
+def _clone(stock: Stock, self: Any) -> Any:
+    reader = reader_of(self)
+    if reader is None:
+        return stock(self)
+    # pystac keeps fields of a wrong type when it reads, and fails on them when it copies.
+    with explain_pystac_errors(self.get_self_href() or "", {"id": self.id}):
+        copy = stock(self)
+    keep_stac_io(copy, reader)
+    if is_materialized(self):
+        mark_materialized(copy)
+    return copy
 
 
-def _full_copy(stock: Callable[..., pystac.Catalog]) -> Callable[..., pystac.Catalog]:
-    def full_copy(
-        self: pystac.Catalog,
-        root: pystac.Catalog | None = None,
-        parent: pystac.Catalog | None = None,
-    ) -> pystac.Catalog:
-        if root is None and reader_of(self) is not None:
+def _full_copy(
+    stock: Stock, self: pystac.Catalog, root: pystac.Catalog | None = None, parent: Any = None
+) -> Any:
+    if root is None and reader_of(self) is not None:
+        check_tree(self)
+    return stock(self, root, parent)
+
+
+def _normalize_hrefs(
+    stock: Stock,
+    self: pystac.Catalog,
+    root_href: str,
+    strategy: Any = None,
+    skip_unresolved: bool = False,
+) -> None:
+    if reader_of(self) is not None:
+        if not skip_unresolved:
             check_tree(self)
-        return stock(self, root, parent)
-
-    return full_copy
-
-
-def _normalize_hrefs(stock: Callable[..., None]) -> Callable[..., None]:
-    def normalize_hrefs(
-        self: pystac.Catalog, root_href: str, strategy: Any = None, skip_unresolved: bool = False
-    ) -> None:
-        if reader_of(self) is not None:
-            if not skip_unresolved:
-                check_tree(self)
-            layout = self._get_strategy(strategy)
-            strategy = layout if isinstance(layout, APILayoutStrategy) else SafeLayout(layout)
-        stock(self, root_href, strategy, skip_unresolved)
-
-    return normalize_hrefs
+        layout = self._get_strategy(strategy)
+        strategy = layout if isinstance(layout, APILayoutStrategy) else SafeLayout(layout)
+    stock(self, root_href, strategy, skip_unresolved)
 
 
-def _save(stock: Callable[..., None]) -> Callable[..., None]:
-    def save(self: pystac.Catalog, *args: Any, **kwargs: Any) -> None:
-        warn_about_unlinked_items(self)
-        stock(self, *args, **kwargs)
-
-    return save
+def _save(stock: Stock, self: pystac.Catalog, *args: Any, **kwargs: Any) -> None:
+    warn_about_unlinked_items(self)
+    stock(self, *args, **kwargs)
 
 
 # -- the table ------------------------------------------------------------------------------

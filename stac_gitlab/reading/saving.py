@@ -88,7 +88,7 @@ def warn_about_unlinked_items(catalog: pystac.Catalog) -> None:
             f"{quoted(str(catalog.id))} is saved without the items that its server lists. To save "
             "them too, call materialize(catalog) first.",
             IncompleteListingWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
