@@ -15,7 +15,7 @@ import pystac
 
 from stac_gitlab.auth import URL_VARIABLE
 from stac_gitlab.cli.browse import read
-from stac_gitlab.cli.options import Commands, common, reader
+from stac_gitlab.cli.options import Commands, common, reader, roles_of
 from stac_gitlab.cli.output import Output
 from stac_gitlab.download.content_version import FILE_NAME, read_records
 from stac_gitlab.download.downloader import STACDownloader
@@ -67,9 +67,8 @@ def add_parser(commands: Commands) -> None:
 def _download(arguments: argparse.Namespace) -> int:
     output = Output(arguments)
     base_url = os.environ.get(URL_VARIABLE) if arguments.url == "-" else arguments.url
-    roles = arguments.roles or ["data"]
     options: dict[str, Any] = {
-        "roles": None if roles == ["any"] else roles,
+        "roles": roles_of(arguments),
         "include": arguments.include,
         "exclude": arguments.exclude,
         "overwrite": arguments.overwrite,

@@ -61,6 +61,11 @@ def reader(arguments: argparse.Namespace, url: str | None) -> GitLabStacIO:
     return GitLabStacIO(token_of(arguments), base_url=url if is_remote else None)
 
 
+def roles_of(arguments: argparse.Namespace) -> list[str] | None:
+    """Return the roles of the assets to download; None for all."""
+    return None if arguments.roles == ["any"] else arguments.roles or ["data"]
+
+
 def token_of(arguments: argparse.Namespace) -> str | None:
     """Return the token that the options name, or None.
 

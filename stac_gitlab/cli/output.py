@@ -32,8 +32,8 @@ class Output:
             print(text)
 
     def data(self, data: Any) -> None:
-        """Print data as JSON."""
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        """Print data as JSON; paths and errors as texts."""
+        print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
     def rows(self, rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
         """Print rows of cells in columns. Cells are escaped; the first column is bold."""

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import argparse
 
+from stac_gitlab.catalogs.mirror import mirror
 from stac_gitlab.catalogs.publish import publish
-from stac_gitlab.cli.options import Commands, common, reader
+from stac_gitlab.cli.options import Commands, common, reader, roles_of, stac_url
 from stac_gitlab.cli.output import Output
 
 
 def add_parser(commands: Commands) -> None:
     """Add the commands to the parser."""
     general = common()
+    copy = commands.add_parser(
+        "mirror", parents=[general], help="make a local copy of a hub or catalog, or update it"
+    )
+    copy.add_argument("url", metavar="URL")
+    copy.add_argument("folder", metavar="FOLDER")
+    copy.add_argument(
+        "-r", "--roles", nargs="+", metavar="ROLE", help="default: data; 'any' for all assets"
+    )
+    copy.add_argument("-i", "--include", nargs="+", metavar="KEY", help="keys or patterns")
+    copy.add_argument("--no-assets", action="store_true", help="copy documents only")
+    copy.add_argument("-n", "--max-items", type=int, metavar="N")
+    copy.add_argument("--prune", action="store_true", help="remove what the server no longer lists")
+    copy.set_defaults(run=_mirror)
     parser = commands.add_parser(
         "publish", parents=[general], help="bring a folder into a GitLab project"
     )
@@ -25,6 +39,27 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--dry-run", action="store_true", help="send nothing")
     parser.add_argument("--hub", metavar="URL", help="the SharingHub, for the URL of the item")
     parser.set_defaults(run=_publish)
+
+
+def _mirror(arguments: argparse.Namespace) -> int:
+    output = Output(arguments)
+    with reader(arguments, arguments.url) as io:
+        report = mirror(
+            stac_url(arguments.url),
+            arguments.folder,
+            roles=roles_of(arguments),
+            include=arguments.include,
+            assets=not arguments.no_assets,
+            max_items=arguments.max_items,
+            prune=arguments.prune,
+            stac_io=io,
+            progress=not (output.json or arguments.quiet),
+        )
+    if output.json:
+        output.data(vars(report))
+    else:
+        output.say(str(report))
+    return 0
 
 
 def _publish(arguments: argparse.Namespace) -> int:

@@ -217,7 +217,15 @@ def test_completion_knows_commands_and_options(shell: str) -> None:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
 
 
-# -- publish --------------------------------------------------------------------------------------
+# -- mirror and publish -----------------------------------------------------------------------------
+
+
+def test_a_hub_is_mirrored(hub: SharingHubServer, tmp_path: Path) -> None:
+    arguments = ("mirror", hub.url, str(tmp_path / "copy"), "--no-assets")
+    assert printed(*arguments)["new"] > 1
+    catalog = pystac.Catalog.from_file(str(tmp_path / "copy" / "catalog.json"))
+    assert LAKES in {item.id for item in catalog.get_items(recursive=True)}
+    assert "unchanged" in run(*arguments).stdout
 
 
 def test_a_folder_is_published(tmp_path: Path) -> None:
