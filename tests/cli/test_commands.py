@@ -217,7 +217,7 @@ def test_completion_knows_commands_and_options(shell: str) -> None:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
 
 
-# -- mirror and publish -----------------------------------------------------------------------------
+# -- mirror and publish ----------------------------------------------------------------------------
 
 
 def test_a_hub_is_mirrored(hub: SharingHubServer, tmp_path: Path) -> None:
