@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pystac
 
@@ -22,10 +23,12 @@ from stac_gitlab.reading.objects import (
     id_of,
     item_of,
 )
-from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit
+from stac_gitlab.reading.paging import PageRequest, Pages, with_limit
 from stac_gitlab.reading.refused_pages import PartialItem, UnreadableItem, read_items_page
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted
+
+T = TypeVar("T")
 
 
 def list_items(
@@ -43,7 +46,7 @@ def list_items(
         InvalidResponseError: If the server pages in circles.
     """
     pages = item_pages(stac_io, items_url)
-    yield from pages.listed(lambda feature, url: is_readable(stac_io, feature, url), limit=limit)
+    yield from pages.listed(partial(is_readable, stac_io), limit=limit)
     stac_io.omissions += not pages.is_complete
 
 
@@ -53,14 +56,14 @@ def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
     What they list has yet to pass :func:`is_readable`.
     """
     first = PageRequest(with_limit(items_url, stac_io.page_size))
-
-    def read(request: PageRequest) -> Page:
-        return read_items_page(stac_io, request)
-
-    # The URL may have a limit of its own.
-    size = None if first.href == items_url else stac_io.page_size
-    gaps, limits = stac_io.known_gaps, stac_io.session.limits
-    return Pages(read, first, limits=limits, known_gaps=gaps, page_size=size)
+    return Pages(
+        partial(read_items_page, stac_io),
+        first,
+        limits=stac_io.session.limits,
+        known_gaps=stac_io.known_gaps,
+        # The URL may have a limit of its own.
+        page_size=None if first.href == items_url else stac_io.page_size,
+    )
 
 
 def is_readable(
@@ -84,7 +87,14 @@ def is_readable(
         report_bad_member(stac_io, listed.error, _name_of(kind, listed.item_id))
         return False
     if isinstance(listed, PartialItem):
-        report_partial_item(stac_io, listed)
+        if stac_io.on_bad_item == "raise":
+            raise listed.error
+        warnings.warn(
+            f"Partial {_name_of(kind, id_of(listed))}: the server fails on it, and gave a short "
+            f"form without most of its assets and properties. {listed.error}",
+            PartialItemWarning,
+            stacklevel=2,
+        )
         return True
     try:
         check(listed, url=url)
@@ -98,21 +108,26 @@ def readable_item_of(
     stac_io: GitLabStacIO, feature: dict[str, Any], url: str
 ) -> pystac.Item | None:
     """Return the item that a page lists; None, with a warning, if pystac refuses it."""
-    name = _name_of("item", feature.get("id"))
-    try:
-        return item_of(feature, stac_io, url)
-    except STACGitLabError as error:
-        report_bad_member(stac_io, error, name)
-        return None
+    return _readable(item_of, "item", stac_io, feature, url)
 
 
 def readable_collection_of(
     stac_io: GitLabStacIO, document: dict[str, Any], url: str
 ) -> pystac.Collection | None:
     """Return the collection that a page lists; None, with a warning, if pystac refuses it."""
-    name = _name_of("collection", document.get("id"))
+    return _readable(collection_of, "collection", stac_io, document, url)
+
+
+def _readable(
+    make: Callable[[dict[str, Any], GitLabStacIO, str], T],
+    kind: str,
+    stac_io: GitLabStacIO,
+    document: dict[str, Any],
+    url: str,
+) -> T | None:
+    name = _name_of(kind, document.get("id"))
     try:
-        return collection_of(document, stac_io, url)
+        return make(document, stac_io, url)
     except STACGitLabError as error:
         report_bad_member(stac_io, error, name)
         return None
@@ -124,18 +139,6 @@ def report_bad_member(stac_io: GitLabStacIO, error: Exception, name: str) -> Non
     if stac_io.on_bad_item == "raise":
         raise error
     warnings.warn(f"Left out {name}: {error}", UnreadableItemWarning, stacklevel=2)
-
-
-def report_partial_item(stac_io: GitLabStacIO, item: PartialItem) -> None:
-    """Warn about, or raise for, an item that the server gives in a short form only."""
-    if stac_io.on_bad_item == "raise":
-        raise item.error
-    warnings.warn(
-        f"Partial {_name_of('item', item.get('id'))}: the server fails on it, and gave a short "
-        f"form without most of its assets and properties. {item.error}",
-        PartialItemWarning,
-        stacklevel=2,
-    )
 
 
 def _name_of(kind: str, name: object) -> str:
@@ -174,15 +177,13 @@ def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[di
         STACGitLabError: If a page cannot be read.
         InvalidResponseError: If the server pages in circles.
     """
-    first = PageRequest(collections_url)
-    limits = stac_io.session.limits
-    gaps = stac_io.known_gaps
     pages = Pages(
-        stac_io.read_page, first, field_name="collections", limits=limits, known_gaps=gaps
+        stac_io.read_page,
+        PageRequest(collections_url),
+        field_name="collections",
+        limits=stac_io.session.limits,
+        known_gaps=stac_io.known_gaps,
     )
-
-    def is_collection(listed: Any, url: str) -> bool:
-        return is_readable(stac_io, listed, url, check=check_collection, kind="collection")
-
-    yield from pages.listed(is_collection)
+    is_member = partial(is_readable, stac_io, check=check_collection, kind="collection")
+    yield from pages.listed(is_member)
     stac_io.omissions += not pages.is_complete

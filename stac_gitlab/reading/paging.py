@@ -18,8 +18,8 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from stac_gitlab.auth import Origin
@@ -28,6 +28,7 @@ from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.redaction import CREDENTIAL_HEADERS, canonical_name, quoted, redact
 from stac_gitlab.settings import Limits, pause
 
+T = TypeVar("T")
 _USUAL = Limits()
 # Seconds. If a page takes less, for example on the same machine, a thread that fetches the next one
 # costs more time than it saves.
@@ -35,23 +36,13 @@ LONG_WAIT = 0.003
 _TIME_TO_SEND = 0.001
 # Repeats come from a changed order between two pages, so they are near; and memory stays flat.
 REMEMBERED_IDS = 20_000
-# What a server may not set through a `next` link: framing, routing, credentials and the method are
-# ours, and so is which encodings we can undo.
+# What a server may not set through a `next` link: credentials, framing, routing, the method, and
+# which encodings we can undo.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
+    *("connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"),
+    *("host", "proxy-authorization", "proxy-connection"),
+    *("x-http-method", "x-http-method-override", "x-method-override"),
     "accept-encoding",
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
 }
 # RFC 9110: a token, and visible Latin-1.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -92,39 +83,30 @@ class PageRequest:
         Raises:
             InvalidResponseError: If the link cannot be followed.
         """
-        redacted = redact(page_url)
         method = str(link.get("method") or "GET").upper()
         href, headers, body = link.get("href"), link.get("headers") or {}, link.get("body")
         if not isinstance(href, str) or not href:
-            raise InvalidResponseError(f"{redacted}: a next link without an href.", url=redacted)
+            raise _broken_link(page_url, "without an href.")
         if method not in ("GET", "POST"):
-            raise InvalidResponseError(
-                f"{redacted}: a next link with the method {method!r}; pages are asked for with GET "
-                "or POST.",
-                url=redacted,
+            raise _broken_link(
+                page_url, f"with the method {method!r}; pages are asked for with GET or POST."
             )
         if not isinstance(headers, Mapping) or not (body is None or isinstance(body, Mapping)):
-            raise InvalidResponseError(
-                f"{redacted}: a next link whose headers or body is not an object.", url=redacted
-            )
+            raise _broken_link(page_url, "whose headers or body is not an object.")
         try:
             href = urljoin(page_url, href)
         except ValueError as error:
-            raise InvalidResponseError(
-                f"{redacted}: a next link that is no URL ({error}).", url=redacted
-            ) from None
+            raise _broken_link(page_url, f"that is no URL ({error}).") from None
         if Origin.of(href) is None:
-            raise InvalidResponseError(
-                f"{redacted}: a next link to {quoted(redact(href))}, which is not a URL to "
-                "request.",
-                url=redacted,
+            raise _broken_link(
+                page_url, f"to {quoted(redact(href))}, which is not a URL to request."
             )
-        sent = _sendable(headers, redacted)
+        sent = _sendable(headers, page_url)
         if method == "POST" and not self._may_lead_to_post(href, page_url):
-            raise InvalidResponseError(
-                f"{redacted}: a next link with a POST to another address. It is not sent: with our "
-                "token it could change something there.",
-                url=redacted,
+            raise _broken_link(
+                page_url,
+                "with a POST to another address. It is not sent: with our token it could change "
+                "something there.",
             )
         if link.get("merge"):
             sent = {**self.headers, **sent}
@@ -150,7 +132,12 @@ class PageRequest:
         return Origin.of(href) == origin and (is_from_api or is_same_path)
 
 
-def _sendable(headers: Mapping[str, Any], redacted: str) -> dict[str, str]:
+def _broken_link(page_url: str, problem: str) -> InvalidResponseError:
+    redacted = redact(page_url)
+    return InvalidResponseError(f"{redacted}: a next link {problem}", url=redacted)
+
+
+def _sendable(headers: Mapping[str, Any], page_url: str) -> dict[str, str]:
     """Return the headers of a ``next`` link that a server may set."""
     sent = {
         str(name): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -159,10 +146,7 @@ def _sendable(headers: Mapping[str, Any], redacted: str) -> dict[str, str]:
     }
     for name, value in sent.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise InvalidResponseError(
-                f"{redacted}: a next link with a header that cannot be sent ({name[:80]!r}).",
-                url=redacted,
-            )
+            raise _broken_link(page_url, f"with a header that cannot be sent ({name[:80]!r}).")
     return sent
 
 
@@ -185,6 +169,10 @@ class Page:
         """The URL for people to read."""
         return redact(self.url)
 
+    def error(self, problem: str) -> InvalidResponseError:
+        """Return the error for a problem with this page."""
+        return InvalidResponseError(f"{self.redacted_url}: {problem}", url=self.redacted_url)
+
     def features(self, field_name: str = "features") -> list[Any]:
         """Return the list of the page.
 
@@ -193,10 +181,8 @@ class Page:
         """
         listed = self.document.get(field_name)
         if not isinstance(listed, list):
-            raise InvalidResponseError(
-                f"{self.redacted_url}: a page without a list of {field_name}. Is it the items "
-                "endpoint of a STAC API?",
-                url=self.redacted_url,
+            raise self.error(
+                f"a page without a list of {field_name}. Is it the items endpoint of a STAC API?"
             )
         return listed
 
@@ -208,9 +194,7 @@ class Page:
         """
         links = self.document.get("links") or ()
         if not isinstance(links, (list, tuple)):
-            raise InvalidResponseError(
-                f"{self.redacted_url}: a page whose links are no list.", url=self.redacted_url
-            )
+            raise self.error("a page whose links are no list.")
         return next((k for k in links if isinstance(k, Mapping) and k.get("rel") == "next"), None)
 
 
@@ -228,12 +212,28 @@ IsReadable = Callable[[Any, str], bool]
 """Whether an element of a list can be read; gets the element and the redacted URL of its page."""
 
 
+def in_background(read: Callable[[], T], stop: threading.Event, *, name: str) -> Future[T]:
+    """Call `read` in a thread of its own, and cancel it when `stop` is set."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            with enforcing(Deadline(stop=stop)):
+                result.set_result(read())
+        except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
+            result.set_exception(error)
+
+    # A daemon: a slow server must not keep an interpreter from ending.
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return result
+
+
 @dataclass(frozen=True)
 class _ReadAhead:
     """A request for the next page in a thread of its own, which a forked child does not have."""
 
-    page: Future[Page] = field(default_factory=Future)
-    stop: threading.Event = field(default_factory=threading.Event)
+    page: Future[Page]
+    stop: threading.Event
     process: int = field(default_factory=os.getpid)
 
 
@@ -301,10 +301,9 @@ class Pages:
         if link is not None:
             upcoming = request.followed_by(link, page_url=page.url)
             if hash(upcoming.key) in self._asked:
-                raise InvalidResponseError(
-                    f"{page.redacted_url}: the next page is one that was already read. The "
-                    "server pages in circles; what it lists is not complete.",
-                    url=page.redacted_url,
+                raise page.error(
+                    "the next page is one that was already read. The server pages in circles; what "
+                    "it lists is not complete."
                 )
             self._upcoming = upcoming
         else:
@@ -352,18 +351,9 @@ class Pages:
         request = self._upcoming
         if request is None or self._ahead is not None or self._waited < LONG_WAIT:
             return
-        ahead = _ReadAhead()
-
-        def fetch() -> None:
-            try:
-                with enforcing(Deadline(stop=ahead.stop)):
-                    ahead.page.set_result(self._timed(request))
-            except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
-                ahead.page.set_exception(error)
-
-        self._ahead = ahead
-        # A daemon: a slow server must not keep an interpreter from ending.
-        threading.Thread(target=fetch, name="stac-gitlab-page", daemon=True).start()
+        stop = threading.Event()
+        page = in_background(partial(self._timed, request), stop, name="stac-gitlab-page")
+        self._ahead = _ReadAhead(page, stop)
         # The caller goes on computing. Without this, the request would be sent only when the
         # interpreter switches threads (a seventh more time for pages from afar).
         pause(_TIME_TO_SEND)
@@ -421,35 +411,28 @@ class Pages:
         else:
             problem = ""
         if problem:
-            raise InvalidResponseError(
-                f"{page.redacted_url}: {problem}. The server does not follow its own next links. "
-                "What it lists is not complete.",
-                url=page.redacted_url,
+            raise page.error(
+                f"{problem}. The server does not follow its own next links. What it lists is not "
+                "complete."
             )
         self._last_ids = ids
         self._only_repeated = bool(listed) and not kept
         self._empty = 0 if listed else self._empty + 1
         if self._empty > self._limits.empty_pages:
-            raise InvalidResponseError(
-                f"{page.redacted_url}: more than {self._limits.empty_pages} empty pages in a row. "
-                "If you expect that, raise Limits(empty_pages=).",
-                url=page.redacted_url,
+            raise page.error(
+                f"more than {self._limits.empty_pages} empty pages in a row. If you expect that, "
+                "raise Limits(empty_pages=)."
             )
 
     def _check_completeness(self, last: Page) -> None:
         if self._matched is None or self._count >= self._matched:
             return
         self.is_complete = False
-        gap = hash((self._first.key, self._count, self._matched))
-        if gap not in self._known_gaps:
-            self._known_gaps.add(gap)
-            warnings.warn(
-                f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, but "
-                f"the server states that {self._matched} match. The number may be an estimate, or "
-                "the rest is missing: some servers never offer a next page.",
-                IncompleteListingWarning,
-                stacklevel=2,
-            )
+        self._warn_about_gap(
+            f"{last.redacted_url}: the pages end after {self._count} {self._field_name}, but the "
+            f"server states that {self._matched} match. The number may be an estimate, or the rest "
+            "is missing: some servers never offer a next page."
+        )
 
     def _check_only_page(self) -> None:
         """Warn if the only page is full, and nothing says that it is the last one.
@@ -457,19 +440,20 @@ class Pages:
         A server that has offered a ``next`` link before knows when to leave it out.
         """
         is_full = self._page_size is not None and self._count == self._page_size
-        gap = hash((self._first.key, self._count))
         if is_full and len(self._asked) == 1 and self._matched is None:
-            if gap in self._known_gaps:
-                return
-            self._known_gaps.add(gap)
-            warnings.warn(
+            self._warn_about_gap(
                 f"{redact(self._first.href)}: the only page holds {self._count} "
                 f"{self._field_name}, as many as were requested, and the server gives neither a "
                 "next link nor a count. There may be more: some servers do not page. Try another "
-                "page_size.",
-                IncompleteListingWarning,
-                stacklevel=2,
+                "page_size."
             )
+
+    def _warn_about_gap(self, text: str) -> None:
+        """Warn about a listing that ends early, once."""
+        gap = hash((self._first.key, self._count, self._matched))
+        if gap not in self._known_gaps:
+            self._known_gaps.add(gap)
+            warnings.warn(text, IncompleteListingWarning, stacklevel=3)
 
 
 def with_limit(url: str, page_size: int) -> str:
@@ -478,7 +462,7 @@ def with_limit(url: str, page_size: int) -> str:
     if any(name == "limit" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
         return url
     query = f"{parts.query}&" if parts.query else ""
-    return urlunsplit(parts._replace(query=f"{query}limit={quote(str(page_size))}"))
+    return urlunsplit(parts._replace(query=f"{query}limit={page_size}"))
 
 
 def with_parameters(url: str, parameters: Mapping[str, str | None]) -> str:

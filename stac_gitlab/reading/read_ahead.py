@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pystac
 from pystac.link import Link
 
 from stac_gitlab.files.paths import is_web
-from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.reading import paging
 from stac_gitlab.reading.stac_io import GitLabStacIO, ready_document
 
@@ -78,18 +78,8 @@ class ReadAhead:
             return
         if self._root is not None and self._root._resolved_objects.get_by_href(href):
             return
-        document: Future[dict[str, Any]] = Future()
-
-        def read() -> None:
-            try:
-                with enforcing(Deadline(stop=self._stop)):
-                    document.set_result(self._io.read_json(href))
-            except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
-                document.set_exception(error)
-
-        self._under_way[href] = document
-        # A daemon: a slow server must not keep an interpreter from ending.
-        threading.Thread(target=read, name="stac-gitlab-link", daemon=True).start()
+        read = partial(self._io.read_json, href)
+        self._under_way[href] = paging.in_background(read, self._stop, name="stac-gitlab-link")
 
 
 def _href_of(link: Link) -> str:
