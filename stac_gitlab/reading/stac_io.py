@@ -47,12 +47,7 @@ from stac_gitlab.reading.untrusted_links import (
     upgrade_links,
     with_secured_extensions,
 )
-from stac_gitlab.redaction import (
-    redact,
-    redact_document,
-    redact_text,
-    strip_token_parameters,
-)
+from stac_gitlab.redaction import redact, redact_document, redact_text, strip_token_parameters
 from stac_gitlab.settings import (
     DEFAULT_TIMEOUT,
     OFFLINE_VARIABLE,
@@ -73,7 +68,12 @@ _OWN_MODULES = (__name__, "stac_gitlab.search")
 ready_document: ContextVar[tuple[str, Future[dict[str, Any]]] | None] = ContextVar(
     "stac_gitlab_ready_document", default=None
 )
-_ON_BAD_ITEM = ("warn", "raise")
+# What a pickle holds, besides the credentials.
+_SESSION_SETTINGS = ("timeout", "retry", "limits", "only", "offline")
+_SETTINGS = (
+    *("cache", "page_size", "on_bad_item", "max_document_bytes", "allow_pickle_token"),
+    "_is_warned",
+)
 
 
 class GitLabStacIO(pystac.StacIO):
@@ -151,7 +151,7 @@ class GitLabStacIO(pystac.StacIO):
         finally:
             del token
         hosts = hide_tokens(hosts)
-        if on_bad_item not in _ON_BAD_ITEM:
+        if on_bad_item not in ("warn", "raise"):
             raise ConfigurationError(f"on_bad_item={on_bad_item!r}: choose 'warn' or 'raise'.")
         whole_number("page_size", page_size, least=1)
         whole_number("max_document_bytes", max_document_bytes, least=1)
@@ -221,29 +221,13 @@ class GitLabStacIO(pystac.StacIO):
     def __getstate__(self) -> dict[str, Any]:
         return {
             "credentials": self.credentials.state(with_secrets=self.allow_pickle_token),
-            "timeout": self.session.timeout,
-            "retry": self.session.retry,
-            "limits": self.session.limits,
-            "only": self.session.only,
-            "offline": self.session.offline,
-            "cache": self.cache,
-            "_is_warned": self._is_warned,
-            "page_size": self.page_size,
-            "on_bad_item": self.on_bad_item,
-            "max_document_bytes": self.max_document_bytes,
-            "allow_pickle_token": self.allow_pickle_token,
+            "session": {name: getattr(self.session, name) for name in _SESSION_SETTINGS},
+            **{name: getattr(self, name) for name in _SETTINGS},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.credentials = Credentials.from_state(state.pop("credentials"))
-        self.session = GitLabSession(
-            self.credentials,
-            timeout=state.pop("timeout"),
-            retry=state.pop("retry"),
-            limits=state.pop("limits"),
-            only=state.pop("only"),
-            offline=state.pop("offline"),
-        )
+        self.session = GitLabSession(self.credentials, **state.pop("session"))
         self._documents = CachedDocuments(self.session, state["cache"])
         self.__dict__.update(state)
         self.known_gaps = set()
