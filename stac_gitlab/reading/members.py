@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from urllib.parse import quote
 
 import pystac
@@ -81,19 +81,13 @@ def linked_members(
             try:
                 with ahead.needing(link):
                     found = _resolved(link, root)
-            except InvalidResponseError as error:
-                report_bad_member(
-                    stac_io, error, f"the {rel} {redact(quoted(str(link.get_href())))}"
-                )
-                continue
-            except pystac.STACError as error:
-                if not _is_fault_of_one_object(error.__cause__):
+            except (InvalidResponseError, pystac.STACError) as error:
+                reason = error if isinstance(error, InvalidResponseError) else error.__cause__
+                if not _is_fault_of_one_object(reason):
                     raise
                 name = f"the {rel} {redact(quoted(str(link.get_href())))}"
                 report_bad_member(
-                    stac_io,
-                    error if stac_io.on_bad_item == "raise" else cast("Exception", error.__cause__),
-                    name,
+                    stac_io, error if stac_io.on_bad_item == "raise" else reason, name
                 )
                 continue
             if is_expected(found, rel, stac_io):
@@ -138,12 +132,7 @@ def linked_items(
 
 
 def _resolved(link: Link, root: pystac.Catalog | None) -> STACObject:
-    """Return what a link leads to.
-
-    Raises:
-        pystac.STACError: If it cannot be read.
-        InvalidResponseError: If pystac reads it, and then cannot move it to its URL.
-    """
+    """Return what a link leads to, or explain why pystac cannot move it to its URL."""
     try:
         return cast("STACObject", link.resolve_stac_object(root=root).target)
     except (pystac.STACError, STACGitLabError):
@@ -153,7 +142,7 @@ def _resolved(link: Link, root: pystac.Catalog | None) -> STACObject:
             raise
 
 
-def _is_fault_of_one_object(error: BaseException | None) -> bool:
+def _is_fault_of_one_object(error: BaseException | None) -> TypeGuard[STACGitLabError]:
     """Return whether the next object of the server may be readable."""
     if isinstance(error, HTTPStatusError):
         is_refusal_of_all = isinstance(error, (AuthenticationError, RateLimitError))

@@ -29,7 +29,6 @@ class ReadAhead:
     Reading ahead begins with the second link, if the first took noticeable time.
 
     Args:
-        stac_io: The reader.
         links: The links, in the order in which they are needed.
         root: The catalog that knows which of them were read already.
     """

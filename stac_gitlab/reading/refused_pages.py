@@ -117,8 +117,6 @@ class _Parts:
     """The parts of one page that was refused.
 
     Args:
-        stac_io: The reader.
-        request: The request for the page.
         forms: The short forms of the page, the most complete one first.
         limit: The number of items on the page.
     """
@@ -143,14 +141,7 @@ class _Parts:
         return len(self._listed) > len(self._bad)
 
     def read(self, refused: _Refusing) -> Page:
-        """Return the page up to its first bad item, or to the first good one after that.
-
-        Args:
-            refused: The error of the page.
-
-        Raises:
-            STACGitLabError: If it cannot be read in parts either.
-        """
+        """Return the page up to its first bad item, or to the first good one after that."""
         error = self._narrow_down(refused)
         failure: _Refusing | None = error
         while failure is not None and self._rest is not None:
@@ -221,20 +212,18 @@ class _Parts:
         self._advance(part)
 
     def _short_part(self, refused: _Refusing) -> tuple[Page, ShortForm]:
-        *better, shortest = self._forms
-        for form in better:
+        for form in self._forms:
+            request = self._part(1, form)
             try:
-                return _read_once(self._io, self._part(1, form)), form
-            except (HTTPStatusError, OfflineError) as error:
-                if isinstance(error, (AuthenticationError, RateLimitError)):
-                    raise
-        try:
-            return self._io.read_page(self._part(1, shortest)), shortest
-        except (HTTPStatusError, OfflineError) as error:
-            if isinstance(error, (AuthenticationError, RateLimitError)):
+                if form is self._forms[-1]:
+                    return self._io.read_page(request), form
+                return _read_once(self._io, request), form
+            except (AuthenticationError, RateLimitError):
                 raise
-            # No such form either: another server, or one that is down.
-            raise refused from None
+            except (HTTPStatusError, OfflineError):
+                continue
+        # The server has no such forms, or is down.
+        raise refused
 
     def _take_run(self, error: _Refusing) -> None:
         """Read a whole page in the best short form: probably no item of it can be read."""

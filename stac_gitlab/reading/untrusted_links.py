@@ -70,9 +70,7 @@ def check_followable(href: str) -> None:
 def secure_links(document: dict[str, Any], *, url: str) -> None:
     """Change, in place, the links and extensions of a remote document that name local files.
 
-    Args:
-        document: A catalog, collection or item, or a page of them, of any shape.
-        url: Where it came from.
+    The document is a catalog, collection or item, or a page of them, of any shape.
     """
     _secure(document, url, listed=False)
     for one in _listed_in(document):
@@ -84,15 +82,11 @@ def upgrade_links(document: dict[str, Any], *, url: str) -> None:
 
     A server behind a proxy that terminates TLS often writes such links. Only the host and port that
     the document came from are upgraded, and the default port of http.
-
-    Args:
-        document: A catalog, collection or item, or a page of them, of any shape.
-        url: Where it came from.
     """
     parts = urlsplit(url)
     if parts.scheme != "https":
         return
-    plain = {f"http://{parts.netloc}", f"http://{parts.hostname}", f"http://{parts.hostname}:80"}
+    plain = {parts.netloc, parts.hostname, f"{parts.hostname}:80"}
     for holder in (document, *_listed_in(document)):
         assets = holder.get("assets")
         linked = [*_links_of(holder), *(assets.values() if isinstance(assets, dict) else ())]
@@ -100,7 +94,7 @@ def upgrade_links(document: dict[str, Any], *, url: str) -> None:
             href = one.get("href") if isinstance(one, dict) else None
             if isinstance(href, str) and href[:7].lower() == "http://":
                 server, slash, rest = href[7:].partition("/")
-                if f"http://{server.lower()}" in plain:
+                if server.lower() in plain:
                     one["href"] = f"https://{parts.netloc}{slash}{rest}"
 
 
@@ -128,11 +122,7 @@ def with_secured_extensions(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def secure_schema(text: str, *, url: str) -> str:
-    """Return a JSON Schema that refers to no file; any other text as it is.
-
-    Args:
-        text: What came over the network.
-        url: Where it came from, for errors.
+    """Return a JSON Schema from the network so that it refers to no file; other text as it is.
 
     Raises:
         InvalidResponseError: If it is nested too deeply to be searched.
@@ -189,13 +179,12 @@ def _secure(holder: dict[str, Any], url: str, *, listed: bool) -> None:
 
 def _leads_to_the_web(holder: dict[str, Any]) -> bool:
     """Return whether all links are plain web URLs, as in nearly all documents."""
-    links, extensions = holder.get("links"), holder.get("stac_extensions")
-    if type(links) is not list or not (extensions is None or type(extensions) is list):
-        return False
-    for link in links:
-        if type(link) is not dict or not is_web(link.get("href")):
-            return False
-    return extensions is None or all(map(is_web, extensions))
+    links, extensions = holder.get("links"), holder.get("stac_extensions", [])
+    return (
+        type(links) is type(extensions) is list
+        and all(type(link) is dict and is_web(link.get("href")) for link in links)
+        and all(map(is_web, extensions))
+    )
 
 
 def _links_of(holder: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -259,18 +248,13 @@ def _scheme_of(href: str) -> str:
 
 def _texts_under(names: frozenset[str], schema: Any) -> Iterator[tuple[dict[str, Any], str, str]]:
     """Yield each text under one of `names`, at any depth, with its object and its name."""
-    for holder in _objects_in(schema):
-        for name in names.intersection(holder):
-            if isinstance(holder[name], str):
-                yield holder, name, holder[name]
-
-
-def _objects_in(value: Any) -> Iterator[dict[str, Any]]:
-    waiting = [value]
+    waiting = [schema]
     while waiting:
         one = waiting.pop()
         if isinstance(one, dict):
-            yield one
+            yield from (
+                (one, n, one[n]) for n in names.intersection(one) if isinstance(one[n], str)
+            )
             waiting.extend(one.values())
         elif isinstance(one, list):
             waiting.extend(one)
