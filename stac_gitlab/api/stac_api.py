@@ -35,11 +35,7 @@ from stac_gitlab.api.transactions import (
     item_document,
     patch_body,
 )
-from stac_gitlab.errors import (
-    ConfigurationError,
-    ConflictError,
-    NotFoundError,
-)
+from stac_gitlab.errors import ConfigurationError, ConflictError, NotFoundError
 from stac_gitlab.reading.listing import list_collections, readable_collection_of
 from stac_gitlab.reading.objects import (
     ItemRelations,
@@ -352,14 +348,13 @@ class STACAPI:
             PermissionDeniedError: If the token may only read.
         """
         url = self._items_url(collection)
-        name = _id("collection", collection)
 
         def update(document: dict[str, Any]) -> None:
             self._writer.send("PUT", self._item_url(collection, document["id"]), document)
 
         return create_many(
             items,
-            lambda item: item_document(item, name),
+            _id("collection", collection),
             lambda document: self._writer.send("POST", url, document),
             update,
             on_conflict=on_conflict,

@@ -185,18 +185,15 @@ class Writer:
 
     def _read(self, response: Document) -> tuple[dict[str, Any] | None, str | None]:
         """Return the object in a response, if there is one, and its ETag."""
-        return self._object_in(response), etag_of(response.headers)
-
-    def _object_in(self, response: Document) -> dict[str, Any] | None:
-        redacted = redact(response.url)
+        etag, redacted = etag_of(response.headers), redact(response.url)
         # The change has been made, so an empty or unreadable response is not an error.
         with contextlib.suppress(STACGitLabError):
             document = parse_json(response.body, url=redacted, limits=self._io.session.limits)
             if "id" in document and document.get("type") in ("Feature", "Collection"):
                 document = redact_document(document, response.body, url=redacted)
                 secure_links(document, url=response.url)
-                return document
-        return None
+                return document, etag
+        return None, etag
 
 
 # -- what is sent -----------------------------------------------------------------------------
@@ -208,16 +205,12 @@ def item_document(item: pystac.Item | Mapping[str, Any], collection_id: str) -> 
     Raises:
         ConfigurationError: If it is no item, or one of another collection.
     """
-    document = _document(item)
-    name = document.get("id")
-    if document.get("type") != "Feature" or not isinstance(name, str) or not name:
-        raise ConfigurationError(
-            f"{_described(item)} is no item: it needs the type Feature and an id."
-        )
+    document = _document(item, "Feature")
     named = document.get("collection")
     if named is not None and named != collection_id:
         raise ConfigurationError(
-            f"Item {name!r} names the collection {named!r}, and was to go into {collection_id!r}."
+            f"Item {document['id']!r} names the collection {named!r}, and was to go into "
+            f"{collection_id!r}."
         )
     return {**document, "collection": collection_id}
 
@@ -228,13 +221,7 @@ def collection_document(collection: pystac.Collection | Mapping[str, Any]) -> di
     Raises:
         ConfigurationError: If it is not a collection.
     """
-    document = _document(collection)
-    name = document.get("id")
-    if document.get("type") != "Collection" or not isinstance(name, str) or not name:
-        raise ConfigurationError(
-            f"{_described(collection)} is no collection: it needs the type Collection and an id."
-        )
-    return document
+    return _document(collection, "Collection")
 
 
 def patch_body(patch: Any) -> tuple[Any, str]:
@@ -252,32 +239,31 @@ def patch_body(patch: Any) -> tuple[Any, str]:
     )
 
 
-def _document(thing: Any) -> dict[str, Any]:
+def _document(thing: Any, kind: str) -> dict[str, Any]:
+    described = f"A {type(thing).__name__}"
     if isinstance(thing, (pystac.Item, pystac.Collection)):
         # pystac resolves hierarchical links while it writes them, and fails where they have no
         # href; they would be left out anyway.
         bare = copy.copy(thing)
         bare.links = [link for link in thing.links if link.rel not in _LINKS_OF_THE_SERVER]
-        return bare.to_dict(include_self_link=False, transform_hrefs=False)
-    if not isinstance(thing, Mapping):
-        raise ConfigurationError(
-            f"{_described(thing)} is neither a pystac object nor a dictionary."
-        )
-    document = dict(thing)
-    links = document.get("links") or []
-    if isinstance(links, list):
-        document["links"] = [
-            link
-            for link in links
-            if not (isinstance(link, Mapping) and link.get("rel") in _LINKS_OF_THE_SERVER)
-        ]
+        document = bare.to_dict(include_self_link=False, transform_hrefs=False)
+    elif isinstance(thing, Mapping):
+        described = f"A dictionary with the id {thing.get('id')!r}"
+        document = dict(thing)
+        links = document.get("links") or []
+        if isinstance(links, list):
+            document["links"] = [
+                link
+                for link in links
+                if not (isinstance(link, Mapping) and link.get("rel") in _LINKS_OF_THE_SERVER)
+            ]
+    else:
+        raise ConfigurationError(f"{described} is neither a pystac object nor a dictionary.")
+    name = document.get("id")
+    if document.get("type") != kind or not isinstance(name, str) or not name:
+        wanted = "item" if kind == "Feature" else "collection"
+        raise ConfigurationError(f"{described} is no {wanted}: it needs the type {kind} and an id.")
     return document
-
-
-def _described(thing: Any) -> str:
-    if isinstance(thing, Mapping):
-        return f"A dictionary with the id {thing.get('id')!r}"
-    return f"A {type(thing).__name__}"
 
 
 # -- many -------------------------------------------------------------------------------------
@@ -285,7 +271,7 @@ def _described(thing: Any) -> str:
 
 def create_many(
     items: Iterable[Any],
-    document_of: Callable[[Any], dict[str, Any]],
+    collection_id: str,
     create: Callable[[dict[str, Any]], object],
     update: Callable[[dict[str, Any]], object],
     *,
@@ -296,10 +282,10 @@ def create_many(
 
     Args:
         items: The items.
-        document_of: Returns the document of an item.
-        create: Sends one that is new.
-        update: Sends one that exists.
-        on_conflict: What to do where an item exists already.
+        collection_id: The collection that they go into.
+        create: Sends a new item.
+        update: Sends an item that exists.
+        on_conflict: What to do with an item that exists.
         max_workers: Maximum number of concurrent requests.
 
     Raises:
@@ -329,7 +315,7 @@ def create_many(
     with ThreadPoolExecutor(max_workers, thread_name_prefix="stac-gitlab-create") as pool:
         requests = _Requests(pool, send)
         try:
-            for place, document in _documents(items, document_of):
+            for place, document in _documents(items, collection_id):
                 if isinstance(document, BulkResult):
                     requests.results[place] = document
                 else:
@@ -340,8 +326,7 @@ def create_many(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    results = requests.results
-    return BulkReport(tuple(results[place] for place in sorted(results)))
+    return BulkReport(tuple(result for _, result in sorted(requests.results.items())))
 
 
 class _Requests:
@@ -371,12 +356,12 @@ class _Requests:
 
 
 def _documents(
-    items: Iterable[Any], document_of: Callable[[Any], dict[str, Any]]
+    items: Iterable[Any], collection_id: str
 ) -> Iterator[tuple[int, dict[str, Any] | BulkResult]]:
     seen: set[str] = set()
     for place, item in enumerate(items):
         try:
-            document = document_of(item)
+            document = item_document(item, collection_id)
         except ConfigurationError as error:
             name = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
             yield place, BulkResult(name if isinstance(name, str) else None, "failed", error)
