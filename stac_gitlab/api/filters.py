@@ -50,16 +50,16 @@ def bbox_parameter(value: Any) -> str:
     """
     geometry = getattr(value, "__geo_interface__", value)
     if isinstance(geometry, Mapping):
-        return _joined(_box_around(geometry))
-    try:
-        parts = value.split(",") if isinstance(value, str) else list(value)
-        box = [float(number) for number in parts]
-    except (TypeError, ValueError):
-        raise ConfigurationError(
-            f"bbox={value!r}: give west, south, east and north as numbers, or a geometry."
-        ) from None
+        box = _box_around(geometry)
+    else:
+        try:
+            box = [float(part) for part in (value.split(",") if isinstance(value, str) else value)]
+        except (TypeError, ValueError):
+            raise ConfigurationError(
+                f"bbox={value!r}: give west, south, east and north as numbers, or a geometry."
+            ) from None
     _check_box(box)
-    return _joined(box)
+    return ",".join(map(_number, box))
 
 
 def _check_box(box: list[float]) -> None:
@@ -103,9 +103,7 @@ def _box_around(geometry: Mapping[str, Any]) -> list[float]:
             if start - end > widest:
                 widest, west, east = start - end, start, end
             end = max(end, stop)
-    box = [west, min(p[1] for p in points), east, max(p[1] for p in points)]
-    _check_box(box)
-    return box
+    return [west, min(p[1] for p in points), east, max(p[1] for p in points)]
 
 
 def _parts(geometry: Any) -> Iterator[Iterator[tuple[float, float]]]:
@@ -138,10 +136,6 @@ def _positions(coordinates: Any) -> Iterator[tuple[float, float]]:
             raise ConfigurationError(
                 "bbox: a geometry whose coordinates are not lists of positions."
             ) from None
-
-
-def _joined(numbers: Iterable[float]) -> str:
-    return ",".join(map(_number, numbers))
 
 
 def _number(number: float) -> str:
@@ -272,8 +266,10 @@ def sortby_parameter(value: Any) -> str:
         'properties.datetime,-id'
     """
     parts = value.split(",") if isinstance(value, str) else value
-    parts = [parts] if isinstance(parts, Mapping) else parts
-    return ",".join(map(_sort_key, _list("sortby", parts)))
+    keys = _list("sortby", [parts] if isinstance(parts, Mapping) else parts)
+    if not keys:
+        raise ConfigurationError("sortby: it is empty.")
+    return ",".join(map(_sort_key, keys))
 
 
 def _sort_key(part: Any) -> str:
@@ -451,19 +447,13 @@ def other_parameter(name: str, value: Any) -> str:
 
 def _list(name: str, value: Any) -> list[Any]:
     try:
-        found = list(value)
+        return list(value)
     except TypeError:
-        found = []
-    if not found:
-        raise ConfigurationError(f"{name}={value!r}: give a text, or a list that is not empty.")
-    return found
+        raise ConfigurationError(f"{name}={value!r}: give a text or a list of texts.") from None
 
 
 def _texts(name: str, value: Any) -> list[str]:
-    try:
-        found = list(value)
-    except TypeError:
-        raise ConfigurationError(f"{name}={value!r}: give a text or a list of texts.") from None
+    found = _list(name, value)
     for each in found:
         if not isinstance(each, str) or not each.strip():
             raise ConfigurationError(f"{name}: {each!r} is not a text, or is empty.")

@@ -52,11 +52,7 @@ EXTENSIONS = frozenset(_PARAMETER_OF_CLASS.values())
 
 @dataclass(frozen=True)
 class Conformance:
-    """The conformance classes of a server.
-
-    Attributes:
-        classes: Their URIs, as declared.
-    """
+    """The conformance classes that a server declares, as URIs."""
 
     classes: tuple[str, ...] = ()
 
@@ -140,7 +136,7 @@ class FilterRouter:
         Args:
             parameters: The query parameters.
             root: The landing page.
-            conformance: What the server declares.
+            conformance: The conformance classes of the server.
             ignored: Parameters that the items endpoint ignores although they are declared.
 
         Raises:
@@ -291,10 +287,7 @@ class ItemQuery:
         endpoint = self._endpoint()
         attach = self._attacher(endpoint)
         with contextlib.closing(self._features(endpoint)) as features:
-            for feature in features:
-                item = attach(feature)
-                if item is not None:
-                    yield item
+            yield from filter(None, map(attach, features))
 
     def to_dicts(self) -> Iterator[dict[str, Any]]:
         """Yield the items as dictionaries, as the server sent them: without making objects of them.
@@ -315,7 +308,8 @@ class ItemQuery:
         attach = self._attacher(endpoint)
         if self._ids is not None:
             found = list(filter(None, map(attach, self._features(endpoint))))
-            yield from [pystac.ItemCollection(found, clone_items=False)] if found else []
+            if found:
+                yield pystac.ItemCollection(found, clone_items=False)
             return
         left = self._max_items
         with contextlib.closing(item_pages(self._io, self._url(endpoint))) as pages:
@@ -431,15 +425,9 @@ def _check_stripped(feature: Any, *, url: str) -> None:
 
 
 def _completed(feature: dict[str, Any], endpoint: Endpoint) -> dict[str, Any]:
-    """Return an item with default values for what `fields` left out.
-
-    Raises:
-        InvalidResponseError: If a required member has no default.
-    """
+    """Return an item with default values for what `fields` left out."""
     properties = feature.get("properties") or {}
-    lacking = []
-    if feature.get("id") is None:
-        lacking.append("id")
+    lacking = ["id"] if feature.get("id") is None else []
     ends = properties.get("start_datetime"), properties.get("end_datetime")
     if properties.get("datetime") is None and None in ends:
         lacking.append("properties.datetime")
