@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from stac_gitlab.errors import InvalidResponseError
@@ -31,15 +31,10 @@ _USUAL = Limits()
 
 
 def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, Any]:
-    """Return the JSON object in `body`.
-
-    Args:
-        body: The bytes.
-        url: Where they came from, for errors.
-        limits: How deeply the object may be nested, and how many values it may have.
+    """Return the JSON object in `body`, which came from `url`.
 
     Raises:
-        InvalidResponseError: If the bytes are anything else.
+        InvalidResponseError: If the bytes are anything else, or the object exceeds a limit.
     """
     body = body.removeprefix(_BOM)
     # Each value follows one of these bytes. Counting them takes no memory; parsing would.
@@ -51,6 +46,9 @@ def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, A
         )
     try:
         document = _loads(body)
+        if b"\\" in body and _SURROGATE.search(body):
+            # A lone surrogate cannot be encoded. U+FFFD replaces it.
+            document = _without_surrogates(document)
     except ValueError as error:
         raise _unreadable(error, body, url=url) from None
     except RecursionError:
@@ -65,13 +63,7 @@ def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, A
             "raise Limits(nesting=).",
             url=url,
         )
-    if b"\\" not in body or not _SURROGATE.search(body):
-        return document
-    # A lone surrogate cannot be encoded. U+FFFD replaces it.
-    try:
-        return cast("dict[str, Any]", _without_surrogates(document))
-    except RecursionError:
-        raise InvalidResponseError(f"{url}: {_TOO_DEEP}", url=url) from None
+    return document
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -157,13 +149,8 @@ def check_stac(document: dict[str, Any], *, url: str, listed: bool = False) -> N
     """Check that a document that claims to be STAC has the fields that pystac needs.
 
     Documents that make no such claim (a schema, a list of conformance classes) pass. Fields that
-    pystac stores without looking at them may have any type.
-
-    Args:
-        document: The document.
-        url: Where it came from, for errors.
-        listed: Whether a page lists it. Then pystac uses its self link, which it passes over in a
-            document that was read by its URL.
+    pystac stores without looking at them may have any type. The self link counts only if a page
+    lists the document: pystac ignores it in a document that was read by its URL.
 
     Raises:
         InvalidResponseError: If a field is missing or of the wrong type; the message names it.

@@ -36,10 +36,7 @@ def list_items(
 ) -> Iterator[dict[str, Any]]:
     """Yield the items of an items endpoint, page by page, as dictionaries.
 
-    Args:
-        stac_io: The reader.
-        items_url: Where the ``items`` link of a collection points.
-        limit: The number of items that the caller takes, if known.
+    With a `limit`, which the caller applies, pages beyond it are not read ahead.
 
     Raises:
         STACGitLabError: If a page cannot be read.
@@ -76,12 +73,8 @@ def is_readable(
 ) -> bool:
     """Return whether what a page lists can be read; if not, warn or raise as `on_bad_item` says.
 
-    Args:
-        stac_io: The reader.
-        listed: The item or collection.
-        url: The URL of the page, redacted.
-        check: Raises InvalidResponseError if it cannot be read.
-        kind: What it should be.
+    `url` is that of the page, redacted. `check` raises an InvalidResponseError for what cannot be
+    read.
     """
     if isinstance(listed, UnreadableItem):
         report_bad_member(stac_io, listed.error, _name_of(kind, listed.item_id))

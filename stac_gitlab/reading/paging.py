@@ -366,11 +366,7 @@ class Pages:
         return page
 
     def _without_repeats(self, page: Page) -> Page:
-        """Return a page without what earlier pages listed.
-
-        Raises:
-            InvalidResponseError: If the pages list nothing new, time and again.
-        """
+        """Return a page without what earlier pages listed."""
         listed = page.features(self._field_name)
         if self._matched is None:
             self._matched = number_matched(page.document)
