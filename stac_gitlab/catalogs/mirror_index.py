@@ -25,7 +25,7 @@ ITEM, CATALOG = "item", "child"
 
 # Seconds between two commits, each of which waits for the disk.
 _COMMIT_INTERVAL = 2.0
-_MAX_WAITING = 1000
+_MAX_WAITING = 200
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value);
 CREATE TABLE IF NOT EXISTS objects (
@@ -105,7 +105,8 @@ class MirrorIndex:
     def __init__(self, folder: Path, source: str) -> None:
         self._file = folder / FILE_NAME
         self.is_new = not self._file.exists()
-        self._waiting: list[tuple[int, int]] = []
+        self._saved: list[tuple[bytes | None, int | None, int, int]] = []
+        self._seen: list[tuple[int, int]] = []
         with self._explained():
             self._database = sqlite3.connect(self._file, timeout=0.0)
             try:
@@ -116,6 +117,8 @@ class MirrorIndex:
 
     def _open(self, source: str) -> None:
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        # In this order, the log needs no shared memory, which network file systems lack.
+        self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute("BEGIN EXCLUSIVE")
         self._database.commit()
@@ -193,16 +196,14 @@ class MirrorIndex:
 
     def saved(self, entry: Entry, digest: bytes | None, size: int | None) -> None:
         """Note that the file of an item was written, or could not be."""
-        self._database.execute(
-            "UPDATE objects SET digest = ?, size = ?, run = ? WHERE number = ?",
-            (digest, size, self.run, entry.number),
-        )
-        self._commit_in_time()
+        self._saved.append((digest, size, self.run, entry.number))
+        if len(self._saved) >= _MAX_WAITING:
+            self._flush()
 
     def seen(self, entry: Entry) -> None:
         """Note that an item is unchanged."""
-        self._waiting.append((self.run, entry.number))
-        if len(self._waiting) >= _MAX_WAITING:
+        self._seen.append((self.run, entry.number))
+        if len(self._seen) >= _MAX_WAITING:
             self._flush()
 
     def described(self, entry: Entry, document: str) -> None:
@@ -264,11 +265,12 @@ class MirrorIndex:
         self._committed = time.monotonic()
 
     def _flush(self) -> None:
-        self._database.executemany("UPDATE objects SET run = ? WHERE number = ?", self._waiting)
-        self._waiting.clear()
-        self._commit_in_time()
-
-    def _commit_in_time(self) -> None:
+        self._database.executemany(
+            "UPDATE objects SET digest = ?, size = ?, run = ? WHERE number = ?", self._saved
+        )
+        self._database.executemany("UPDATE objects SET run = ? WHERE number = ?", self._seen)
+        self._saved.clear()
+        self._seen.clear()
         if time.monotonic() - self._committed > _COMMIT_INTERVAL:
             self._database.commit()
             self._committed = time.monotonic()
