@@ -11,12 +11,14 @@ changed, because people open assets on shared disks. Downloads check them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from pystac.utils import safe_urlparse
 
+from stac_gitlab.auth import DEFAULT_PORTS, Origin
 from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.files.paths import _DRIVE_OR_VSI, is_local, is_web
 
@@ -46,6 +48,7 @@ class ExtensionName(str):
 
 # The members of a page that are lists of documents.
 _LISTS = ("features", "collections")
+_SERVER = re.compile(r"http://[^/?#]*", re.IGNORECASE)
 _PASSED_OVER = "".join(map(chr, range(33)))
 _REMOVED = dict.fromkeys(map(ord, "\t\r\n"))
 # The members of a JSON Schema that are its own name, and references to others.
@@ -81,21 +84,22 @@ def upgrade_links(document: dict[str, Any], *, url: str) -> None:
     """Change, in place, links and assets that name an https server with http.
 
     A server behind a proxy that terminates TLS often writes such links. Only the host and port that
-    the document came from are upgraded, and the default port of http.
+    the document came from are upgraded, and the default port of http. ``http://host:443`` is one of
+    them for a document of ``https://host``.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "https":
+    origin = Origin.of(url)
+    if origin is None or origin.scheme != "https":
         return
-    plain = {parts.netloc, parts.hostname, f"{parts.hostname}:80"}
+    plain: set[Origin | None] = {
+        Origin("http", origin.host, port) for port in (origin.port, DEFAULT_PORTS["http"])
+    }
     for holder in (document, *_listed_in(document)):
         assets = holder.get("assets")
         linked = [*_links_of(holder), *(assets.values() if isinstance(assets, dict) else ())]
         for one in linked:
             href = one.get("href") if isinstance(one, dict) else None
-            if isinstance(href, str) and href[:7].lower() == "http://":
-                server, slash, rest = href[7:].partition("/")
-                if server.lower() in plain:
-                    one["href"] = f"https://{parts.netloc}{slash}{rest}"
+            if isinstance(href, str) and _SERVER.match(href) and Origin.of(href) in plain:
+                one["href"] = _SERVER.sub(f"https://{urlsplit(url).netloc}", href, count=1)
 
 
 def _listed_in(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import stat
 import subprocess
 import sys
@@ -851,6 +852,36 @@ def test_http_links_of_an_https_server_are_asked_for_by_https(
         "b": f"{other}/b.tif",
     }
     assert collection.get_single_link("license").href == f"{other}/"  # type: ignore[union-attr]  # it is there
+
+
+@pytest.mark.parametrize(
+    "plain", ["http://localhost:443", "http://LOCALHOST", "HTTP://localhost:80"]
+)
+def test_http_links_with_the_port_of_https_are_asked_for_by_https(
+    plain: str, tls_server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = socket.getaddrinfo
+
+    def addresses(host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        assert port == 443, f"{port} is not the port of https"
+        return known("127.0.0.1", tls_server.port, *args, **options)
+
+    page = {"type": "FeatureCollection", "features": [a("item")], "links": []}
+    tls_server.route("/items", page)
+    links = [{"rel": "items", "href": f"{plain}/items?a=b"}]
+    links.append({"rel": "license", "href": "http://localhost:8080/"})
+    tls_server.route("/c", a("collection", links=links))
+    with (
+        GitLabStacIO(TOKEN, base_url="https://localhost") as reader,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(socket, "getaddrinfo", addresses)
+        collection = pystac.Collection.from_file("https://localhost/c", stac_io=reader)
+        assert len([*collection.get_items()]) == 1
+    assert [link.href for link in collection.links[-2:]] == [
+        "https://localhost/items?a=b",
+        "http://localhost:8080/",
+    ]
 
 
 # -- subclasses -----------------------------------------------------------------------------
