@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from stac_gitlab.testing.access import Catalogue, NumberedProject
@@ -12,7 +13,7 @@ from stac_gitlab.testing.exchange import Answer, response_of
 
 CRASH = replace(response_of("Internal Server Error", 500), hang_up=True)
 """The response after an exception inside the server, which closes the connection unannounced."""
-
+Box = tuple[float, float, float, float]
 
 SORT_KEYS: Mapping[str, Callable[[NumberedProject], str | int]] = {
     "name": lambda found: found.project.name.lower(),
@@ -55,6 +56,7 @@ class Search:
     collections: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     bbox: tuple[float, ...] = ()
+    intersects: Mapping[str, Any] = field(default_factory=dict)
     datetime: str = ""
     q: tuple[str, ...] = ()
     sortby: str = ""
@@ -78,12 +80,14 @@ class Search:
             for name in {"collections", "ids", "bbox", "q"} & set(parsed):
                 listed = parsed[name]
                 parsed[name] = tuple(listed.split(",") if isinstance(listed, str) else listed)
+            if isinstance(parsed.get("intersects"), str):
+                parsed["intersects"] = json.loads(parsed["intersects"])
             parsed["bbox"] = tuple(map(float, parsed.get("bbox", ())))
             if isinstance(parsed.get("sortby"), list):
                 first = parsed["sortby"][0]
                 parsed["sortby"] = f"{'-' * (first.get('direction') == 'desc')}{first['field']}"
             search = cls(**parsed)
-            _ = search.span
+            _ = search.span, search.boxes
         except (LookupError, TypeError, ValueError) as error:
             raise RejectedError(detail(422, str(error))) from None
         if search.limit < 1:
@@ -101,9 +105,19 @@ class Search:
         return dt.datetime.fromisoformat(first), dt.datetime.fromisoformat(last or first)
 
     @property
+    def boxes(self) -> list[Box]:
+        """The extents of the search. A geometry takes precedence over a box."""
+        if not self.intersects:
+            return [box_of(self.bbox)] if self.bbox else []
+        boxes = boxes_around(self.intersects)
+        if not boxes:
+            raise ValueError(f"Could not process 'intersects': {self.intersects}")
+        return boxes
+
+    @property
     def is_filtered(self) -> bool:
         """Whether the number of matches is unknown."""
-        return bool(self.ids or self.bbox or self.datetime or self.q)
+        return bool(self.ids or self.bbox or self.intersects or self.datetime or self.q)
 
     def order(self, catalogue: Catalogue, indices: Sequence[int]) -> Sequence[int]:
         """Return the indices of projects in the order of the listing."""
@@ -119,13 +133,8 @@ class Search:
         text = f"{found.project.path}\n{found.project.name}".lower()
         if " ".join(self.q).lower() not in text:
             return False
-        if self.bbox:
-            if found.project.bbox is None:
-                return False
-            west, south, east, north = found.project.bbox
-            left, bottom, right, top = self.bbox
-            if not (left <= east and west <= right and bottom <= north and south <= top):
-                return False
+        if self.boxes and not any(is_in_box(found, box) for box in self.boxes):
+            return False
         if self.span is None:
             return True
         first, last = self.span
@@ -136,13 +145,52 @@ class Search:
         """Return the query of the link to the next page."""
         collections = self.collections if endpoint == "/search" else ()
         listed = {"collections": collections, "bbox": self.bbox, "q": self.q}
+        place = {"intersects": json.dumps(self.intersects)} if self.intersects else {}
         query = {
             **{name: ",".join(map(str, values)) for name, values in listed.items()},
+            **place,
             "datetime": self.datetime,
             "sortby": self.sortby,
             "mode": self.mode.removeprefix("full"),
         }
         return {"limit": self.limit, **{name: text for name, text in query.items() if text}}
+
+
+def box_of(bbox: Sequence[float]) -> Box:
+    """Return a box as the server reads it: around the world, if west is greater than east."""
+    west, south, east, north = bbox
+    return min(west, east), south, max(west, east), north
+
+
+def boxes_around(geometry: Mapping[str, Any]) -> list[Box]:
+    """Return a box around each part of a GeoJSON geometry."""
+    coordinates = geometry.get("coordinates")
+    is_multi = str(geometry.get("type")).startswith("Multi")
+    parts = coordinates if is_multi and isinstance(coordinates, list) else [coordinates]
+    boxes = []
+    for positions in filter(None, (list(_positions(part)) for part in parts)):
+        easts, norths = zip(*positions, strict=True)
+        boxes.append((min(easts), min(norths), max(easts), max(norths)))
+    return boxes
+
+
+def is_in_box(found: NumberedProject, box: Box) -> bool:
+    """Return whether the extent of a project touches a box."""
+    if found.project.bbox is None:
+        return False
+    west, south, east, north = found.project.bbox
+    return box[0] <= east and west <= box[2] and box[1] <= north and south <= box[3]
+
+
+def _positions(coordinates: object) -> Iterator[tuple[float, float]]:
+    if not isinstance(coordinates, list):
+        return
+    if coordinates and all(isinstance(number, (int, float)) for number in coordinates):
+        if len(coordinates) > 1:
+            yield coordinates[0], coordinates[1]
+        return
+    for inner in coordinates:
+        yield from _positions(inner)
 
 
 def _number(found: NumberedProject) -> int:

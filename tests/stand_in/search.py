@@ -12,7 +12,7 @@ from typing import Any
 from stac_gitlab.testing import Answer
 from stac_gitlab.testing.access import NumberedProject
 from stac_gitlab.testing.exchange import response_of
-from stac_gitlab.testing.search import CRASH, RejectedError
+from stac_gitlab.testing.search import CRASH, Box, RejectedError, box_of, boxes_around, is_in_box
 
 DEFAULT_LIMIT = 12
 _TOPIC = re.compile(r"\[([\w\s\-]+)\]")
@@ -54,7 +54,7 @@ class Search:
         sortby: `+field`, `-field`, or a list of `{"field": …, "direction": …}`.
         bbox: Four numbers.
         datetime: A moment, or two moments with a slash between them.
-        intersects: A GeoJSON geometry. The server uses its bounding box.
+        intersects: A GeoJSON geometry. The stand-in uses a box around each part of it.
         ids: Item ids.
         collections: Collection ids.
         q: Free text, `[topic]` and `:flag`.
@@ -172,32 +172,31 @@ class Search:
         Raises:
             RejectedError: The place or the time is invalid.
         """
-        extent = self._extent()
+        boxes = self._boxes()
         span = interval(self.datetime)
         if span is not None and None in {moment.tzinfo for moment in span}:
             raise RejectedError(CRASH)
         starred = "starred" in _FLAG.findall(" ".join(self.q))
-        if extent is None and span is None and not starred:
+        if boxes is None and span is None and not starred:
             return None
 
         def matches(found: NumberedProject) -> bool:
             # No user of the stand-in has starred a project.
-            return not starred and _in_extent(found, extent) and _in_span(found, span)
+            return not starred and _in_boxes(found, boxes) and _in_span(found, span)
 
         return matches
 
-    def _extent(self) -> tuple[float, ...] | None:
+    def _boxes(self) -> list[Box] | None:
         if self.intersects:
-            positions = list(_positions(self.intersects.get("coordinates")))
-            if not positions:
+            boxes = boxes_around(self.intersects)
+            if not boxes:
                 raise RejectedError(refusal(f"Could not process 'intersects': {self.intersects}"))
-            easts, norths = zip(*positions, strict=True)
-            return min(easts), min(norths), max(easts), max(norths)
+            return boxes
         if not self.bbox:
             return None
         if len(self.bbox) != 4:
             raise RejectedError(refusal(f"Could not process 'bbox': {list(self.bbox)}"))
-        return tuple(self.bbox)
+        return [box_of(self.bbox)]
 
 
 def _positive(limit: int) -> int:
@@ -223,13 +222,8 @@ def _split(query: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
 
 
-def _in_extent(found: NumberedProject, extent: Sequence[float] | None) -> bool:
-    if extent is None:
-        return True
-    if found.project.bbox is None:
-        return False
-    west, south, east, north = found.project.bbox
-    return extent[0] <= east and west <= extent[2] and extent[1] <= north and south <= extent[3]
+def _in_boxes(found: NumberedProject, boxes: Sequence[Box] | None) -> bool:
+    return boxes is None or any(is_in_box(found, box) for box in boxes)
 
 
 def _in_span(found: NumberedProject, span: tuple[datetime, datetime] | None) -> bool:
@@ -239,17 +233,6 @@ def _in_span(found: NumberedProject, span: tuple[datetime, datetime] | None) -> 
     created, updated = map(datetime.fromisoformat, (found.created, found.updated))
     start, end = span
     return start <= created <= end or start <= updated <= end or created <= start <= end <= updated
-
-
-def _positions(coordinates: object) -> Iterator[tuple[float, float]]:
-    if not isinstance(coordinates, list):
-        return
-    if coordinates and all(isinstance(number, int | float) for number in coordinates):
-        if len(coordinates) > 1:
-            yield coordinates[0], coordinates[1]
-        return
-    for inner in coordinates:
-        yield from _positions(inner)
 
 
 def _problem(
