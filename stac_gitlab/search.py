@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -37,6 +38,7 @@ from stac_gitlab.reading.objects import (
     check_feature,
 )
 from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_parameters
+from stac_gitlab.reading.refused_pages import read_items_page
 from stac_gitlab.reading.stac_io import HREF, GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_schema
 from stac_gitlab.redaction import redact, redact_text
@@ -61,6 +63,8 @@ from stac_gitlab.client_hooks import api_errors
 
 __all__ = ["GitLabStacApiIO", "RequestModifier", "open_client"]
 T = TypeVar("T")
+# Characters. What proxies accept by default is 8 KiB for the request line.
+_LONGEST_URL = 8000
 RequestModifier = Callable[[requests.Request], requests.Request | None]
 
 
@@ -222,8 +226,8 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
         """
         if isinstance(source, pystac.Link) or is_local(str(source)):
             return super().read_json(source)
-        request = _page_request(str(source), **kwargs)
-        self._open(request.href)
+        self._open(str(source))
+        request = self._query(str(source), **kwargs)
         page = self.read_page(replace(request, write_origin=self._home))
         with api_errors():
             _check_extras(page)
@@ -282,16 +286,16 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             STACGitLabError: If a page cannot be read. It is an ``APIError`` as well.
         """
         self._open(url)
-        request = _page_request(url, method=method, parameters=parameters)
+        request = self._query(url, method=method, parameters=parameters)
         with api_errors():
             self._check_is_at_home(request)
             request = replace(request, write_origin=self._home)
-            first = self.read_page(request)
+            first = read_items_page(self, request)
             name = "collections" if "collections" in first.document else "features"
             read_already = [first]
 
             def read(asked: PageRequest) -> Page:
-                return read_already.pop() if read_already else self.read_page(asked)
+                return read_already.pop() if read_already else read_items_page(self, asked)
 
             limits, gaps = self.session.limits, self.known_gaps
             pages = Pages(read, request, field_name=name, limits=limits, known_gaps=gaps)
@@ -306,6 +310,26 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
                 if listed:
                     kind = {"type": "FeatureCollection"} if name == "features" else {}
                     yield {**page.document, **kind, name: listed}
+
+    def _query(
+        self,
+        href: str,
+        *,
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> PageRequest:
+        """Return the request for a document or a page, as the server of the URL understands it."""
+        asked = _page_request(href, method=method, headers=headers, parameters=parameters)
+        dialect = self.session.dialect_of(href)
+        is_post = asked.method == "POST" and dialect.searches_by_get
+        if not parameters or not (asked.method == "GET" or is_post):
+            return asked
+        query = dialect.query_parameters(_query_texts(parameters) if is_post else parameters)
+        by_get = _page_request(href, headers=headers, parameters=query)
+        if not is_post or len(by_get.href) <= _LONGEST_URL:
+            return by_get
+        return replace(asked, body=_changed_body(parameters, query))
 
     def _listed(self, page: Page, name: str) -> Iterator[RemoteDocument]:
         is_item = name == "features"
@@ -384,6 +408,32 @@ class GitLabStacApiIO(GitLabStacIO, StacApiIO):  # type: ignore[misc]  # its ses
             asked.json,
             request.write_origin,
         )
+
+
+def _query_texts(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters of a POST as those of a GET."""
+    texts = {}
+    for name, value in body.items():
+        if name == "sortby" and isinstance(value, list):
+            signs = {"asc": "", "desc": "-"}
+            texts[name] = ",".join(f"{signs[key['direction']]}{key['field']}" for key in value)
+        elif isinstance(value, Mapping):
+            texts[name] = json.dumps(value, separators=(",", ":"))
+        else:
+            texts[name] = (
+                ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            )
+    return texts
+
+
+def _changed_body(body: Mapping[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the body of a POST with what a dialect has changed in its query parameters."""
+    changed = {name: value for name, value in body.items() if name in query}
+    if "datetime" in query:
+        changed["datetime"] = query["datetime"]
+    if "intersects" in query:
+        changed["intersects"] = json.loads(query["intersects"])
+    return changed
 
 
 def _check_extras(page: Page) -> None:

@@ -22,6 +22,7 @@ from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from stac_documents import a
+from stand_in import RecordedHub, RecordedProject
 from urllib3.util import Retry
 
 from stac_gitlab import (
@@ -34,6 +35,7 @@ from stac_gitlab import (
     NetworkError,
     NotFoundError,
     NotSTACError,
+    PartialItemWarning,
     RateLimitError,
     RetryPolicy,
     ServerError,
@@ -397,6 +399,80 @@ def test_it_pickles_without_its_token_and_copies_to_itself(
 def test_items_of_a_client_keep_reading_through_it(lakes: FeaturesServer, client: Client) -> None:
     found = next(client.search().items())
     assert found.get_root() is client
+
+
+# -- a SharingHub ---------------------------------------------------------------------------------
+
+AROUND = {"type": "Polygon", "coordinates": [[[-1, 0], [3, 0], [3, 1], [-1, 1], [-1, 0]]]}
+# Too long for the URLs of most proxies.
+FINE_EDGE = [[n / 1000, 0] for n in range(-3000, 1001, 8)]
+FINELY = {"type": "Polygon", "coordinates": [[*FINE_EDGE, [1, 1], [-3, 1], [-3, 0]]]}
+
+
+@pytest.fixture
+def hub() -> Iterator[RecordedHub]:
+    projects = [
+        RecordedProject(
+            f"group/p{n}", {"f": b"x"}, name=f"P{9 - n}", broken=n == 2, bbox=(n, 0, n + 0.5, 1)
+        )
+        for n in range(-5, 5)
+    ]
+    with RecordedHub(projects, token=TOKEN) as server:
+        yield server
+
+
+@pytest.mark.filterwarnings("ignore::stac_gitlab.PartialItemWarning")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ({"datetime": "1990-01-01T00:00:00Z/.."}, [*range(-5, 5)]),
+        ({"datetime": "../2100-01-01T00:00:00Z"}, [*range(-5, 5)]),
+        ({"datetime": "../1990-01-01T00:00:00Z"}, []),
+        ({"bbox": [2.9, 0, -3.9, 1]}, [-5, -4, 3, 4]),
+        ({"intersects": AROUND}, [-1, 0, 1, 2, 3]),
+        ({"intersects": FINELY, "limit": 20, "datetime": "1990-01-01/.."}, [-3, -2, -1, 0, 1]),
+        ({"ids": ["group/p1", "group/p-3"]}, [-3, 1]),
+    ],
+)
+def test_a_sharinghub_gets_what_it_understands(
+    search: dict[str, Any], found: list[int], method: str, hub: RecordedHub, retry: RetryPolicy
+) -> None:
+    client = open_client(hub.stac_url, TOKEN, retry=retry)
+    asked = client.search(collections=["dataset"], method=method, **{"limit": 2, **search})
+    numbers = sorted(int(name.removeprefix("group/p")) for name in ids(asked.items()))
+    assert numbers == found
+
+
+@pytest.mark.filterwarnings("ignore::stac_gitlab.PartialItemWarning")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_sharinghub_sorts_all_pages(method: str, hub: RecordedHub, retry: RetryPolicy) -> None:
+    client = open_client(hub.stac_url, TOKEN, retry=retry)
+    search = client.search(
+        collections=["dataset"], sortby="-properties.title", limit=3, method=method
+    )
+    assert [each.properties["title"] for each in search.items()] == [
+        *sorted((f"P{9 - n}" for n in range(-5, 5)), reverse=True)
+    ]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_bad_project_ends_no_search(
+    limit: int | None, method: str, hub: RecordedHub, retry: RetryPolicy
+) -> None:
+    client = open_client(hub.stac_url, TOKEN, retry=retry)
+    for listing in (
+        client.search(collections=["dataset"], limit=limit, method=method).items(),
+        client.get_collection("dataset").get_items(),
+    ):
+        with pytest.warns(PartialItemWarning, match="group/p2"):
+            assert len({each.id for each in listing}) == 10
+    strict = GitLabStacIO(TOKEN, retry=retry, on_bad_item="raise")
+    search = open_client(hub.stac_url, stac_io=strict).search(collections=["dataset"])
+    with pytest.raises(ServerError, match="group/p2") as caught:
+        list(search.items())
+    assert isinstance(caught.value, APIError)
 
 
 # -- what pystac-client would stumble over --------------------------------------------------------

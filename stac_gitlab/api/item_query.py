@@ -46,8 +46,8 @@ _PARAMETER_OF_CLASS = {
     "free-text": "q",
     "advanced-free-text": "q",
 }
-EXTENSIONS = frozenset(_PARAMETER_OF_CLASS.values())
-"""The parameters that need an extension."""
+ROUTED = frozenset({"intersects", *_PARAMETER_OF_CLASS.values()})
+"""The parameters that need an extension, or a search."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,12 @@ class FilterRouter:
         Raises:
             ConfigurationError: If no endpoint of the server supports them.
         """
-        used = EXTENSIONS.intersection(parameters)
+        used = ROUTED.intersection(parameters)
         if "filter" in used:
             conformance.check_filter_language(parameters["filter-lang"])
         search = _search_url(root)
         at_items = conformance.parameters_of("ogcapi-features")
-        at_search = conformance.parameters_of("item-search")
+        at_search = {"intersects", *conformance.parameters_of("item-search")}
         ignored = used.intersection(ignored)
         if used - at_items | ignored and search is not None and used <= at_search:
             return search

@@ -16,7 +16,7 @@ import pystac
 
 from stac_gitlab.api import filters
 from stac_gitlab.api.item_query import (
-    EXTENSIONS,
+    ROUTED,
     Conformance,
     Endpoint,
     FilterRouter,
@@ -454,7 +454,7 @@ class STACAPI:
         url = items_url_of(collection) or self._items_url(collection)
         dialect = self.stac_io.session.dialect_of(url)
         parameters = dialect.query_parameters(parameters)
-        if EXTENSIONS.isdisjoint(parameters):
+        if ROUTED.isdisjoint(parameters):
             return Endpoint(url, collection, parameters)
         conformance, ignored = self._declared(), dialect.ignored_by_items
         search = self._router.search_url(

@@ -20,6 +20,9 @@ class Dialect:
     ignored_by_items: frozenset[str] = frozenset()
     """Query parameters that the items endpoint ignores although conformance names them."""
 
+    searches_by_get: bool = False
+    """Whether a search with POST has to be sent as one with GET."""
+
     def speaks(self, url: str) -> bool:
         """Return whether this dialect is the one for `url`."""
         return True
@@ -68,7 +71,10 @@ class Dialect:
         return requested == received
 
     def query_parameters(self, parameters: Mapping[str, str]) -> dict[str, str]:
-        """Return the query parameters of a listing in a form that the server accepts."""
+        """Return the query parameters of a listing in a form that the server understands.
+
+        With ``intersects``, which they may contain then, the listing is a search.
+        """
         return dict(parameters)
 
     def item_url(self, page_url: str, item_id: str) -> str:

@@ -9,6 +9,7 @@ Source: observed at SharingHub 0.4.0.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +50,9 @@ def api_url(base_url: str) -> str:
 class SharingHub(Dialect):
     """SharingHub's STAC API and its download routes."""
 
-    ignored_by_items = frozenset({"q", "sortby"})
+    ignored_by_items = frozenset({"intersects", "q", "sortby"})
+    # The later pages of a POST are requested with GET, and with parameters that are not quoted.
+    searches_by_get = True
 
     def speaks(self, url: str) -> bool:
         return "/api/" in url and _API_PATH.search(urlsplit(url).path) is not None
@@ -58,14 +61,22 @@ class SharingHub(Dialect):
         return _STAC_PATH.search(urlsplit(url).path) is not None
 
     def query_parameters(self, parameters: Mapping[str, str]) -> dict[str, str]:
-        """Close an open interval, for which the server responds with a 500."""
-        interval = parameters.get("datetime", "")
-        start, separator, end = interval.partition("/")
-        if not separator:
-            return dict(parameters)
-        start = _EARLIEST if start in ("", "..") else start
-        end = _LATEST if end in ("", "..") else end
-        return {**parameters, "datetime": f"{start}/{end}"}
+        """Close an open interval, and cut a box at the antimeridian.
+
+        The server responds with a 500 to an open interval. It reads a box whose west is greater
+        than its east as a band around the world. Geometries it reads as they are.
+        """
+        parameters = dict(parameters)
+        start, separator, end = parameters.get("datetime", "").partition("/")
+        if separator:
+            start = _EARLIEST if start in ("", "..") else start
+            end = _LATEST if end in ("", "..") else end
+            parameters["datetime"] = f"{start}/{end}"
+        halves = _halves(parameters.get("bbox", ""))
+        if halves is not None:
+            del parameters["bbox"]
+            parameters["intersects"] = json.dumps(halves, separators=(",", ":"))
+        return parameters
 
     def item_url(self, page_url: str, item_id: str) -> str:
         """Return the URL of one project. Its slashes stay: proxies like to refuse ``%2F``."""
@@ -235,6 +246,22 @@ class SharingHub(Dialect):
         if not _DOWNLOAD_PATH.search(parts.path) or ("lfs", "true") in query:
             return None
         return urlunsplit(parts._replace(query=urlencode([*query, ("lfs", "true")])))
+
+
+def _halves(bbox: str) -> dict[str, Any] | None:
+    """Return the two parts of a box that crosses the antimeridian, as a geometry; else None."""
+    try:
+        west, south, east, north = map(float, bbox.split(","))
+    except ValueError:
+        return None
+    if west <= east:
+        return None
+    sides = (west, 180.0), (-180.0, east)
+    rings = [
+        [[left, south], [right, south], [right, north], [left, north], [left, south]]
+        for left, right in sides
+    ]
+    return {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
 
 
 def _move_to_collection(item: dict[str, Any], asked: str) -> None:

@@ -87,7 +87,9 @@ def read_items_page(stac_io: GitLabStacIO, request: PageRequest) -> Page:
         STACGitLabError: If the page cannot be read, not even in parts.
     """
     forms = stac_io.session.dialect_of(request.href).short_forms(request.href)
-    limit = dict(parse_qsl(urlsplit(request.href).query)).get("limit", "")
+    query = dict(parse_qsl(urlsplit(request.href).query))
+    # Without a limit the server has one of its own, which may be any.
+    limit = query.get("limit", str(stac_io.page_size))
     if not forms or request.method != "GET" or not limit.isdecimal() or not int(limit):
         return stac_io.read_page(request)
     known = stac_io.refusals.pop(request.href, None)

@@ -11,7 +11,7 @@ from api_server import CONFORMANCE, FeaturesServer, item
 
 from stac_gitlab import STACAPI, ConfigurationError, GitLabStacIO, UndeclaredExtensionWarning
 from stac_gitlab.api.item_query import Conformance
-from stac_gitlab.testing import SharingHubServer, generated_projects
+from stac_gitlab.testing import Project, SharingHubServer, generated_projects
 
 TOKEN = "glpat-conformance-01"
 STAC = "https://api.stacspec.org/v1.0.0"
@@ -116,3 +116,15 @@ def test_a_filter_that_nothing_honours_is_an_error(
 @pytest.mark.parametrize("interval", ["1990/..", "../2100", "1990-01-01T00:00:00Z/"])
 def test_a_sharinghub_gets_closed_intervals(hub: SharingHubServer, interval: str) -> None:
     assert len(list(api_of(hub).items("dataset", datetime=interval))) == 12
+
+
+@pytest.mark.parametrize("more", [{}, {"q": "p"}, {"sortby": "-properties.title"}])
+def test_a_box_across_the_antimeridian_is_no_band_around_a_sharinghub(more: Any) -> None:
+    projects = [
+        Project(f"group/p{west}", {"f": b"x"}, bbox=(west, 0, west + 1, 1))
+        for west in (-180, -175, -100, 0, 100, 175)
+    ]
+    with SharingHubServer(projects, token=TOKEN) as hub:
+        found = api_of(hub).items("dataset", bbox=(170, -5, -170, 5), limit=2, **more)
+        assert sorted(item.id for item in found) == ["group/p-175", "group/p-180", "group/p175"]
+        assert found.matched() in (3, None)
