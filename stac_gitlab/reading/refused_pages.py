@@ -225,7 +225,21 @@ class _Parts:
             except (HTTPStatusError, OfflineError):
                 continue
         # The server has no such forms, or is down.
-        raise refused
+        raise self._explained(refused)
+
+    def _explained(self, refused: _Refusing) -> _Refusing:
+        """Return the error of a page with filters as one that says how to list it without them."""
+        query = dict(parse_qsl(urlsplit(self._request.href).query))
+        filters = [name for name in ("bbox", "datetime", "intersects") if name in query]
+        if not filters or not refused.args:
+            return refused
+        explained = copy(refused)
+        advice = (
+            "Maybe it cannot read one of the items, and so not filter them. List without "
+            f"{' and '.join(filters)} to leave that one out, and filter the items yourself."
+        )
+        explained.args = (f"{refused.args[0]} {advice}",)
+        return explained
 
     def _take_run(self, error: _Refusing) -> None:
         """Read a whole page in the best short form: probably no item of it can be read."""
