@@ -59,17 +59,6 @@ HARMLESS_HEADERS = frozenset(
 )
 
 
-TokenHeader = Callable[[Token], tuple[str, str]]
-"""Returns the name of the header for a token, and the scheme before it, such as ``Bearer``."""
-
-
-def _header_value(scheme: str, token: Token) -> Secret:
-    kind, _, user = scheme.partition(" ")
-    if kind == "Basic" and user:
-        return Secret(_basic_auth_str(user, token.value))
-    return Secret(f"{scheme} {token.value}") if scheme else token.value
-
-
 class Credentials:
     """The token, the custom headers, and the origins that get them. Thread-safe.
 
@@ -96,25 +85,20 @@ class Credentials:
         self._lock = threading.Lock()
         self._asked: Token | None = None
         self._left_behind = False
+        self._uses_environment = True
         self.headers: dict[str, str] = {}
-        self._named: frozenset[Origin] = frozenset()
         self._header_of: dict[Origin, tuple[str, str] | None] = {}
         self._others: dict[Origin, Credentials] = {}
         self._stored: frozenset[Origin] = frozenset()
-        self._uses_environment = True
         self._bound: Origin | None = None
         self._looked_at: set[Origin] = set()
         self._seen = KnownSecrets()
-        self._ask: Callable[[], str | None] | None = None
-        self._fixed: Token | None = None
         try:
             known = hide_token(token)
         finally:
             del token
-        if isinstance(known, Token):
-            self._fixed = known
-        else:
-            self._ask = known
+        self._fixed = known if isinstance(known, Token) else None
+        self._ask = None if isinstance(known, Token) else known
         self._header = _parse_header(header)
         hosts = hide_tokens(hosts)
         self._named = parse_hosts("hosts", hosts)
@@ -179,11 +163,10 @@ class Credentials:
         if self.headers:
             self._remember(self._scoped_headers().values())
         origin = Origin.of(url)
-        if self._named_origins() or origin is None or origin.is_public_metadata:
+        if origin is None or origin.is_public_metadata or origin in self._stored:
             return
-        if origin in self._stored:
-            return
-        if not (self.available or self._left_behind or self._scoped_headers()):
+        has_secret = self.available or self._left_behind or self._scoped_headers()
+        if self._named_origins() or not has_secret:
             return
         variable = self._token_variable()
         with self._lock:
@@ -197,11 +180,8 @@ class Credentials:
                     stacklevel=3,
                 )
             self._bound = origin
-        logger.info(
-            "The token is bound to %s, the first server read. "
-            "Pass base_url= or hosts= to name its servers yourself.",
-            origin,
-        )
+        advice = "Pass base_url= or hosts= to name its servers yourself."
+        logger.info("The token is bound to %s, the first server read. %s", origin, advice)
 
     # -- which secret -----------------------------------------------------------------------
 
@@ -235,8 +215,15 @@ class Credentials:
                 self._asked = None
         return self.token() not in (None, refused)
 
-    def headers_for(self, url: str, token_header: TokenHeader) -> dict[str, Secret]:
-        """Return the secret headers for `url`: none for an origin that is not allowed."""
+    def headers_for(
+        self, url: str, token_header: Callable[[Token], tuple[str, str]]
+    ) -> dict[str, Secret]:
+        """Return the secret headers for `url`: none for an origin that is not allowed.
+
+        Args:
+            url: The URL of a request.
+            token_header: See :meth:`Dialect.token_header`.
+        """
         if not self.allows(url):
             return {}
         if self.for_url(url) is not self:
@@ -268,8 +255,8 @@ class Credentials:
 
     def holds(self, text: str) -> bool:
         """Return whether `text` contains a secret that was used so far."""
-        seen = self._seen, *(other._seen for other in self._others.values())
-        return any(secret in text for secrets in seen for secret in secrets)
+        everyone = self, *self._others.values()
+        return any(secret in text for each in everyone for secret in each._seen)
 
     def _remember(self, secrets: Iterable[Secret]) -> None:
         for secret in secrets:
@@ -300,8 +287,7 @@ class Credentials:
 
     def _call(self, ask: Callable[[], str | None]) -> Token | None:
         """Return the token that the caller's function returns."""
-        problem: str
-        cause: Exception | None = None
+        cause = None
         try:
             value = ask()
         except STACGitLabError:
@@ -323,10 +309,8 @@ class Credentials:
 
     def _guide_token(self) -> Token | None:
         """Return what a script wrote as ``io.headers = {"X-Gitlab-Token": …}``."""
-        for name in self.headers:
-            if name.lower() == "x-gitlab-token":
-                return Token(self.headers[name])
-        return None
+        name = next((name for name in self.headers if name.lower() == "x-gitlab-token"), None)
+        return None if name is None else Token(self.headers[name])
 
     def _environment(self) -> Token | None:
         name = self._token_variable()
@@ -385,12 +369,10 @@ class Credentials:
             if name not in {"_lock", "_asked", "_seen", "_looked_at"}
         }
         if not with_secrets:
-            kept = self.harmless_headers()
-            state["_left_behind"] = (
-                self._left_behind or self._fixed is not None or kept != self.headers
-            )
+            state["headers"] = self.harmless_headers()
+            has_more = self._fixed is not None or state["headers"] != self.headers
+            state["_left_behind"] = self._left_behind or has_more
             state["_fixed"] = None
-            state["headers"] = kept
         state["_others"] = {
             origin: other.state(with_secrets=with_secrets) for origin, other in self._others.items()
         }
@@ -434,3 +416,10 @@ def _parse_header(header: str) -> tuple[str, str] | None:
             "a scheme such as 'Authorization: Bearer'."
         )
     return name, scheme
+
+
+def _header_value(scheme: str, token: Token) -> Secret:
+    kind, _, user = scheme.partition(" ")
+    if kind == "Basic" and user:
+        return Secret(_basic_auth_str(user, token.value))
+    return Secret(f"{scheme} {token.value}") if scheme else token.value

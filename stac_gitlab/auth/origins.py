@@ -106,13 +106,12 @@ def request_url(url: str) -> str:
         ValueError: If it cannot be encoded.
     """
     if Origin.of(url) is None:
-        user_info = "@" in _QUERY.split(url, maxsplit=1)[0].partition("://")[2].partition("/")[0]
-        advice = (
-            "A user name or password in the URL is not sent; pass headers={'Authorization': ...} "
-            "or use a .netrc file."
-            if user_info
-            else "Check the scheme, the host and the port."
-        )
+        advice = "Check the scheme, the host and the port."
+        if "@" in _QUERY.split(url, maxsplit=1)[0].partition("://")[2].partition("/")[0]:
+            advice = (
+                "A user name or password in the URL is not sent; pass headers={'Authorization': "
+                "...} or use a .netrc file."
+            )
         raise ConfigurationError(f"{quoted(redact(url))} is not a URL to request. {advice}")
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
@@ -124,21 +123,15 @@ def parse_host(text: str) -> frozenset[Origin]:
 
     A bare name means https, and on the loopback interface http as well.
     """
-    if "*" in text:
-        pass
-    elif "://" in text:
-        origin = Origin.of(text)
-        if origin is not None:
-            return frozenset({origin})
-    else:
-        origins = [Origin.of(f"{scheme}://{text}") for scheme in ("https", "http")]
-        https, http = origins
-        if https is not None and http is not None:
-            return frozenset({https, http}) if https.is_loopback else frozenset({https})
-    raise ConfigurationError(
-        f"{redact(text)!r} is not a host. Give a URL such as 'https://gitlab.example.org' or a "
-        "bare host name."
-    )
+    is_url = "://" in text
+    origin = Origin.of(text if is_url else f"https://{text}")
+    if origin is None or "*" in text:
+        raise ConfigurationError(
+            f"{redact(text)!r} is not a host. Give a URL such as 'https://gitlab.example.org' or a "
+            "bare host name."
+        )
+    http = Origin.of(f"http://{text}") if origin.is_loopback and not is_url else None
+    return frozenset({origin} if http is None else {origin, http})
 
 
 def paths_of_servers(urls: Iterable[str]) -> dict[Origin, str]:
@@ -177,11 +170,10 @@ def is_signed(url: str) -> bool:
 
 def parse_hosts(name: str, hosts: Iterable[str] | None) -> frozenset[Origin]:
     """Read an argument that names servers, one or several of them, as :func:`parse_host` does."""
-    wanted = "a list of URLs or host names"
-    named: frozenset[Origin] = frozenset()
     hosts = [hosts] if isinstance(hosts, str) else hosts or ()
-    expect(name, hosts, Iterable, wanted=wanted)
+    expect(name, hosts, Iterable, wanted="a list of URLs or host names")
+    named: set[Origin] = set()
     for host in hosts:
-        expect(name, host, str, wanted=wanted)
+        expect(name, host, str, wanted="a list of URLs or host names")
         named |= parse_host(host)
-    return named
+    return frozenset(named)

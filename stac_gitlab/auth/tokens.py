@@ -92,6 +92,7 @@ def hide_tokens(hosts: Iterable[str] | None) -> Iterable[str] | None:
     if not isinstance(hosts, Mapping):
         return list(hosts) if isinstance(hosts, Iterator) else hosts
     hidden: dict[str, Any] = {}
+    # No variable may hold a token: a traceback with locals would show it.
     for host in hosts:
         if isinstance(hosts[host], tuple) and len(hosts[host]) == 2:
             hidden[host] = hosts[host][0], hide_token(hosts[host][1])

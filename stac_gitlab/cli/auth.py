@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from stac_gitlab.api.stac_api import STACAPI
 from stac_gitlab.auth import TOKEN_VARIABLES, Origin
 from stac_gitlab.auth.token_store import forget_token, store_token, stored_servers
-from stac_gitlab.cli.options import Commands, common, reader, token_of, url_of
+from stac_gitlab.cli.options import Commands, add_command, reader, token_of, url_of
 from stac_gitlab.cli.output import Output
 from stac_gitlab.dialects import api_url
 from stac_gitlab.errors import (
@@ -28,7 +28,6 @@ from stac_gitlab.reading.stac_io import GitLabStacIO
 
 def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
-    general = common()
     auth = commands.add_parser("auth", help="show, store and forget tokens")
     actions = auth.add_subparsers(dest="action", required=True, metavar="action")
     for name, run, text in (
@@ -36,13 +35,11 @@ def add_parser(commands: Commands) -> None:
         ("login", _login, "store a token for a server"),
         ("logout", _logout, "forget the stored token of a server"),
     ):
-        parser = actions.add_parser(name, parents=[general], help=text)
+        parser = add_command(actions, name, run, text)
         parser.add_argument("url", nargs="?", metavar="URL", help="default: STAC_GITLAB_URL")
-        parser.set_defaults(run=run)
 
 
-def _login(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _login(arguments: argparse.Namespace, output: Output) -> int:
     server = _server_of(arguments)
     token = token_of(arguments)
     if token is None:
@@ -64,21 +61,18 @@ def _login(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _logout(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _logout(arguments: argparse.Namespace, output: Output) -> int:
     server = _server_of(arguments)
     found = forget_token(server)
     output.say(f"The token for {server} is {'removed' if found else 'not stored'}.")
     return 0
 
 
-def _status(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _status(arguments: argparse.Namespace, output: Output) -> int:
     server = _server_of(arguments)
     with reader(arguments, server) as io:
-        headers = io.credentials.headers_for(
-            api_url(server), io.session.dialect_of(api_url(server)).token_header
-        )
+        url = api_url(server)
+        headers = io.credentials.headers_for(url, io.session.dialect_of(url).token_header)
         found: dict[str, Any] = {
             "server": server,
             "token from": _source_of(arguments, server),
@@ -89,10 +83,7 @@ def _status(arguments: argparse.Namespace) -> int:
         except STACGitLabError as error:
             found["answer"] = str(error)
         found.update(_scopes(io, server))
-    if output.json:
-        output.data(found)
-    else:
-        output.rows([(name, value) for name, value in found.items() if value])
+    output.table(found)
     return 0 if found["answer"] == "accepted" else 3
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pystac
 
 from stac_gitlab.api.stac_api import STACAPI
-from stac_gitlab.cli.options import Commands, common, reader, stac_url, url_of
+from stac_gitlab.cli.options import Commands, add_command, reader, stac_url, url_of
 from stac_gitlab.cli.output import Output
 from stac_gitlab.download.assets import asset_roles
 from stac_gitlab.download.report import human_size
@@ -22,19 +22,14 @@ from stac_gitlab.redaction import printable, redact
 
 def add_parser(commands: Commands) -> None:
     """Add the commands to the parser."""
-    general = common()
-    ls = commands.add_parser("ls", parents=[general], help="list a hub, a collection or an item")
+    ls = add_command(commands, "ls", _ls, "list a hub, a collection or an item")
     ls.add_argument("url", nargs="?", metavar="URL", help="default: STAC_GITLAB_URL")
     ls.add_argument(
         "-n", "--max-items", type=int, default=20, help="items of each collection (default: 20)"
     )
-    ls.set_defaults(run=_ls)
-    show = commands.add_parser("show", parents=[general], help="show one object with its metadata")
+    show = add_command(commands, "show", _show, "show one object with its metadata")
     show.add_argument("url", metavar="URL")
-    show.set_defaults(run=_show)
-    search = commands.add_parser(
-        "search", parents=[general], help="print matching items as an ItemCollection"
-    )
+    search = add_command(commands, "search", _search, "print matching items as an ItemCollection")
     search.add_argument("url", metavar="URL", help="the landing page of the STAC API")
     search.add_argument("-c", "--collections", nargs="+", metavar="ID", help="default: all")
     search.add_argument("--ids", nargs="+", metavar="ID")
@@ -49,7 +44,6 @@ def add_parser(commands: Commands) -> None:
     search.add_argument("--limit", type=int, help="items on a page")
     search.add_argument("-n", "--max-items", type=int, help="items in all (default: all)")
     search.add_argument("--save", metavar="FILE", help="write to a file instead of stdout")
-    search.set_defaults(run=_search)
 
 
 def read(io: GitLabStacIO, url: str) -> pystac.Item | pystac.Catalog:
@@ -63,8 +57,7 @@ def read(io: GitLabStacIO, url: str) -> pystac.Item | pystac.Catalog:
 # -- ls -------------------------------------------------------------------------------------------
 
 
-def _ls(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _ls(arguments: argparse.Namespace, output: Output) -> int:
     url = url_of(arguments)
     with reader(arguments, url) as io:
         found = read(io, url)
@@ -89,37 +82,23 @@ def _print_tree(output: Output, catalog: pystac.Catalog, most: int) -> None:
 
 def _print_items(output: Output, catalog: pystac.Catalog, most: int, *, indent: int) -> None:
     items = list(islice(catalog.get_items(), most + 1)) if most else []
-    rows = [
-        (i.id, i.properties.get("title"), ", ".join(sorted(_roles_of(i)))) for i in items[:most]
-    ]
-    if rows:
-        output.rows(rows, indent=indent)
+    rows = []
+    for item in items[:most]:
+        roles = {role for asset in item.assets.values() for role in asset_roles(asset)}
+        rows.append((item.id, item.properties.get("title"), ", ".join(sorted(roles))))
+    output.rows(rows, indent=indent)
     if len(items) > most:
-        output.say(" " * indent + output.dim("… more: see -n"))
-
-
-def _roles_of(item: pystac.Item) -> set[str]:
-    return {role for asset in item.assets.values() for role in asset_roles(asset)}
+        output.say(" " * indent + "… more: see -n")
 
 
 def _print_assets(output: Output, item: pystac.Item) -> None:
     output.say(f"{output.bold(printable(item.id))}  {_title_of(item)}")
-    rows = [
-        (
-            key,
-            ", ".join(asset_roles(asset)),
-            _size_of(asset),
-            asset.media_type,
-        )
-        for key, asset in item.assets.items()
-    ]
-    if rows:
-        output.rows(rows, indent=2)
-
-
-def _size_of(asset: pystac.Asset) -> str:
-    size = asset.extra_fields.get("file:size")
-    return human_size(size) if isinstance(size, int) else ""
+    rows = []
+    for key, asset in item.assets.items():
+        size = asset.extra_fields.get("file:size")
+        shown = human_size(size) if isinstance(size, int) else ""
+        rows.append((key, ", ".join(asset_roles(asset)), shown, asset.media_type))
+    output.rows(rows, indent=2)
 
 
 def _title_of(found: Any) -> str:
@@ -148,8 +127,7 @@ def _summary(found: Any) -> dict[str, Any]:
 # -- show -----------------------------------------------------------------------------------------
 
 
-def _show(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _show(arguments: argparse.Namespace, output: Output) -> int:
     with reader(arguments, arguments.url) as io:
         found = read(io, arguments.url)
         document = found.to_dict(transform_hrefs=False)
@@ -160,8 +138,7 @@ def _show(arguments: argparse.Namespace) -> int:
         fields = {**document.get("properties", {}), **document}
         names = ("title", "description", "datetime", "license", "keywords", "bbox", "extent")
         rows = [(name, _text_of(fields[name])) for name in names if fields.get(name)]
-        if rows:
-            output.rows(rows, indent=2)
+        output.rows(rows, indent=2)
         if isinstance(found, pystac.Item):
             _print_assets(output, found)
     return 0
@@ -176,8 +153,7 @@ def _text_of(value: object) -> str:
 # -- search ---------------------------------------------------------------------------------------
 
 
-def _search(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _search(arguments: argparse.Namespace, output: Output) -> int:
     with reader(arguments, arguments.url) as io:
         found = list(islice(_matching(io, arguments), arguments.max_items))
     document = {"type": "FeatureCollection", "features": found}

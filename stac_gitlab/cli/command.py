@@ -18,6 +18,7 @@ import pystac
 
 from stac_gitlab.__about__ import __version__
 from stac_gitlab.cli import auth, browse, completion, demo, download, environment, share
+from stac_gitlab.cli.output import Output
 from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -48,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit code."""
     arguments = parser().parse_args(argv)
-    verbose = getattr(arguments, "verbose", False)
+    # completion and demo have fewer options.
+    options = {"json": False, "quiet": False, "verbose": False} | vars(arguments)
+    verbose = options["verbose"]
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     warnings.showwarning = _show_warning
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The terminal may not be able to show every name.
             stream.reconfigure(errors="replace")
     try:
-        code: int = arguments.run(arguments)
+        code: int = arguments.run(arguments, Output(json=options["json"], quiet=options["quiet"]))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the output, such as head, has ended.
@@ -82,13 +85,11 @@ def _explain(error: Exception, *, verbose: bool) -> int:
     if verbose:
         logger.info("The command failed", exc_info=error)
     print(f"stac-gitlab: {cause}", file=sys.stderr)
+    causes: list[BaseException] = [cause]
     if isinstance(cause, DownloadError) and cause.errors:
         causes = list(cause.errors.values())
-        refused = all(
-            isinstance(each, (AuthenticationError, PermissionDeniedError)) for each in causes
-        )
-        return UNAUTHORIZED if refused else FAILED
-    if isinstance(cause, (AuthenticationError, PermissionDeniedError)):
+    refusals = (AuthenticationError, PermissionDeniedError)
+    if all(isinstance(each, refusals) for each in causes):
         return UNAUTHORIZED
     return USAGE if isinstance(cause, ConfigurationError) else FAILED
 

@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("completion", help="print a completion script for a shell")
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
-    parser.set_defaults(run=lambda arguments: _run(arguments, commands.choices))
+    parser.set_defaults(run=lambda arguments, _output: _run(arguments, commands.choices))
 
 
 def _run(arguments: argparse.Namespace, parsers: dict[str, argparse.ArgumentParser]) -> int:

@@ -14,6 +14,7 @@ import pystac
 import requests
 
 from stac_gitlab.cli.options import Commands
+from stac_gitlab.cli.output import Output
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.assets import asset_roles, data_assets
 from stac_gitlab.download.downloader import STACDownloader
@@ -43,11 +44,10 @@ def add_parser(commands: Commands) -> None:
         "--output", type=Path, help="the folder to download to (default: a new one)"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show attempts and waits")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command, and return its exit code."""
+def _run(arguments: argparse.Namespace, _output: Output) -> int:
     with _hub(arguments.url) as (base_url, stac_io):
         pystac.StacIO.set_default(stac_io)
         root = pystac.Catalog.from_file(api_url(base_url))
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _hub(url: str | None) -> Iterator[tuple[str, GitLabStacIO]]:
-    """Return the base URL of the hub at `url`, or of the stand-in, and a reader for it."""
+    """Yield the base URL of the hub at `url`, or of the stand-in, and a reader for it."""
     if url is not None:
         with GitLabStacIO(base_url=url) as stac_io:
             yield url, stac_io

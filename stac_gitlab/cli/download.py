@@ -15,7 +15,7 @@ import pystac
 
 from stac_gitlab.auth import URL_VARIABLE
 from stac_gitlab.cli.browse import read
-from stac_gitlab.cli.options import Commands, common, reader, roles_of
+from stac_gitlab.cli.options import Commands, add_command, add_selection, reader
 from stac_gitlab.cli.output import Output
 from stac_gitlab.download.content_version import FILE_NAME, read_records
 from stac_gitlab.download.downloader import STACDownloader
@@ -33,21 +33,13 @@ _NO_ITEMS = (
 
 def add_parser(commands: Commands) -> None:
     """Add the commands to the parser."""
-    general = common()
-    download = commands.add_parser(
-        "download",
-        parents=[general],
-        help="download an item, a collection, or the items on standard input",
-    )
+    text = "download an item, a collection, or the items on standard input"
+    download = add_command(commands, "download", _download, text)
     download.add_argument("url", metavar="URL|-", help="'-': an Item or ItemCollection on stdin")
     download.add_argument("-o", "--output", default=".", metavar="FOLDER")
-    download.add_argument(
-        "-r", "--roles", nargs="+", metavar="ROLE", help="default: data; 'any' for all assets"
-    )
-    download.add_argument("-i", "--include", nargs="+", metavar="KEY", help="keys or patterns")
+    add_selection(download)
     download.add_argument("-x", "--exclude", nargs="+", metavar="KEY", help="keys or patterns")
     download.add_argument("-j", "--jobs", type=int, metavar="N", help="concurrent downloads")
-    download.add_argument("-n", "--max-items", type=int, metavar="N")
     download.add_argument("--template", help="the path of each file; see the documentation")
     download.add_argument(
         "--overwrite", choices=("if-changed", "always", "never", "error"), default="if-changed"
@@ -56,29 +48,16 @@ def add_parser(commands: Commands) -> None:
     download.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
     download.add_argument("--dry-run", action="store_true", help="send no request for files")
     download.add_argument("--save-json", action="store_true", help="write a catalog of the items")
-    download.set_defaults(run=_download)
-    verify = commands.add_parser(
-        "verify", parents=[general], help="compare downloaded files with what was recorded"
-    )
+    text = "compare downloaded files with what was recorded"
+    verify = add_command(commands, "verify", _verify, text)
     verify.add_argument("folder", type=Path, metavar="FOLDER")
-    verify.set_defaults(run=_verify)
 
 
-def _download(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _download(arguments: argparse.Namespace, output: Output) -> int:
     base_url = os.environ.get(URL_VARIABLE) if arguments.url == "-" else arguments.url
-    options: dict[str, Any] = {
-        "roles": roles_of(arguments),
-        "include": arguments.include,
-        "exclude": arguments.exclude,
-        "overwrite": arguments.overwrite,
-        "segments": arguments.segments,
-        "fail_fast": arguments.fail_fast,
-        "dry_run": arguments.dry_run,
-        "save_json": arguments.save_json,
-    }
-    if arguments.template:
-        options["template"] = arguments.template
+    names = ["include", "exclude", "overwrite", "segments", "fail_fast", "dry_run", "save_json"]
+    names += ["template"] if arguments.template else []
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     with reader(arguments, base_url) as io:
         shown = not (output.json or arguments.quiet)
         loader = STACDownloader(stac_io=io, max_workers=arguments.jobs, progress=shown)
@@ -135,8 +114,7 @@ def _items_in(text: str) -> list[pystac.Item]:
 # -- verify ---------------------------------------------------------------------------------------
 
 
-def _verify(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _verify(arguments: argparse.Namespace, output: Output) -> int:
     folder = arguments.folder
     if not folder.is_dir():
         raise ConfigurationError(f"{str(folder)!r} is no folder.")

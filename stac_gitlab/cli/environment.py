@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 
 from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
-from stac_gitlab.cli.options import Commands, common
+from stac_gitlab.cli.options import Commands, add_command
 from stac_gitlab.cli.output import Output
 from stac_gitlab.redaction import redact
 
@@ -19,14 +19,10 @@ _VARIABLES = (URL_VARIABLE, "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "REQUESTS_C
 
 def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
-        "env", parents=[common()], help="show versions and settings, for bug reports"
-    )
-    parser.set_defaults(run=_run)
+    add_command(commands, "env", _run, "show versions and settings, for bug reports")
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _run(_arguments: argparse.Namespace, output: Output) -> int:
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -35,10 +31,7 @@ def _run(arguments: argparse.Namespace) -> int:
         **{name: "set" for name in TOKEN_VARIABLES if os.environ.get(name)},
         "netrc": str(Path("~/.netrc").expanduser().exists()).lower(),
     }
-    if output.json:
-        output.data(found)
-    else:
-        output.rows(list(found.items()))
+    output.table(found)
     return 0
 
 

@@ -5,22 +5,33 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
+from stac_gitlab.cli.output import Output
 from stac_gitlab.dialects import api_url
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.paths import is_local
 from stac_gitlab.reading.stac_io import GitLabStacIO
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run: TypeAlias = Callable[[argparse.Namespace, Output], int]
 
 
-def common() -> argparse.ArgumentParser:
-    """Return the parent parser with the options that every command has."""
-    parser = argparse.ArgumentParser(add_help=False)
+def add_command(commands: Commands, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    """Return the parser of a new command, with the options that every command has.
+
+    Args:
+        commands: The commands of the parser.
+        name: What the command is called.
+        run: Runs it, and returns the exit code.
+        text: Its help.
+    """
+    parser = commands.add_parser(name, help=text)
+    parser.set_defaults(run=run)
     group = parser.add_argument_group("general options")
     group.add_argument("--json", action="store_true", help="print JSON for programs")
     group.add_argument("-q", "--quiet", action="store_true", help="print errors only")
@@ -59,6 +70,15 @@ def reader(arguments: argparse.Namespace, url: str | None) -> GitLabStacIO:
     """
     is_remote = url is not None and not is_local(url)
     return GitLabStacIO(token_of(arguments), base_url=url if is_remote else None)
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select items and assets."""
+    parser.add_argument(
+        "-r", "--roles", nargs="+", metavar="ROLE", help="default: data; 'any' for all assets"
+    )
+    parser.add_argument("-i", "--include", nargs="+", metavar="KEY", help="keys or patterns")
+    parser.add_argument("-n", "--max-items", type=int, metavar="N")
 
 
 def roles_of(arguments: argparse.Namespace) -> list[str] | None:

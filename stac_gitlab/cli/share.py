@@ -1,4 +1,4 @@
-"""``mirror`` and ``publish``: catalogs of one's own."""
+"""``mirror`` and ``publish``: a local copy of a catalog, and a folder in a GitLab project."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import argparse
 
 from stac_gitlab.catalogs.mirror import mirror
 from stac_gitlab.catalogs.publish import publish
-from stac_gitlab.cli.options import Commands, common, reader, roles_of, stac_url
+from stac_gitlab.cli.options import (
+    Commands,
+    add_command,
+    add_selection,
+    reader,
+    roles_of,
+    stac_url,
+)
 from stac_gitlab.cli.output import Output
 
 
 def add_parser(commands: Commands) -> None:
     """Add the commands to the parser."""
-    general = common()
-    copy = commands.add_parser(
-        "mirror", parents=[general], help="make a local copy of a hub or catalog, or update it"
-    )
+    text = "make a local copy of a hub or catalog, or update it"
+    copy = add_command(commands, "mirror", _mirror, text)
     copy.add_argument("url", metavar="URL")
     copy.add_argument("folder", metavar="FOLDER")
-    copy.add_argument(
-        "-r", "--roles", nargs="+", metavar="ROLE", help="default: data; 'any' for all assets"
-    )
-    copy.add_argument("-i", "--include", nargs="+", metavar="KEY", help="keys or patterns")
+    add_selection(copy)
     copy.add_argument("--no-assets", action="store_true", help="copy documents only")
-    copy.add_argument("-n", "--max-items", type=int, metavar="N")
     copy.add_argument("--prune", action="store_true", help="remove what the server no longer lists")
-    copy.set_defaults(run=_mirror)
-    parser = commands.add_parser(
-        "publish", parents=[general], help="bring a folder into a GitLab project"
-    )
+    parser = add_command(commands, "publish", _publish, "bring a folder into a GitLab project")
     parser.add_argument("folder", metavar="FOLDER")
     parser.add_argument("project", metavar="PROJECT", help="the URL of the GitLab project")
     parser.add_argument("--branch", default="main")
@@ -38,11 +36,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--delete", action="store_true", help="delete files that FOLDER lacks")
     parser.add_argument("--dry-run", action="store_true", help="send nothing")
     parser.add_argument("--hub", metavar="URL", help="the SharingHub, for the URL of the item")
-    parser.set_defaults(run=_publish)
 
 
-def _mirror(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _mirror(arguments: argparse.Namespace, output: Output) -> int:
     with reader(arguments, arguments.url) as io:
         report = mirror(
             stac_url(arguments.url),
@@ -62,8 +58,7 @@ def _mirror(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _publish(arguments: argparse.Namespace) -> int:
-    output = Output(arguments)
+def _publish(arguments: argparse.Namespace, output: Output) -> int:
     names = ("branch", "message", "topics", "create_project", "delete", "dry_run", "hub")
     with reader(arguments, arguments.project) as io:
         report = publish(
@@ -76,9 +71,8 @@ def _publish(arguments: argparse.Namespace) -> int:
     if output.json:
         output.data(vars(report))
         return 0
-    for name in ("created", "updated", "deleted"):
-        for path in getattr(report, name):
-            output.rows([(name, path)])
+    changes = {"created": report.created, "updated": report.updated, "deleted": report.deleted}
+    output.rows([(change, path) for change, paths in changes.items() for path in paths])
     output.say(f"{len(report.unchanged)} unchanged, {len(report.commits)} commits")
     if report.item_url:
         output.say(report.item_url)

@@ -8,6 +8,7 @@ describe a STAC API that follows its specification.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -22,6 +23,9 @@ class Dialect:
 
     searches_by_get: bool = False
     """Whether a search with POST has to be sent as one with GET."""
+
+    advice: Mapping[int, str] = MappingProxyType({})
+    """What a status means here and what to do, where that is not the usual meaning."""
 
     def speaks(self, url: str) -> bool:
         """Return whether this dialect is the one for `url`."""
@@ -53,10 +57,6 @@ class Dialect:
 
     def correct(self, document: dict[str, Any], url: str) -> None:
         """Correct, in place, the known mistakes in a document that came from `url`."""
-
-    def advice(self, status: int) -> str | None:
-        """Return what a status means here and what to do, or None for the usual meaning."""
-        return None
 
     def advice_for_page(self, url: str) -> str | None:
         """Return what to request instead of a web page that no token opens, or None."""

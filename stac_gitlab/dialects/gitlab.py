@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
@@ -71,6 +72,18 @@ class GitLab(Dialect):
     Args:
         paths: The paths of servers that are below one, such as ``/gitlab``, by origin.
     """
+
+    advice = MappingProxyType(
+        {
+            401: "GitLab does not know this token: it may be wrong, revoked or expired. "
+            "Make a new one with the scope read_api or read_repository.",
+            403: "The token lacks a scope or a role for this. Reading files needs the scope "
+            "read_api or read_repository and at least the Reporter role; a CI job token also "
+            "needs its project on the other project's allowlist.",
+            404: "GitLab responds alike for what does not exist and for what this token may "
+            "not see. Check the project, the ref and the path, and the token's access.",
+        }
+    )
 
     def __init__(self, paths: Mapping[Origin, str] | None = None) -> None:
         self._paths = dict(paths or {})
@@ -147,25 +160,6 @@ class GitLab(Dialect):
         if api is None:
             return None
         return f"GitLab takes no token for this page. Use the API instead: {home}/{api}"
-
-    def advice(self, status: int) -> str | None:
-        if status == 401:
-            return (
-                "GitLab does not know this token: it may be wrong, revoked or expired. "
-                "Make a new one with the scope read_api or read_repository."
-            )
-        if status == 403:
-            return (
-                "The token lacks a scope or a role for this. Reading files needs the scope "
-                "read_api or read_repository and at least the Reporter role; a CI job token also "
-                "needs its project on the other project's allowlist."
-            )
-        if status == 404:
-            return (
-                "GitLab responds alike for what does not exist and for what this token may "
-                "not see. Check the project, the ref and the path, and the token's access."
-            )
-        return None
 
     def lfs_url(self, url: str) -> str | None:
         """Return the URL of the content in the files API."""

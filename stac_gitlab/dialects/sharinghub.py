@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
@@ -53,6 +54,18 @@ class SharingHub(Dialect):
     ignored_by_items = frozenset({"intersects", "q", "sortby"})
     # The later pages of a POST are requested with GET, and with parameters that are not quoted.
     searches_by_get = True
+    advice = MappingProxyType(
+        {
+            400: "The project exists, but in another collection than the one requested. Use the "
+            "collection that the server names.",
+            401: "SharingHub got no valid token. Pass a GitLab token with the scope read_api, and "
+            "check that it has not expired.",
+            403: "The token is valid, but has no right to these files: a guest of a project sees "
+            "its description only. Ask for the Reporter role, and use the scope read_api.",
+            404: "SharingHub responds alike for what does not exist and for what this token may "
+            "not see. Check the collection and the project path, and the token's access.",
+        }
+    )
 
     def speaks(self, url: str) -> bool:
         return "/api/" in url and _API_PATH.search(urlsplit(url).path) is not None
@@ -121,29 +134,6 @@ class SharingHub(Dialect):
                     item_url=api,
                     properties=properties if isinstance(properties, dict) else {},
                 )
-
-    def advice(self, status: int) -> str | None:
-        if status == 400:
-            return (
-                "The project exists, but in another collection than the one requested. Use the "
-                "collection that the server names."
-            )
-        if status == 401:
-            return (
-                "SharingHub got no valid token. Pass a GitLab token with the scope read_api, and "
-                "check that it has not expired."
-            )
-        if status == 403:
-            return (
-                "The token is valid, but has no right to these files: a guest of a project sees "
-                "its description only. Ask for the Reporter role, and use the scope read_api."
-            )
-        if status == 404:
-            return (
-                "SharingHub responds alike for what does not exist and for what this token may "
-                "not see. Check the collection and the project path, and the token's access."
-            )
-        return None
 
     def is_missing(self, status: int) -> bool:
         """Count 400 in: that is the response for a project of another collection."""

@@ -25,7 +25,7 @@ from stac_gitlab.files.partial_file import (
     leftovers_in,
     open_own,
 )
-from stac_gitlab.http.responses import is_encoded
+from stac_gitlab.http.body import is_encoded
 from stac_gitlab.http.transport import is_well_framed, length_in
 from stac_gitlab.redaction import redact, redacting_logger
 

@@ -22,8 +22,8 @@ from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BrokenBodyError, StallRule
 from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError, STACGitLabError
+from stac_gitlab.http.body import body_reader
 from stac_gitlab.http.deadline import Deadline, enforcing
-from stac_gitlab.http.responses import reader_of
 from stac_gitlab.http.retry import call_with_retries
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import quoted, redact
@@ -239,7 +239,7 @@ class _RangeReader(io.RawIOBase):
     def _read_body(self, response: requests.Response, view: memoryview) -> int:
         """Read a body into `view`, as far as it arrives; return the number of bytes."""
         policy = self._session.retry
-        rest, read = view, reader_of(response)
+        rest, read = view, body_reader(response)
         try:
             with enforcing(Deadline(policy.clock() + policy.deadline, clock=policy.clock)):
                 while rest and (chunk := read(len(rest))):

@@ -14,6 +14,7 @@ import urllib3
 from stac_gitlab.download.content_version import ByteRange, ContentVersion
 from stac_gitlab.errors import IncompleteDownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE
+from stac_gitlab.http.body import body_reader, is_encoded
 from stac_gitlab.http.deadline import (
     STOP_LATENCY,
     Cancelled,
@@ -21,7 +22,7 @@ from stac_gitlab.http.deadline import (
     current_deadline,
     enforcing,
 )
-from stac_gitlab.http.responses import error_for_failure, is_encoded, reader_of, redacted_cause
+from stac_gitlab.http.responses import error_for_failure, redacted_cause
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import (
     READ_AHEAD,
@@ -114,7 +115,7 @@ class BodyReader:
     ) -> None:
         self._raw = response.raw
         self._is_decoded = decode and is_encoded(response)
-        self._read = reader_of(response, decode=decode)
+        self._read = body_reader(response, decode=decode)
         self._url = url
         self._policy = session.retry
         self._room = READ_AHEAD

@@ -36,8 +36,9 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files.checksums import Checksum, HashingBuffers, UnknownChecksumError
 from stac_gitlab.files.partial_file import Leftover, PartialFile
+from stac_gitlab.http.body import body_reader, is_encoded
 from stac_gitlab.http.deadline import current_deadline
-from stac_gitlab.http.responses import Document, is_encoded, reader_of
+from stac_gitlab.http.responses import Document
 from stac_gitlab.http.retry import call_with_retries, error_of
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_chunked, length_in
@@ -320,7 +321,7 @@ class _FileTransfer:
         )
         if response.status_code == 304:
             # There is no body, but only reading it releases the connection.
-            reader_of(response)(1)
+            body_reader(response)(1)
             response.close()
             raise NotModified
         self._check_modification(response)

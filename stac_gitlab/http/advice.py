@@ -6,10 +6,11 @@ import re
 
 import requests
 
-from stac_gitlab.auth import Credentials, Origin, is_signed
-from stac_gitlab.dialects import Dialect
+from stac_gitlab.auth import Origin, is_signed
+from stac_gitlab.http.base_session import BaseSession, may_carry_secrets
 
 _USUAL = {
+    304: "The request had no condition that this could answer. Try again later.",
     400: "The server rejects this request. Check the URL and its parameters.",
     401: "The server requires a valid credential. Check the token, its scope and its expiry date.",
     403: "The credential is valid, but does not allow this. Request access, or check the scope of "
@@ -63,26 +64,34 @@ def usual_advice(method: str, url: str, status: int, *, has_token: bool = True) 
     return "The server rejects this request. Check the URL."
 
 
-def advice_on_credentials(
-    response: requests.Response,
-    credentials: Credentials,
-    dialect: Dialect,
-    *,
-    has_login: bool,
-    may_carry_secrets: bool,
-) -> str | None:
+def advice_on_refusal(response: requests.Response, session: BaseSession) -> str:
+    """Return what an error status means, and what to do."""
+    method, url, status = response.request.method or "GET", response.url, response.status_code
+    advice = session.dialect_of(url).advice.get(status)
+    if advice is None:
+        has_token = (
+            not is_signed(url)
+            and session.netrc_login(method, url) is None
+            and session.credentials.available
+            and session.credentials.allows(url)
+            and not session.credentials.for_url(url).is_withheld
+        )
+        advice = usual_advice(method, url, status, has_token=has_token)
+    more = advice_on_credentials(response, session) if status in (401, 403, 404, 410) else None
+    return advice if more is None else f"{advice} {more}"
+
+
+def advice_on_credentials(response: requests.Response, session: BaseSession) -> str | None:
     """Return what a refusal has to do with the credentials, and what to do; None if nothing.
 
     Args:
-        response: A response with the status 401, 403 or 404, or with a sign-in page.
-        credentials: The secrets and their origins.
-        dialect: The dialect of the URL that was requested first, before redirects.
-        has_login: Whether a login from .netrc was sent.
-        may_carry_secrets: Whether secrets are sent with this method to this URL.
+        response: A response with the status 401, 403, 404 or 410, or with a sign-in page.
+        session: The session that sent the request.
     """
     method, url = response.request.method or "GET", response.url
-    server = Origin.of(url)
-    page = dialect.advice_for_page(response.history[0].url if response.history else url)
+    server, credentials = Origin.of(url), session.credentials
+    asked = response.history[0].url if response.history else url
+    page = session.dialect_of(asked).advice_for_page(asked)
     if page is not None:
         return page
     if is_signed(url):
@@ -90,7 +99,7 @@ def advice_on_credentials(
             "The URL is signed, so nothing else was sent. If the signature has expired, read the "
             "item again to get a new one."
         )
-    if has_login:
+    if session.netrc_login(method, url) is not None:
         return f"The login for {server} in the .netrc file was sent. Check it."
     is_available, is_allowed = credentials.available, credentials.allows(url)
     if not (is_available and is_allowed) and _has_own_logins(response):
@@ -108,7 +117,7 @@ def advice_on_credentials(
             "there, too, name that server in hosts=. If it has a token or header of its own, "
             f"pass hosts={{'{server}': ...}}."
         )
-    if not may_carry_secrets:
+    if not may_carry_secrets(method, url):
         advice = (
             f"The token was not sent with this {method}, because a link named its URL. Open "
             "that server itself with STACAPI or stac_gitlab.search.open_client"

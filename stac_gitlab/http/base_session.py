@@ -13,18 +13,16 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
-import urllib3
 from requests.auth import _basic_auth_str
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab.auth import Credentials, Origin, is_signed
-from stac_gitlab.errors import InvalidResponseError
-from stac_gitlab.http.responses import reader_of
+from stac_gitlab.dialects import Dialect, new_dialects
+from stac_gitlab.http.body import beginning_of_body
 from stac_gitlab.http.transport import length_in
 from stac_gitlab.redaction import (
     CREDENTIAL_HEADERS,
-    MAX_ERROR_BODY,
     Secret,
     redact_known,
     remember_secrets,
@@ -54,7 +52,8 @@ class BaseSession(requests.Session):
         super().__init__()
         self.credentials = credentials
         self.cookies = _jar_without_cookies()
-        self._environment = Environment(self)
+        self.dialects = new_dialects(credentials.paths)
+        self._settings: dict[int, OriginSettings] = {}
         _sessions.add(self)
 
     def renew_in_child(self) -> None:
@@ -64,6 +63,30 @@ class BaseSession(requests.Session):
         """
         self.cookies = _jar_without_cookies()
         self.credentials.renew_in_child()
+
+    def dialect_of(self, url: str) -> Dialect:
+        """Return the dialect for `url`."""
+        return next(dialect for dialect in self.dialects if dialect.speaks(url))
+
+    def settings_for(self, url: str) -> OriginSettings:
+        """Return what environment and session say about the origin of `url`.
+
+        It is looked up once: that takes longer than a small response.
+        """
+        key = (
+            Origin.of(url),
+            *(self.verify, self.cert, self.trust_env),
+            *self.proxies.items(),
+            *map(os.environ.get, _VARIABLES),
+        )
+        # Only its hash is kept, because the values may hold passwords.
+        found = self._settings.get(hash(key))
+        if found is None:
+            send: dict[str, Any] = dict(self.merge_environment_settings(url, {}, True, None, None))
+            remember_secrets(filter(None, map(_login_in, send["proxies"].values())))
+            found = OriginSettings(send, _netrc_login(url) if self.trust_env else None)
+            self._settings[hash(key)] = found
+        return found
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request, with a .netrc login only where :meth:`netrc_login` allows it."""
@@ -78,10 +101,9 @@ class BaseSession(requests.Session):
         """Return the .netrc login for a request. The file names hosts, where tokens have origins.
 
         It is not used where the token is sent, nor on other ports of such a host, nor beside a
-        signature in the URL. A login that
-        holds the token belongs to the token's origins only.
+        signature in the URL. A login that holds the token belongs to the token's origins only.
         """
-        login, origin = self._environment.settings(url).login, Origin.of(url)
+        login, origin = self.settings_for(url).login, Origin.of(url)
         if login is None or origin is None or is_signed(url) or not may_carry_secrets(method, url):
             return None
         origins = self.credentials.origins
@@ -142,12 +164,10 @@ class BaseSession(requests.Session):
     ) -> None:
         """Drop all credentials on the way to another origin, where a .netrc login may apply."""
         url, headers = prepared_request.url or "", prepared_request.headers
-        names = {"cookie"}
+        names, login = {"cookie"}, None
         if Origin.of(url) != Origin.of(response.url):
             names |= CREDENTIAL_HEADERS
             login = self.netrc_login(prepared_request.method or "", url)
-        else:
-            login = None
         for name in [name for name in headers if name.lower() in names]:
             del headers[name]
         if login is not None:
@@ -163,21 +183,6 @@ def may_carry_secrets(method: str, url: str) -> bool:
     return method in SAFE_METHODS or origin == write_origin_in_force.get(origin)
 
 
-def beginning_of_body(response: requests.Response) -> bytes:
-    """Read as much of an error's body as is kept, and as can be read of it."""
-    body = b""
-    try:
-        read = reader_of(response)
-        while piece := read(MAX_ERROR_BODY - len(body)):
-            body += piece
-            if len(body) >= MAX_ERROR_BODY:
-                response.raw.close()
-                break
-    except (InvalidResponseError, urllib3.exceptions.HTTPError, OSError):
-        response.raw.close()
-    return body
-
-
 def _drop_body(response: requests.Response) -> None:
     """Discard the body of a redirect without reading a long one."""
     length = length_in(response.headers)
@@ -189,7 +194,7 @@ def _drop_body(response: requests.Response) -> None:
     response._content_consumed = True  # type: ignore[attr-defined]  # what .content looks at
 
 
-# The variables that requests reads for every request.
+# The variables that requests reads.
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _VARIABLES = (
     *_PROXIES,
@@ -209,39 +214,6 @@ class OriginSettings:
 
     send: Mapping[str, Any]
     login: tuple[Secret, Secret] | None
-
-
-class Environment:
-    """Looks up the settings of origins for a session, and remembers them.
-
-    requests looks up all of it for every request, which takes longer than a small response.
-    """
-
-    def __init__(self, session: requests.Session) -> None:
-        self._session = session
-        self._known: dict[int, OriginSettings] = {}
-
-    def settings(self, url: str) -> OriginSettings:
-        """Return the settings for the origin of `url`."""
-        session = self._session
-        key = (
-            Origin.of(url),
-            *(session.verify, session.cert, session.trust_env),
-            *session.proxies.items(),
-            *map(os.environ.get, _VARIABLES),
-        )
-        # Only its hash is kept, because the values may hold passwords.
-        found = self._known.get(hash(key))
-        if found is None:
-            found = self._known[hash(key)] = self._look_up(url)
-        return found
-
-    def _look_up(self, url: str) -> OriginSettings:
-        send: dict[str, Any] = dict(
-            self._session.merge_environment_settings(url, {}, True, None, None)
-        )
-        remember_secrets(filter(None, map(_login_in, send["proxies"].values())))
-        return OriginSettings(send, _netrc_login(url) if self._session.trust_env else None)
 
 
 def _netrc_login(url: str) -> tuple[Secret, Secret] | None:

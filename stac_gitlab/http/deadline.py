@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from stac_gitlab.settings import pause
 
@@ -18,25 +19,19 @@ class Cancelled(Exception):  # noqa: N818  # no error: the caller asked for it
     """The work was cancelled from another thread."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Deadline:
     """When work has to be finished, and whether it was cancelled.
 
-    Args:
+    Attributes:
         at: The time limit, on `clock`; None for none.
         clock: Returns the time in seconds.
         stop: An event that another thread sets to cancel the work.
     """
 
-    def __init__(
-        self,
-        at: float | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self.at = at
-        self.clock = clock
-        self.stop = stop
+    at: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    stop: threading.Event | None = None
 
     def time_left(self) -> float | None:
         """Return the seconds that are left, or None without a time limit.

@@ -125,10 +125,7 @@ class CachedDocuments:
 
     def __init__(self, session: GitLabSession, cache: DocumentCache | None) -> None:
         self._session = session
-        self._settings = cache
-        self._folder: _Folder | None = None
-        if cache is not None:
-            self._folder = _Folder(cache, create=session.offline is None)
+        self._folder = None if cache is None else _Folder(cache, create=session.offline is None)
 
     def fetch(
         self,
@@ -153,29 +150,16 @@ class CachedDocuments:
         except (requests.RequestException, ValueError):
             # The session explains what is wrong with it.
             return self._session.fetch(url, parse, headers=headers, **options)
-        name = self._name_of(url, headers)
-        stored = self._folder.load(name, url, max_bytes=options["max_bytes"])
+        folder = self._folder
+        name = self._name_of(url, headers, folder)
+        stored = folder.load(name, url, max_bytes=options["max_bytes"])
         if self._session.offline is not None and stored is None:
             raise self._not_held(url, "GET", name)
-        if stored is not None and (
-            self._session.offline is not None or self._is_fresh(url, stored)
-        ):
-            _log_use(url, stored)
+        is_offline = self._session.offline is not None
+        if stored is not None and (is_offline or self._is_fresh(url, stored, folder.max_age)):
+            at = datetime.fromtimestamp(stored.confirmed, UTC).isoformat(timespec="seconds")
+            logger.info("%s: read from the cache, last confirmed by the server at %s", url, at)
             return parse(stored.document)
-        return self._ask(url, name, stored, parse, headers=headers, **options)
-
-    def _ask(
-        self,
-        url: str,
-        name: str,
-        stored: _Stored | None,
-        parse: Callable[[Document], T],
-        *,
-        headers: Mapping[str, str],
-        **options: Any,
-    ) -> T:
-        folder = self._folder
-        assert folder is not None  # noqa: S101  # the caller looked
         conditions = {} if stored is None else stored.conditions
 
         def parse_and_keep(response: Document) -> T:
@@ -203,30 +187,28 @@ class CachedDocuments:
             folder.remove(name)
             raise
 
-    def _is_fresh(self, url: str, stored: _Stored) -> bool:
+    def _is_fresh(self, url: str, stored: _Stored, max_age: float) -> bool:
         if stored.confirmed <= self._session.last_change.get(Origin.of(url), -1.0):
             # RFC 9111, 4.4: the reader itself may have changed it.
             return False
-        age = time.time() - stored.confirmed
-        max_age = 0.0 if self._settings is None else self._settings.max_age
         # A clock that was set back makes a document appear to come from the future.
-        return 0 <= age < max_age and not stored.always_ask
+        return 0 <= time.time() - stored.confirmed < max_age and not stored.always_ask
 
     def _kept(self, url: str, response: Document) -> _Stored | None:
         """Return what is kept of a response; None if it must not be, or cannot be without secrets.
 
         Source: RFC 9111, sections 3 and 5.2.2.
         """
-        control = _directives(response.headers.get("Cache-Control", ""))
+        given = response.headers.get("Cache-Control", "").split(",")
+        control = {directive.partition("=")[0].strip().lower() for directive in given}
         varies = response.headers.get("Vary", "").strip() == "*"
         if response.status != 200 or "no-store" in control or varies:
             return None
         if response.url != _as_received(url):
             leaves = Origin.of(response.url) != Origin.of(url)
             # It was read with the secrets of another origin, which are not part of the name.
-            if leaves and self._session.credentials.allows(response.url):
-                return None
-            if redact(response.url) != response.url:
+            used_others = leaves and self._session.credentials.allows(response.url)
+            if used_others or redact(response.url) != response.url:
                 return None
         try:
             body = redact_body(response.body)
@@ -239,17 +221,16 @@ class CachedDocuments:
         document = Document(response.url, body, kept, 200)
         return _Stored(document, modified, time.time(), "no-cache" in control)
 
-    def _name_of(self, url: str, headers: Mapping[str, str]) -> str:
+    def _name_of(self, url: str, headers: Mapping[str, str], folder: _Folder) -> str:
         """Return the name of a document's file: one hash of the request, one of its secrets."""
         session = self._session
         public = {**session.credentials.harmless_headers(), **headers}
-        secrets: dict[str, str] = {}
-        secrets |= session.credentials.headers_for(url, session.dialect_of(url).token_header)
+        token_header = session.dialect_of(url).token_header
+        secrets: dict[str, str] = {**session.credentials.headers_for(url, token_header)}
         login = session.netrc_login("GET", url)
         if login is not None and "authorization" not in {n.lower() for n in secrets}:
             secrets["authorization"] = ":".join(login)
-        assert self._folder is not None  # noqa: S101  # the caller looked
-        return f"{self._folder.mark([url, *_lines(public)])}-{self._folder.mark(_lines(secrets))}"
+        return f"{folder.mark([url, *_lines(public)])}-{folder.mark(_lines(secrets))}"
 
     def _not_held(self, url: str, method: str, name: str | None = None) -> OfflineError:
         redacted = redact(url)
@@ -277,6 +258,7 @@ class _Folder:
 
     def __init__(self, settings: DocumentCache, *, create: bool) -> None:
         self.path = os.path.expanduser(os.fspath(settings.folder))
+        self.max_age = settings.max_age
         self._max_bytes = settings.max_bytes
         self._private = os.path.join(self.path, _FOLDER)
         # What other processes have saved is unknown before the first look.
@@ -375,21 +357,16 @@ class _Folder:
         }
         content = b"%s\n%s" % (json.dumps(head).encode(), document.body)
         try:
-            self._write(name, content)
+            if not os.path.isdir(self._private):
+                # Somebody has deleted the folder.
+                self._create()
+            _write_whole(self._path_of(name), content)
             self._saved_since_look += len(content)
             if self._saved_since_look > self._max_bytes // 16:
                 self._make_room()
                 self._saved_since_look = 0.0
         except OSError as error:
             logger.warning("%s: not kept in the cache: %s", url, error)
-
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            _write_whole(self._path_of(name), content)
-        except FileNotFoundError:
-            # Somebody has deleted the folder.
-            self._create()
-            _write_whole(self._path_of(name), content)
 
     def remove(self, name: str) -> None:
         """Remove a document, if it is there."""
@@ -442,11 +419,6 @@ def _create_complete(path: str, content: bytes) -> None:
         os.unlink(beside)
 
 
-def _directives(cache_control: str) -> set[str]:
-    """Return the names of the directives of a ``Cache-Control`` header."""
-    return {part.partition("=")[0].strip().lower() for part in cache_control.split(",")}
-
-
 def _as_received(url: str) -> str:
     """Return the URL that a document has if no redirect led elsewhere."""
     return redact_text(request_url(url))
@@ -454,8 +426,3 @@ def _as_received(url: str) -> str:
 
 def _lines(headers: Mapping[str, str]) -> list[str]:
     return sorted(f"{name.lower()}: {value}" for name, value in headers.items())
-
-
-def _log_use(url: str, stored: _Stored) -> None:
-    confirmed = datetime.fromtimestamp(stored.confirmed, UTC).isoformat(timespec="seconds")
-    logger.info("%s: read from the cache, last confirmed by the server at %s", url, confirmed)

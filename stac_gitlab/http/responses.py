@@ -1,4 +1,4 @@
-"""A response: its decoded body, and the error that its status or content means."""
+"""A response: a complete document, or the error that its status or content means."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import http.client
 import json
 import re
 import ssl
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import requests
 import urllib3
-from urllib3.exceptions import DecodeError
-from urllib3.response import BaseHTTPResponse
 
 from stac_gitlab.errors import (
     AuthenticationError,
@@ -34,8 +31,7 @@ from stac_gitlab.errors import (
     STACGitLabError,
 )
 from stac_gitlab.http.advice import usual_advice
-from stac_gitlab.http.transport import coding_in, length_in
-from stac_gitlab.redaction import MAX_ERROR_BODY, printable, quoted, redact, redact_response
+from stac_gitlab.redaction import MAX_ERROR_BODY, printable, redact, redact_response
 
 # Characters of foreign text in a message.
 MAX_EXCERPT = 300
@@ -110,70 +106,55 @@ def error_for_failure(failure: Exception, *, method: str, url: str) -> STACGitLa
     """Return the error for what requests or urllib3 raised instead of a complete response."""
     redacted = redact(url)
     line = f"{method} {redacted}"
-    kind = _kind(failure)
     reason = _shortened(redact(_reason(failure)))
-    if isinstance(failure, requests.TooManyRedirects):
-        if _sets_cookies(failure.response):
-            return AuthenticationError(
-                f"{line}: the server sets a cookie and redirects again and again. It wants a login "
-                "by cookie, and cookies are not kept here. Use a token or a signed URL of it, or "
-                "download the file with a browser.",
-                response=redact_response(failure.response),
-            )
-        return InvalidResponseError(
-            f"{line}: too many redirects ({reason}). They may lead in a circle. If you expect so "
-            "many, raise Limits(redirects=).",
-            url=redacted,
-        )
-    if _HEAD_TOO_LARGE.match(reason):
-        return InvalidResponseError(
-            f"{line}: the headers of the response are too large ({reason}). The operator of the "
-            "server, or of a proxy, has to shorten them.",
-            url=redacted,
-        )
-    if isinstance(failure, _BAD_REQUESTS):
-        return InvalidResponseError(
-            f"{line}: this URL, or its redirect target, is not valid ({reason}). Check the URL.",
-            url=redacted,
-        )
-    if isinstance(failure, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
-        return RequestTimeoutError(
-            f"{line}: no complete response in time ({reason}). The server is slow or unreachable. "
-            "Try again, or raise timeout= of the GitLabStacIO or STACDownloader, or deadline= of "
-            "its RetryPolicy.",
-            url=redacted,
+    response = failure.response if isinstance(failure, requests.TooManyRedirects) else None
+    if response is not None and any(
+        "Set-Cookie" in each.headers for each in (response, *response.history)
+    ):
+        return AuthenticationError(
+            f"{line}: the server sets a cookie and redirects again and again. It wants a login by "
+            "cookie, and cookies are not kept here. Use a token or a signed URL of it, or download "
+            "the file with a browser.",
+            response=redact_response(response),
         )
     if type(failure) is OSError and failure.errno is None:
         # requests raises this before it connects, if a file with certificates is missing.
         return ConfigurationError(f"{line}: not sent ({reason}). Check the path.")
+    cls, problem, advice = _explained(failure, reason)
+    return cls(f"{line}: {problem} ({reason}). {advice}", url=redacted)
+
+
+def _explained(failure: Exception, reason: str) -> tuple[Callable[..., STACGitLabError], str, str]:
+    """Return the class of the error for a failure, what went wrong, and what to do."""
+    kind = _kind(failure)
+    if isinstance(failure, requests.TooManyRedirects):
+        advice = "They may lead in a circle. If you expect so many, raise Limits(redirects=)."
+        return InvalidResponseError, "too many redirects", advice
+    if _HEAD_TOO_LARGE.match(reason):
+        advice = "The operator of the server, or of a proxy, has to shorten them."
+        return InvalidResponseError, "the headers of the response are too large", advice
+    if isinstance(failure, _BAD_REQUESTS):
+        problem = "this URL, or its redirect target, is not valid"
+        return InvalidResponseError, problem, "Check the URL."
+    if isinstance(failure, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+        advice = (
+            "The server is slow or unreachable. Try again, or raise timeout= of the GitLabStacIO "
+            "or STACDownloader, or deadline= of its RetryPolicy."
+        )
+        return RequestTimeoutError, "no complete response in time", advice
     if issubclass(kind, requests.exceptions.SSLError):
-        return NetworkError(
-            f"{line}: no secure connection ({reason}). If your organisation has its own "
-            "certificate authority, name its file in REQUESTS_CA_BUNDLE.",
-            url=redacted,
+        advice = (
+            "If your organisation has its own certificate authority, name its file in "
+            "REQUESTS_CA_BUNDLE."
         )
+        return NetworkError, "no secure connection", advice
     if isinstance(failure, _BROKEN_BODIES) or _is_malformed(failure):
-        return InvalidResponseError(
-            f"{line}: the response was cut short or is malformed ({reason}). Try again.",
-            url=redacted,
-            truncated=True,
-        )
+        cls = partial(InvalidResponseError, truncated=True)
+        return cls, "the response was cut short or is malformed", "Try again."
     if issubclass(kind, requests.exceptions.ProxyError):
-        return NetworkError(
-            f"{line}: no connection through the proxy ({reason}). Check HTTP_PROXY, HTTPS_PROXY "
-            "and NO_PROXY.",
-            url=redacted,
-        )
-    return NetworkError(
-        f"{line}: no connection ({reason}). Check the address and the network.", url=redacted
-    )
-
-
-def _sets_cookies(response: requests.Response | None) -> TypeGuard[requests.Response]:
-    """Return whether a response, or one of those that led to it, sets a cookie."""
-    if response is None:
-        return False
-    return any("Set-Cookie" in each.headers for each in (response, *response.history))
+        advice = "Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY."
+        return NetworkError, "no connection through the proxy", advice
+    return NetworkError, "no connection", "Check the address and the network."
 
 
 # requests, urllib3 and http.client raise a ValueError for a URL or a header that they cannot parse.
@@ -333,144 +314,3 @@ def text_of(document: Document) -> str:
         raise InvalidResponseError(
             f"{redacted}: not UTF-8 text (at byte {error.start}).", url=redacted
         ) from None
-
-
-ACCEPT_ENCODING = "gzip, deflate"
-"""The codings that can be undone. The end of a body is marked in both."""
-
-_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
-# More than one is rare already, and each multiplies what a few bytes can become.
-_MAX_CODINGS = 5
-_PIECE = 16 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
-
-Read = Callable[[int], bytes]
-"""Reads at least one byte and at most as many as asked for; none at the end of the body only."""
-
-
-def codings_of(headers: Mapping[str, str]) -> list[str]:
-    """Return the content codings of a body, in the order in which they were applied."""
-    named = (name.strip().lower() for name in headers.get("Content-Encoding", "").split(","))
-    return [name for name in named if name not in ("", "identity")]
-
-
-def is_encoded(response: requests.Response) -> bool:
-    """Tell whether the body has to be decoded, although identity was asked for."""
-    return bool(codings_of(response.headers))
-
-
-def is_decodable(response: requests.Response) -> bool:
-    """Tell whether every coding of the body can be undone here."""
-    codings = codings_of(response.headers)
-    return len(codings) <= _MAX_CODINGS and _CODINGS.issuperset(codings)
-
-
-def reader_of(response: requests.Response, *, decode: bool = True) -> Read:
-    """Return a function that reads the decoded body of a response piece by piece.
-
-    It raises ``urllib3.exceptions.DecodeError`` if a coding is garbled, or has not come to its end
-    where the body ends.
-
-    Args:
-        response: The response.
-        decode: Whether to undo its codings; False for a file that is stored in them.
-
-    Raises:
-        InvalidResponseError: If a coding cannot be undone here.
-    """
-    raw = response.raw
-    # Some mocks and recorders (VCR.py) replace the response of urllib3 by one that only has `read`.
-    is_usual = isinstance(raw, BaseHTTPResponse)
-    read: Read = partial(raw.read1, decode_content=False) if is_usual else raw.read
-    if not decode or isinstance(raw, http.client.HTTPResponse) or _has_no_body(response):
-        # An HTTPResponse is VCR.py's, which records and plays decoded bodies.
-        return read
-    if not is_decodable(response):
-        url = redact(response.url)
-        coding = quoted(response.headers["Content-Encoding"])
-        raise InvalidResponseError(
-            f"{url}: the response has the Content-Encoding {coding}, which cannot be decoded and "
-            f"was not requested. Accepted are: {ACCEPT_ENCODING}.",
-            url=url,
-        )
-    for coding in reversed(codings_of(response.headers)):
-        read = _Decoder(coding, read).read
-    return read
-
-
-def _has_no_body(response: requests.Response) -> bool:
-    """Tell whether a response says that it has no body, and so nothing that could be decoded."""
-    headers, method = response.headers, response.request.method if response.request else None
-    is_empty = not coding_in(headers) and length_in(headers) == 0
-    return is_empty or method == "HEAD" or response.status_code in (204, 304)
-
-
-class _Decoder:
-    """Undoes one coding.
-
-    urllib3 decodes as well, but accepts a body that ends before its end marker.
-
-    Args:
-        coding: One of those that can be undone.
-        read: Reads the encoded bytes.
-    """
-
-    def __init__(self, coding: str, read: Read) -> None:
-        self._coding = coding
-        self._read = read
-        self._encoded = b""
-        self._stream: zlib._Decompress | None = None
-        self._members = 0
-
-    def read(self, size: int) -> bytes:
-        """Return up to `size` decoded bytes, and none at the end only."""
-        while (stream := self._stream or self._next_member()) is not None:
-            try:
-                data = stream.decompress(self._encoded, size)
-            except zlib.error as error:
-                raise DecodeError(f"{self._coding}: {error}") from None
-            self._encoded = stream.unconsumed_tail
-            self._stream = stream
-            if stream.eof:
-                self._encoded, self._stream = stream.unused_data, None
-            elif not data:
-                self._encoded = self._read(_PIECE)
-                if not self._encoded:
-                    raise self._ended_early()
-            if data:
-                return data
-        return b""
-
-    def _ended_early(self) -> DecodeError:
-        return DecodeError(f"{self._coding}: the body ends before its end marker")
-
-    def _next_member(self) -> zlib._Decompress | None:
-        """Return what decodes the next member of a gzip file, or the only one of deflate."""
-        head = self._next_bytes()
-        if not head:
-            if not self._members:
-                raise self._ended_early()
-            return None
-        is_gzip = self._coding != "deflate"
-        if self._members and not (is_gzip and head == _GZIP_MAGIC):
-            raise DecodeError(f"{self._coding}: other bytes follow the end of the body")
-        self._members += 1
-        if is_gzip:
-            return zlib.decompressobj(16 + zlib.MAX_WBITS)
-        # RFC 9110, 8.4.1.2: the zlib format is right, but some servers send bare deflate.
-        is_zlib = head[0] & 15 == zlib.DEFLATED and int.from_bytes(head, "big") % 31 == 0
-        return zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
-
-    def _next_bytes(self) -> bytes:
-        """Return the two bytes by which a member is known, without the padding before it."""
-        while True:
-            if self._members:
-                # Padding with zeros is usual on tapes; Python and gzip pass over it, too.
-                self._encoded = self._encoded.lstrip(b"\0")
-            if len(self._encoded) >= 2:
-                break
-            piece = self._read(_PIECE)
-            if not piece:
-                break
-            self._encoded += piece
-        return self._encoded[:2]

@@ -1,4 +1,4 @@
-"""Retries (tenacity), the headers that ask for a wait, and the rate limit that threads share."""
+"""Retries (with tenacity), and the rate limit that threads share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import requests
@@ -37,11 +38,10 @@ class RateLimiter:
 
     Before the first 429 there is no limit, unless the server says how many requests it still
     accepts: then no more are sent at the same time, and none until the next quota begins. A 429
-    pauses all threads until the wait is over, and
-    reduces the number of concurrent requests to a quarter: each request that is in flight at the
-    next 429 is wasted. The number grows again with successful responses. Requests also keep the
-    interval at which the server would have answered all of them, pauses included, and the interval
-    shrinks with successful responses.
+    pauses all threads until the wait is over, and reduces the number of concurrent requests to a
+    quarter: each request that is in flight at the next 429 is wasted. The number grows again with
+    successful responses. Requests also keep the interval at which the server would have accepted
+    all of them, pauses included, and the interval shrinks with successful responses.
     """
 
     # Successful responses, times the current limit, until one more request may be concurrent.
@@ -88,7 +88,13 @@ class RateLimiter:
         delay = self._acquire(waited_until)
         try:
             if delay > 0:
-                self._wait_for_start(delay)
+                try:
+                    self._sleep(delay)
+                except BaseException:
+                    # A start that is not used must not delay all later ones.
+                    with self._lock:
+                        self._next_start -= self._interval
+                    raise
             yield
         finally:
             with self._lock:
@@ -157,20 +163,10 @@ class RateLimiter:
         return start - now
 
     def _sleep(self, seconds: float) -> None:
-        left = current_deadline().time_left()
-        current_deadline().sleep(
-            seconds if left is None else min(seconds, left), self._policy.sleep
-        )
-        current_deadline().time_left()
-
-    def _wait_for_start(self, seconds: float) -> None:
-        try:
-            self._sleep(seconds)
-        except BaseException:
-            # A start that is not used must not delay all later ones.
-            with self._lock:
-                self._next_start -= self._interval
-            raise
+        deadline = current_deadline()
+        left = deadline.time_left()
+        deadline.sleep(seconds if left is None else min(seconds, left), self._policy.sleep)
+        deadline.time_left()
 
     def note_quota(self, quota: Quota) -> None:
         """Note what a response that is not a 429 says about the requests that are left."""
@@ -250,10 +246,11 @@ class RateLimiter:
                 self._wake_next()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Retrying(Generic[T]):
     """One request with all its attempts.
 
-    Args:
+    Attributes:
         attempt: Sends the request once and returns the result.
         method: The HTTP method, for messages.
         url: The URL.
@@ -264,28 +261,16 @@ class Retrying(Generic[T]):
         idempotent: Whether the request may be sent more than once.
     """
 
-    def __init__(
-        self,
-        attempt: Callable[[], T],
-        *,
-        method: str,
-        url: str,
-        credentials: Credentials,
-        limiter: RateLimiter,
-        policy: RetryPolicy,
-        end: float,
-        idempotent: bool,
-    ) -> None:
-        self._attempt = attempt
-        self._method = method
-        self._url = url
-        self._credentials = credentials
-        self._limiter = limiter
-        self._policy = policy
-        self._end = end
-        self._idempotent = idempotent
-        self._waited_until = 0.0
-        self._renewed = False
+    attempt: Callable[[], T]
+    method: str
+    url: str
+    credentials: Credentials
+    limiter: RateLimiter
+    policy: RetryPolicy
+    end: float
+    idempotent: bool
+    _waited_until: float = field(default=0.0, init=False)
+    _renewed: bool = field(default=False, init=False)
 
     def run(self) -> T:
         """Return the result of the first successful attempt.
@@ -296,36 +281,36 @@ class Retrying(Generic[T]):
         return call_with_retries(
             self._once,
             STACGitLabError,
-            self._policy,
+            self.policy,
             is_worth_retrying=self._is_worth_retrying,
             wait=self._wait,
-            stop=self._must_stop,
+            stop=self._stop,
             log=self._log,
         )
 
     def _once(self) -> T:
-        allowed = self._credentials.allows(self._url)
-        token = self._credentials.token() if allowed else None
+        allowed = self.credentials.allows(self.url)
+        token = self.credentials.token() if allowed else None
         try:
             result = self._send()
         except RateLimitError as error:
-            self._waited_until = self._limiter.refused(error.retry_after)
+            self._waited_until = self.limiter.refused(error.retry_after)
             raise
         except AuthenticationError:
-            self._limiter.served()
+            self.limiter.served()
             if not self._renews(token):
                 raise
             return self._once()
         except STACGitLabError:
-            self._limiter.served()
+            self.limiter.served()
             raise
-        self._limiter.served()
+        self.limiter.served()
         return result
 
     def _send(self) -> T:
         try:
-            with self._limiter.slot(self._waited_until):
-                return self._attempt()
+            with self.limiter.slot(self._waited_until):
+                return self.attempt()
         except STACGitLabError as known:
             raise without_traceback(known)  # noqa: B904  # it is the same error
         except (
@@ -335,60 +320,52 @@ class Retrying(Generic[T]):
             # http.client raises it for an invalid header.
             ValueError,
         ) as failure:
-            error, cause = self._explained(failure)
+            error = error_for_failure(failure, method=self.method, url=self.url)
+            cause = redacted_cause(failure)
+        # Outside the handler: the failure, which has the token, must not become the context.
         raise error from cause
-
-    def _explained(self, failure: Exception) -> tuple[STACGitLabError, Exception]:
-        error = error_for_failure(failure, method=self._method, url=self._url)
-        return error, redacted_cause(failure)
 
     def _renews(self, token: Token | None) -> bool:
         """Call the token function after a 401, once a request; tell whether the token is new."""
-        if self._renewed or not self._credentials.allows(self._url):
+        if self._renewed or not self.credentials.allows(self.url):
             return False
         self._renewed = True
-        return self._credentials.renew(token)
+        return self.credentials.renew(token)
 
     def _is_worth_retrying(self, error: BaseException) -> bool:
-        if not self._idempotent:
+        if not self.idempotent:
             return False
         if isinstance(error, HTTPStatusError):
-            return error.status_code in self._policy.statuses and (
-                error.retry_after is None or error.retry_after <= self._policy.max_wait
+            return error.status_code in self.policy.statuses and (
+                error.retry_after is None or error.retry_after <= self.policy.max_wait
             )
         if isinstance(error, NetworkError):
-            if isinstance(error, OfflineError):
-                return False
-            return not isinstance(error.__cause__, requests.exceptions.SSLError)
+            is_final = isinstance(error.__cause__, requests.exceptions.SSLError)
+            return not (is_final or isinstance(error, OfflineError))
         return isinstance(error, InvalidResponseError) and error.truncated
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = error_of(state)
         if isinstance(error, RateLimitError):
-            return max(0.0, self._waited_until - self._policy.clock())
+            return max(0.0, self._waited_until - self.policy.clock())
         if isinstance(error, HTTPStatusError) and error.retry_after:
             return error.retry_after
-        return self._policy.backoff(state.attempt_number)
+        return self.policy.backoff(state.attempt_number)
 
-    def _must_stop(self, state: tenacity.RetryCallState) -> bool:
-        left = self._end - self._policy.clock()
-        was_last = state.attempt_number >= self._policy.max_attempts
-        if was_last or state.upcoming_sleep >= left:
-            why = f"{state.attempt_number} attempts" if was_last else "the time allowed for it"
-            error = error_of(state)
-            if state.attempt_number > 1 and error is not None and error.args:
-                error.args = (f"{error.args[0]} (Given up after {why}.)", *error.args[1:])
-            return True
-        return False
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        was_last = state.attempt_number >= self.policy.max_attempts
+        if not was_last and state.upcoming_sleep < self.end - self.policy.clock():
+            return False
+        why = f"{state.attempt_number} attempts" if was_last else "the time allowed for it"
+        error = error_of(state)
+        if state.attempt_number > 1 and error is not None and error.args:
+            error.args = (f"{error.args[0]} (Given up after {why}.)", *error.args[1:])
+        return True
 
     def _log(self, state: tenacity.RetryCallState) -> None:
-        error = error_of(state)
+        count, most, wait = state.attempt_number, self.policy.max_attempts, state.upcoming_sleep
         logger.info(
-            "Attempt %d of %d failed, waiting %.1f s: %s",
-            state.attempt_number,
-            self._policy.max_attempts,
-            state.upcoming_sleep,
-            error,
+            "Attempt %d of %d failed, waiting %.1f s: %s", count, most, wait, error_of(state)
         )
 
 

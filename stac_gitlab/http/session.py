@@ -7,7 +7,6 @@ It also sets timeouts and keeps no cookies. :meth:`GitLabSession.fetch` and
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,35 +18,30 @@ from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab import __about__
 from stac_gitlab.auth import HARMLESS_HEADERS, Credentials, Origin, is_signed, request_url
-from stac_gitlab.dialects import Dialect, new_dialects
 from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,
     HTTPStatusError,
-    InvalidResponseError,
     NotFoundError,
     OfflineError,
-    PermissionDeniedError,
     STACGitLabError,
 )
-from stac_gitlab.http.advice import advice_on_credentials, usual_advice
+from stac_gitlab.http.advice import advice_on_credentials, advice_on_refusal
 from stac_gitlab.http.base_session import (
     SAFE_METHODS,
     BaseSession,
-    beginning_of_body,
     may_carry_secrets,
     write_origin_in_force,
 )
+from stac_gitlab.http.body import ACCEPT_ENCODING, beginning_of_body, whole_body
 from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
 from stac_gitlab.http.rate_headers import quota_of, retry_after
 from stac_gitlab.http.responses import (
-    ACCEPT_ENCODING,
     Document,
     error_for_failure,
     error_for_page,
     error_for_status,
     is_html,
-    reader_of,
 )
 from stac_gitlab.http.retry import RateLimiter, Retrying
 from stac_gitlab.http.transport import (
@@ -55,7 +49,6 @@ from stac_gitlab.http.transport import (
     StandInAdapter,
     are_connections_replaced,
     drop_inherited_connections,
-    length_in,
 )
 from stac_gitlab.redaction import (
     Secret,
@@ -76,7 +69,6 @@ from stac_gitlab.settings import (
 T = TypeVar("T")
 POOL_SIZE = 64
 IDEMPOTENT = SAFE_METHODS | {"OPTIONS", "PUT", "DELETE"}
-_CHUNK = 64 * 1024
 # urllib3 logs the URLs of all requests, and a redirect may have put a secret into one.
 redacting_logger("urllib3.connectionpool")
 
@@ -122,7 +114,6 @@ class GitLabSession(BaseSession):
         expect("retry", self.retry, RetryPolicy, wanted="a RetryPolicy")
         self.limits = Limits() if limits is None else limits
         expect("limits", self.limits, Limits, wanted="Limits")
-        self.dialects = new_dialects(credentials.paths)
         self.only = only
         self.offline = offline
         # When each origin was last sent what may change something, in seconds since 1970.
@@ -132,15 +123,13 @@ class GitLabSession(BaseSession):
         del self.headers["Connection"]
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
         self._limiters: dict[Origin | None, RateLimiter] = {}
-        self._limiters_lock = threading.Lock()
         self._transport = transport
-        if transport is not None:
-            expect("session", transport, requests.Session, wanted="a requests.Session")
         if transport is None:
             adapter = DeadlineAdapter(pool_maxsize=POOL_SIZE)
             self.mount("https://", adapter)
             self.mount("http://", adapter)
         else:
+            expect("session", transport, requests.Session, wanted="a requests.Session")
             self.proxies, self.verify = transport.proxies, transport.verify
             self.cert, self.trust_env = transport.cert, transport.trust_env
             usual = requests.utils.default_headers()
@@ -155,7 +144,7 @@ class GitLabSession(BaseSession):
     def renew_in_child(self) -> None:
         """Give a forked child connections, limits and locks of its own."""
         super().renew_in_child()
-        self._limiters, self._limiters_lock = {}, threading.Lock()
+        self._limiters = {}
         for adapter in (self._transport or self).adapters.values():
             if isinstance(adapter, HTTPAdapter):
                 drop_inherited_connections(adapter)
@@ -192,12 +181,11 @@ class GitLabSession(BaseSession):
         if self.offline is not None:
             problem = f"{request.method} {url}: not requested, because {self.offline}."
             raise OfflineError(f"{problem} Only documents are kept in a cache.", url=url)
-        if self.only is None or origin in self.only | self.credentials.origins:
-            return
-        raise ConfigurationError(
-            f"{request.method} {url}: not requested, because only_hosts= does not name {origin}. "
-            "If links, assets or redirects may lead there, add it."
-        )
+        if self.only is not None and origin not in self.only | self.credentials.origins:
+            raise ConfigurationError(
+                f"{request.method} {url}: not requested, because only_hosts= does not name "
+                f"{origin}. If links, assets or redirects may lead there, add it."
+            )
 
     def _authorize(self, request: requests.PreparedRequest) -> None:
         """Set the headers that belong to the URL; those of an earlier redirect are dropped."""
@@ -216,10 +204,6 @@ class GitLabSession(BaseSession):
         request.headers = headers
 
     # -- documents and streams --------------------------------------------------------------
-
-    def dialect_of(self, url: str) -> Dialect:
-        """Return the dialect for `url`."""
-        return next(dialect for dialect in self.dialects if dialect.speaks(url))
 
     def sha256_of(self, headers: Mapping[str, str], size: int | None) -> str | None:
         """Return the hash of a file that a response states in a header that any dialect knows.
@@ -281,7 +265,7 @@ class GitLabSession(BaseSession):
             finally:
                 write_origin_in_force.reset(context)
             with response:
-                content = self._whole_body(response, max_bytes)
+                content = whole_body(response, max_bytes)
                 if is_html(response, content):
                     raise self.page_error(response, content, wanted="a document")
                 # Hrefs in the document are relative to this URL, so it must hold no secret.
@@ -340,7 +324,7 @@ class GitLabSession(BaseSession):
             prepared = self.prepare_request(request)
         else:
             prepared = _bare_request(method, url, headers)
-        response = self.send(prepared, **self._environment.settings(url).send)
+        response = self.send(prepared, **self.settings_for(url).send)
         for each in (*response.history, response):
             quota = quota_of(each.headers)
             if quota is not None and each.status_code != 429:
@@ -356,24 +340,14 @@ class GitLabSession(BaseSession):
             raise self._status_error(response)
 
     def _status_error(self, response: requests.Response) -> HTTPStatusError:
-        status, url = response.status_code, response.url
-        advice = self.dialect_of(url).advice(status)
-        if advice is None:
-            method, has_token = response.request.method or "GET", self._sent_token(response)
-            advice = usual_advice(method, url, status, has_token=has_token)
-        if status == 304:
-            advice = "The request had no condition that this could answer. Try again later."
+        wait = retry_after(response.headers, rate_limited=response.status_code == 429)
         error = error_for_status(
-            response,
-            advice=advice,
-            retry_after=retry_after(response.headers, rate_limited=status == 429),
+            response, advice=advice_on_refusal(response, self), retry_after=wait
         )
         longest = self.retry.max_wait
-        if error.retry_after is not None and error.retry_after > longest:
+        if wait is not None and wait > longest:
             note = f"That is longer than {longest:g} s; to wait, raise RetryPolicy(max_wait=)."
             error.args = (f"{error.args[0]} {note}",)
-        if isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError)):
-            self._explain_credentials(error, response)
         return error
 
     def page_error(
@@ -382,51 +356,9 @@ class GitLabSession(BaseSession):
         """Return the error for an HTML page that came with status 200 instead of `wanted`."""
         error = error_for_page(response, body, wanted=wanted)
         if isinstance(error, AuthenticationError):
-            self._explain_credentials(error, response)
+            advice = advice_on_credentials(response, self)
+            error.args = (" ".join(filter(None, (error.args[0], advice))),)
         return error
-
-    def _explain_credentials(self, error: HTTPStatusError, response: requests.Response) -> None:
-        method, url = response.request.method or "GET", response.url
-        advice = advice_on_credentials(
-            response,
-            self.credentials,
-            self.dialect_of(response.history[0].url if response.history else url),
-            has_login=self.netrc_login(method, url) is not None,
-            may_carry_secrets=may_carry_secrets(method, url),
-        )
-        if advice is not None:
-            error.args = (f"{error.args[0]} {advice}",)
-
-    def _sent_token(self, response: requests.Response) -> bool:
-        """Return whether a token was sent with a request, rather than a login or a signature."""
-        method, url = response.request.method or "GET", response.url
-        if is_signed(url) or self.netrc_login(method, url) is not None:
-            return False
-        is_sent = self.credentials.available and self.credentials.allows(url)
-        return is_sent and not self.credentials.for_url(url).is_withheld
-
-    def _whole_body(self, response: requests.Response, max_bytes: int) -> bytes:
-        if (length_in(response.headers) or 0) > max_bytes:
-            raise self._too_large(response, max_bytes)
-        chunks: list[bytes] = []
-        size = 0
-        # Packet by packet: an adapter of the caller's does not check the deadline.
-        read = reader_of(response)
-        while chunk := read(_CHUNK):
-            size += len(chunk)
-            if size > max_bytes:
-                raise self._too_large(response, max_bytes)
-            current_deadline().time_left()
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _too_large(self, response: requests.Response, max_bytes: int) -> InvalidResponseError:
-        url = redact(response.url)
-        return InvalidResponseError(
-            f"{response.request.method} {url}: the document is larger than {max_bytes} bytes. If "
-            "you expect that, raise max_document_bytes.",
-            url=url,
-        )
 
     # -- the one retry layer ----------------------------------------------------------------
 
@@ -446,22 +378,20 @@ class GitLabSession(BaseSession):
                 raise
             raise error_for_failure(error, method=method, url=url) from None
         policy = retry or self.retry
-        if idempotent is None:
-            idempotent = method in IDEMPOTENT
         end = policy.clock() + policy.deadline
         with enforcing(Deadline(end, clock=policy.clock, stop=current_deadline().stop)):
             missing: NotFoundError | None = None
             dialect = self.dialect_of(url)
             for candidate in dialect.request_urls(url):
                 call = Retrying(
-                    partial(attempt, candidate),
+                    attempt=partial(attempt, candidate),
                     method=method,
                     url=candidate,
                     credentials=self.credentials.for_url(candidate),
                     limiter=self.limiter_for(candidate),
                     policy=policy,
                     end=end,
-                    idempotent=idempotent,
+                    idempotent=method in IDEMPOTENT if idempotent is None else idempotent,
                 )
                 try:
                     return call.run()
@@ -470,27 +400,21 @@ class GitLabSession(BaseSession):
                     if not dialect.goes_on_after(error.response.text):
                         break
             if missing is None:
-                redacted = redact(url)
-                raise ConfigurationError(f"{method} {redacted}: the URL names no file.")
+                raise ConfigurationError(f"{method} {redact(url)}: the URL names no file.")
             raise missing
 
     def limiter_for(self, url: str) -> RateLimiter:
         """Return the rate limiter for the origin of `url`, which all threads share."""
         origin = Origin.of(url)
-        limiter = self._limiters.get(origin)
-        if limiter is None:
-            with self._limiters_lock:
-                limiter = self._limiters.setdefault(origin, RateLimiter(self.retry))
-        return limiter
+        # setdefault is atomic: threads that find none get the same one.
+        known = self._limiters.get(origin)
+        return known or self._limiters.setdefault(origin, RateLimiter(self.retry))
 
 
 def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
     """Prepare a request without body, cookies and auth, in a third of the time.
 
-    Args:
-        method: The HTTP method.
-        url: As :func:`request_url` returns it.
-        headers: All headers.
+    `url` is in the form that :func:`request_url` returns.
     """
     request = requests.PreparedRequest()
     request.prepare_method(method)

@@ -29,6 +29,7 @@ from http.client import (
     IncompleteRead,
     RemoteDisconnected,
 )
+from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 
 import requests
@@ -108,19 +109,8 @@ class _DeadlineReader(io.RawIOBase):
             self._may_wait = True
 
     def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
+        self._raw.close()
         super().close()
-
-
-class _DeadlineSocket:
-    """The one method of a socket that a response of the standard library calls."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(self._sock), READ_AHEAD)
 
 
 class DeadlineResponse(http.client.HTTPResponse):
@@ -133,7 +123,10 @@ class DeadlineResponse(http.client.HTTPResponse):
     will_close: bool
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(_DeadlineSocket(sock), *args, **kwargs)  # type: ignore[arg-type]  # only makefile is called
+        reader = io.BufferedReader(_DeadlineReader(sock), READ_AHEAD)
+        # The standard library calls no other method of the socket.
+        readable = SimpleNamespace(makefile=lambda _mode: reader)
+        super().__init__(readable, *args, **kwargs)  # type: ignore[arg-type]  # see above
 
     def begin(self) -> None:
         """Read the head of the response, which says where the body ends."""

@@ -80,7 +80,7 @@ def test_a_stac_api_is_taken_as_its_specification_describes_it() -> None:
     assert list(plain.request_urls("any")) == ["any"]
     assert plain.short_forms(f"{HUB}/collections/c/items") == ()
     assert plain.lfs_url("any") is None
-    assert plain.advice(404) is None
+    assert not plain.advice
     assert plain.asset_url("any#?", key="k", item_id="i", item_url=HUB, properties={}) == "any#?"
     assert (
         plain.item_url(f"{HUB}/collections/c/items/?limit=3", "a/b c?")

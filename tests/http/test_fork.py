@@ -303,7 +303,6 @@ def held_by_another_thread(lock: Any, work: Callable[[], Any]) -> Any:
 
 LOCKS: dict[str, Callable[[GitLabStacIO, str], Any]] = {
     "credentials": lambda io, _: io.session.credentials._lock,
-    "limiters": lambda io, _: io.session._limiters_lock,
     "limiter": lambda io, url: io.session.limiter_for(url)._lock,
     "cookies": lambda io, _: io.session.cookies._cookies_lock,
     "pools": lambda io, url: io.session.get_adapter(url).poolmanager.pools.lock,

@@ -82,7 +82,8 @@ def response(
         (429, RateLimitError, "Too many requests"),
         (500, ServerError, "failed"),
         (599, ServerError, "failed"),
-        (304, HTTPStatusError, "without a target"),
+        (300, HTTPStatusError, "without a target"),
+        (304, HTTPStatusError, "no condition"),
     ],
 )
 def test_a_status_is_an_error_that_says_what_was_asked_and_what_it_means(

@@ -21,7 +21,7 @@ from stac_gitlab import (
     RetryPolicy,
 )
 from stac_gitlab.download.transfer import NotModified
-from stac_gitlab.http.responses import is_decodable, is_encoded, reader_of
+from stac_gitlab.http.body import body_reader, is_decodable, is_encoded
 from stac_gitlab.testing import Answer, Fault, LoopbackServer
 
 CONTENT = random.Random(1).randbytes(3000) * 3
@@ -65,7 +65,7 @@ def response_with(coding: str, body: bytes, piece: int = 10**6) -> requests.Resp
 
 
 def decoded(coding: str, body: bytes, *, piece: int = 10**6, size: int = 1000) -> bytes:
-    read = reader_of(response_with(coding, body, piece))
+    read = body_reader(response_with(coding, body, piece))
     content = b""
     while data := read(size):
         assert len(data) <= size
@@ -134,7 +134,7 @@ def test_a_coding_that_was_not_requested_is_an_error(coding: str) -> None:
     assert is_encoded(response)
     assert not is_decodable(response)
     with pytest.raises(InvalidResponseError, match=r"cannot be decoded.*Accepted are: gzip"):
-        reader_of(response)
+        body_reader(response)
 
 
 @pytest.mark.parametrize("coding", ["", " ", "identity", "Identity, identity"])
@@ -145,7 +145,7 @@ def test_identity_is_no_coding(coding: str) -> None:
 
 def test_no_more_is_decoded_than_was_asked_for() -> None:
     body = gzip.compress(gzip.compress(bytes(100 * 2**20)))
-    read = reader_of(response_with("gzip, gzip", body))
+    read = body_reader(response_with("gzip, gzip", body))
     tracemalloc.start()
     assert len(read(1000)) <= 1000
     assert tracemalloc.get_traced_memory()[1] < 2**20
