@@ -75,7 +75,7 @@ class RetryPolicy:
         return random.uniform(0.0, ceiling)  # noqa: S311  # spreads load, guards nothing
 
 
-_MOST_NESTING = 200
+_MAX_NESTING = 200
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         whole_number("redirects", self.redirects, least=0)
-        if whole_number("nesting", self.nesting, least=1) > _MOST_NESTING:
+        if whole_number("nesting", self.nesting, least=1) > _MAX_NESTING:
             raise ConfigurationError(
-                f"nesting={self.nesting}: pystac can work with at most {_MOST_NESTING} levels."
+                f"nesting={self.nesting}: pystac can work with at most {_MAX_NESTING} levels."
             )
         whole_number("members", self.members, least=1)
         whole_number("empty_pages", self.empty_pages, least=0)
@@ -169,16 +169,10 @@ def timeout_pair(timeout: Any) -> tuple[float, float]:
 
 
 def expect(name: str, value: object, kind: Any, *, wanted: str) -> None:
-    """Check that an argument is an instance of a class.
-
-    Args:
-        name: What the argument is called.
-        value: What was passed.
-        kind: The class, an abstract one perhaps.
-        wanted: What it has to be, in words.
+    """Check that the argument `name` is an instance of `kind`, which `wanted` says in words.
 
     Raises:
-        ConfigurationError: If it is anything else.
+        ConfigurationError: If it is not.
     """
     if not isinstance(value, kind):
         raise ConfigurationError(f"{name} has to be {wanted}, not {_type_name(value)}.")
@@ -197,10 +191,10 @@ def expect_text(name: str, value: Any, *, wanted: str = "a text") -> str:
 
 
 def path_of(name: str, value: Any, *, wanted: str = "a path") -> str:
-    """Return the text of a path, or of whatever else ``os.fspath`` makes one of.
+    """Return a path as text.
 
     Raises:
-        ConfigurationError: If there is none.
+        ConfigurationError: If it is no path, or holds a zero byte.
     """
     given = os.fspath(value) if isinstance(value, os.PathLike) else value
     expect(name, given, str, wanted=wanted)
@@ -210,10 +204,10 @@ def path_of(name: str, value: Any, *, wanted: str = "a path") -> str:
 
 
 def dict_of(name: str, value: Any) -> dict[str, Any]:
-    """Return a mapping by names, or pairs of them, as a dictionary.
+    """Return a mapping, or pairs of keys and values, as a dictionary.
 
     Raises:
-        ConfigurationError: If it is neither.
+        ConfigurationError: If it is neither, or if a key is not a text.
     """
     try:
         made = dict(value)
@@ -261,15 +255,15 @@ def expect_finite(name: str, value: Any) -> None:
     Raises:
         ConfigurationError: If one is NaN or infinite; the message says where.
     """
-    waiting: list[tuple[str, Any]] = [(name, value)]
-    while waiting:
-        place, one = waiting.pop()
+    unchecked: list[tuple[str, Any]] = [(name, value)]
+    while unchecked:
+        place, one = unchecked.pop()
         if isinstance(one, float) and not math.isfinite(one):
             raise ConfigurationError(
                 f"{printable(place)} is {one}, a number that JSON cannot hold. Replace it with a "
                 "finite number or None. Nothing was sent."
             )
         if isinstance(one, Mapping):
-            waiting.extend((f"{place}.{key}", inner) for key, inner in one.items())
+            unchecked.extend((f"{place}.{key}", inner) for key, inner in one.items())
         elif isinstance(one, (list, tuple)):
-            waiting.extend((f"{place}[{index}]", inner) for index, inner in enumerate(one))
+            unchecked.extend((f"{place}[{index}]", inner) for index, inner in enumerate(one))

@@ -28,7 +28,7 @@ from stac_gitlab.errors import (
     PermissionDeniedError,
     STACGitLabError,
 )
-from stac_gitlab.http.responses import Document, etag_of
+from stac_gitlab.http.responses import Document, header_without_secret
 from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_links
@@ -185,7 +185,8 @@ class Writer:
 
     def _read(self, response: Document) -> tuple[dict[str, Any] | None, str | None]:
         """Return the object in a response, if there is one, and its ETag."""
-        etag, redacted = etag_of(response.headers), redact(response.url)
+        etag = header_without_secret("ETag", response.headers)
+        redacted = redact(response.url)
         # The change has been made, so an empty or unreadable response is not an error.
         with contextlib.suppress(STACGitLabError):
             document = parse_json(response.body, url=redacted, limits=self._io.session.limits)

@@ -91,7 +91,7 @@ class Credentials:
         self._others: dict[Origin, Credentials] = {}
         self._stored: frozenset[Origin] = frozenset()
         self._bound: Origin | None = None
-        self._looked_at: set[Origin] = set()
+        self._exposed_to: set[Origin] = set()
         self._seen = KnownSecrets()
         try:
             known = hide_token(token)
@@ -341,19 +341,18 @@ class Credentials:
 
     def _warn_if_exposed(self, url: str) -> None:
         origin = Origin.of(url)
-        if origin is None or origin.scheme == "https" or origin in self._looked_at:
+        if origin is None or origin.scheme == "https" or origin in self._exposed_to:
             return
         with self._lock:
-            is_news = origin not in self._looked_at
-            self._looked_at.add(origin)
-        if origin.is_loopback or not is_news:
-            return
-        warnings.warn(
-            f"The token is sent to {origin} without encryption: everyone on the way can read it. "
-            "Use the server's https address.",
-            InsecureTransportWarning,
-            stacklevel=2,
-        )
+            is_first = origin not in self._exposed_to
+            self._exposed_to.add(origin)
+        if is_first and not origin.is_loopback:
+            warnings.warn(
+                f"The token is sent to {origin} without encryption: everyone on the way can read "
+                "it. Use the server's https address.",
+                InsecureTransportWarning,
+                stacklevel=2,
+            )
 
     # -- texts and pickles ------------------------------------------------------------------
 
@@ -366,7 +365,7 @@ class Credentials:
         state = {
             name: value
             for name, value in self.__dict__.items()
-            if name not in {"_lock", "_asked", "_seen", "_looked_at"}
+            if name not in {"_lock", "_asked", "_seen", "_exposed_to"}
         }
         if not with_secrets:
             state["headers"] = self.harmless_headers()
@@ -387,7 +386,7 @@ class Credentials:
         credentials._lock = threading.Lock()
         credentials._asked = None
         credentials._seen = KnownSecrets()
-        credentials._looked_at = set()
+        credentials._exposed_to = set()
         return credentials
 
 

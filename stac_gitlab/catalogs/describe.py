@@ -22,7 +22,7 @@ from stac_gitlab.download.source import Locator, Source
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError, checksum_of_file
 from stac_gitlab.files.paths import is_local, local_path
-from stac_gitlab.http.responses import is_encoded
+from stac_gitlab.http.body import is_encoded
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import is_chunked, length_in
 from stac_gitlab.reading.stac_io import GitLabStacIO, reader_of

@@ -79,7 +79,8 @@ def _status(arguments: argparse.Namespace, output: Output) -> int:
             "header": ", ".join(headers) or None,
         }
         try:
-            found["answer"] = _check(io, url_of(arguments))
+            _check(io, url_of(arguments))
+            found["answer"] = "accepted"
         except STACGitLabError as error:
             found["answer"] = str(error)
         found.update(_scopes(io, server))
@@ -104,14 +105,14 @@ def _source_of(arguments: argparse.Namespace, server: str) -> str:
     return "auth login" if server in stored_servers() else "nowhere: requests are anonymous"
 
 
-def _check(io: GitLabStacIO, url: str) -> str:
-    """Return "accepted" if the server accepts the token.
+def _check(io: GitLabStacIO, url: str) -> None:
+    """Raise an error unless the server accepts the token.
 
     A SharingHub lists collections for everybody, but items only with a valid token.
     """
     if urlsplit(url).path.strip("/"):
         io.read_json(url)
-        return "accepted"
+        return
     try:
         api = STACAPI(api_url(url), stac_io=io)
         for collection in api.collections():
@@ -120,7 +121,6 @@ def _check(io: GitLabStacIO, url: str) -> str:
     except NotFoundError:
         # It is no SharingHub.
         io.read_json(f"{url.rstrip('/')}/api/v4/user")
-    return "accepted"
 
 
 def _scopes(io: GitLabStacIO, server: str) -> dict[str, Any]:

@@ -70,17 +70,10 @@ def _download(arguments: argparse.Namespace, output: Output) -> int:
             report, error = failed.report, failed
     results = [(item_id, result) for item_id, r in report.items() for result in r.values()]
     if output.json:
+        fields = ("key", "path", "size", "status", "verified", "error")
         output.data(
             [
-                {
-                    "item": item_id,
-                    "key": result.key,
-                    "path": str(result.path),
-                    "size": result.size,
-                    "status": result.status,
-                    "verified": result.verified,
-                    "error": None if result.error is None else str(result.error),
-                }
+                {"item": item_id, **{name: getattr(result, name) for name in fields}}
                 for item_id, result in results
             ]
         )

@@ -22,14 +22,7 @@ Run: TypeAlias = Callable[[argparse.Namespace, Output], int]
 
 
 def add_command(commands: Commands, name: str, run: Run, text: str) -> argparse.ArgumentParser:
-    """Return the parser of a new command, with the options that every command has.
-
-    Args:
-        commands: The commands of the parser.
-        name: What the command is called.
-        run: Runs it, and returns the exit code.
-        text: Its help.
-    """
+    """Return the parser of a new command, with the options that every command has."""
     parser = commands.add_parser(name, help=text)
     parser.set_defaults(run=run)
     group = parser.add_argument_group("general options")

@@ -103,15 +103,9 @@ class Dialect:
     def tree_url(
         self, url: str, *, item_id: str, properties: Mapping[str, Any]
     ) -> tuple[str, str] | None:
-        """Return where the git blob ids of the files beside `url` are listed, or None.
+        """Return the URL that lists git blob ids, and the path of an asset's file in that listing.
 
-        Args:
-            url: The download URL of an asset.
-            item_id: The id of its item.
-            properties: The properties of its item.
-
-        Returns:
-            The URL of the listing, and the path of the asset's file in it.
+        `url` is the download URL of the asset. The result is None if there is no such listing.
         """
         return None
 
@@ -120,11 +114,7 @@ class Dialect:
     ) -> str | None:
         """Return the URL of the repository of an item's project, as a ZIP file, or None.
 
-        Args:
-            item_url: The URL of the item.
-            item_id: Its id.
-            properties: Its properties.
-            ref: A branch, tag or commit; None for the usual one.
+        `ref` is a branch, tag or commit; None stands for the default.
         """
         return None
 

@@ -43,14 +43,7 @@ _LOGIN = re.compile(r"(?:^|,)\s*+(?:basic|digest|negotiate|ntlm)\b", re.IGNORECA
 
 
 def usual_advice(method: str, url: str, status: int, *, has_token: bool = True) -> str:
-    """Return what a status usually means, and what to do.
-
-    Args:
-        method: The HTTP method.
-        url: The URL.
-        status: The status of an error.
-        has_token: Whether a token was sent.
-    """
+    """Return what the status of an error usually means, and what to do."""
     if not has_token and status in _USUAL_WITHOUT_TOKEN:
         return _USUAL_WITHOUT_TOKEN[status]
     if status in _USUAL_FOR_READING and (method in ("GET", "HEAD") or _is_search(method, url)):

@@ -133,10 +133,6 @@ class _Decoder:
     """Undoes one coding.
 
     urllib3 decodes as well, but accepts a body that ends before its end marker.
-
-    Args:
-        coding: One of those that can be undone.
-        read: Reads the encoded bytes.
     """
 
     def __init__(self, coding: str, read: Read) -> None:

@@ -33,7 +33,7 @@ from stac_gitlab.errors import (
     PermissionDeniedError,
 )
 from stac_gitlab.files.partial_file import PartialFile, leftovers_in, open_own
-from stac_gitlab.http.responses import Document, etag_of
+from stac_gitlab.http.responses import Document, header_without_secret
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import (
     redact,
@@ -214,9 +214,8 @@ class CachedDocuments:
             body = redact_body(response.body)
         except RecursionError:
             return None
-        etag, modified = etag_of(response.headers), response.headers.get("Last-Modified")
-        if modified is not None and redact(modified) != modified:
-            modified = None
+        etag = header_without_secret("ETag", response.headers)
+        modified = header_without_secret("Last-Modified", response.headers)
         kept = {} if etag is None else {"ETag": etag}
         document = Document(response.url, body, kept, 200)
         return _Stored(document, modified, time.time(), "no-cache" in control)
@@ -249,12 +248,7 @@ class CachedDocuments:
 
 
 class _Folder:
-    """The files of a cache.
-
-    Args:
-        settings: Where they are, and how many.
-        create: Whether to create the folder.
-    """
+    """The files of a cache."""
 
     def __init__(self, settings: DocumentCache, *, create: bool) -> None:
         self.path = os.path.expanduser(os.fspath(settings.folder))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 # A reset above this is a time in seconds since 1970, as GitLab sends it. Below, it is a delay in
 # seconds, as the IETF drafts define it.
 EPOCH_THRESHOLD = 10**9
-_MOST = 10**9
+_MOST_REQUESTS = 10**9
 _NUMBER = re.compile(r"\s*+(\d++(?:\.\d++)?)\s*+", re.ASCII)
 _RATE_LIMIT_ITEM = re.compile(r"(?:^|[;,\s])(r|t|remaining|reset)\s*=\s*(\d+)", re.ASCII)
 _RATE_LIMIT_FIELDS = {"r": "remaining", "t": "reset", "remaining": "remaining", "reset": "reset"}
@@ -33,7 +33,9 @@ def retry_after(
     Source: RFC 9110 (Retry-After), the IETF RateLimit header drafts, GitLab's rate limit headers.
     """
     at = _server_time(headers, now)
-    wait = _seconds_or_date(headers.get("Retry-After"), at)
+    wait = _number(headers.get("Retry-After"))
+    if wait is None:
+        wait = _until(headers.get("Retry-After"), at)
     if wait is None:
         milliseconds = _number(headers.get("x-amz-retry-after"))
         wait = None if milliseconds is None else milliseconds / 1000
@@ -50,10 +52,7 @@ def _rate_limit_wait(headers: Mapping[str, str], at: float) -> float | None:
             reset = _number(headers.get(name))
             if reset is not None:
                 wait = reset - at if reset > EPOCH_THRESHOLD else reset
-    if wait is None:
-        date = _date(headers.get("RateLimit-ResetTime"))
-        wait = None if date is None else date - at
-    return wait
+    return _until(headers.get("RateLimit-ResetTime"), at) if wait is None else wait
 
 
 class Quota(NamedTuple):
@@ -81,7 +80,7 @@ def quota_of(headers: Mapping[str, str], *, now: float | None = None) -> Quota |
         remaining = _number(headers.get(name))
         if remaining is not None:
             reset = _rate_limit_wait(headers, _server_time(headers, now))
-            return Quota(int(min(remaining, _MOST)), reset)
+            return Quota(int(min(remaining, _MOST_REQUESTS)), reset)
     quotas = _quotas(headers.get("RateLimit"))
     return min(quotas, default=None, key=lambda quota: quota.remaining)
 
@@ -117,9 +116,7 @@ def _date(value: str | None) -> float | None:
         return None
 
 
-def _seconds_or_date(value: str | None, at: float) -> float | None:
-    seconds = _number(value)
-    if seconds is not None:
-        return seconds
-    date = _date(value)
+def _until(date_text: str | None, at: float) -> float | None:
+    """Return the seconds until a date, or None if the text is no date."""
+    date = _date(date_text)
     return None if date is None else date - at

@@ -72,12 +72,10 @@ def error_for_status(
     status = response.status_code
     clean = redact_response(response)
     said = _server_says(clean)
-    method = (clean.request.method if clean.request is not None else None) or "GET"
-    message = (
-        f"{_request_line(clean)}: {status} {clean.reason or ''}".rstrip()
-        + (f" (the server says: {said})" if said else "")
-        + f". {advice or usual_advice(method, clean.url, status)}"
-    )
+    line = _request_line(clean)
+    advice = advice or usual_advice(line.partition(" ")[0], clean.url, status)
+    message = f"{line}: {status} {clean.reason or ''}".rstrip()
+    message += f" (the server says: {said}). {advice}" if said else f". {advice}"
     if retry_after is not None:
         message += f" The server asks to wait {retry_after:.0f} s."
     cls = _CLASS_OF_STATUS.get(status, ServerError if status >= 500 else HTTPStatusError)
@@ -148,7 +146,10 @@ def _explained(failure: Exception, reason: str) -> tuple[Callable[..., STACGitLa
             "REQUESTS_CA_BUNDLE."
         )
         return NetworkError, "no secure connection", advice
-    if isinstance(failure, _BROKEN_BODIES) or _is_malformed(failure):
+    root = _root(failure)
+    # RemoteDisconnected is both: the connection ended before a response.
+    is_broken = isinstance(root, http.client.HTTPException) and not isinstance(root, OSError)
+    if is_broken or isinstance(failure, _BROKEN_BODIES):
         cls = partial(InvalidResponseError, truncated=True)
         return cls, "the response was cut short or is malformed", "Try again."
     if issubclass(kind, requests.exceptions.ProxyError):
@@ -199,24 +200,15 @@ def without_traceback(error: STACGitLabError) -> STACGitLabError:
     return error.with_traceback(None)
 
 
-def _is_malformed(failure: Exception) -> bool:
-    """Tell whether a response came that is not valid HTTP."""
-    root = _root(failure)
-    return isinstance(root, http.client.HTTPException) and not isinstance(root, ConnectionError)
-
-
 def _kind(failure: Exception) -> type[requests.exceptions.RequestException]:
     """Return the exception class of requests for a failure."""
     if isinstance(_root(failure), _BROKEN_HANDSHAKES):
         return requests.ConnectionError
     for cls in type(failure).__mro__:
         # The constructor of a subclass from another package may have other parameters.
-        if issubclass(cls, requests.RequestException) and cls.__module__ == _REQUESTS:
+        if issubclass(cls, requests.RequestException) and cls.__module__ == "requests.exceptions":
             return cls
     return requests.ConnectionError
-
-
-_REQUESTS = requests.exceptions.__name__
 
 
 def _request_line(response: requests.Response) -> str:
@@ -295,10 +287,10 @@ class Document:
     status: int
 
 
-def etag_of(headers: Mapping[str, str]) -> str | None:
-    """Return the ETag, unless it contains a secret."""
-    etag = headers.get("ETag")
-    return None if etag is None or redact(etag) != etag else etag
+def header_without_secret(name: str, headers: Mapping[str, str]) -> str | None:
+    """Return the value of a header; None if there is none, or if it contains a secret."""
+    value = headers.get(name)
+    return None if value is None or redact(value) != value else value
 
 
 def text_of(document: Document) -> str:

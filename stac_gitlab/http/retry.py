@@ -13,7 +13,7 @@ import requests
 import tenacity
 import urllib3
 
-from stac_gitlab.auth import Credentials, Token
+from stac_gitlab.auth import Credentials
 from stac_gitlab.errors import (
     AuthenticationError,
     HTTPStatusError,
@@ -240,7 +240,7 @@ class RateLimiter:
             self._interval *= self._SHRINK
             if self._interval < self._MIN_INTERVAL:
                 self._interval = 0.0
-            if self._limit is not None and self._served >= self._RESPONSES_TO_GROW * self._limit:
+            if self._served >= self._RESPONSES_TO_GROW * self._limit:
                 self._served = 0
                 self._limit += 1
                 self._wake_next()
@@ -298,7 +298,9 @@ class Retrying(Generic[T]):
             raise
         except AuthenticationError:
             self.limiter.served()
-            if not self._renews(token):
+            # Once a request: a server may refuse every token.
+            was_renewed, self._renewed = self._renewed, True
+            if was_renewed or not self.credentials.renew(token):
                 raise
             return self._once()
         except STACGitLabError:
@@ -324,13 +326,6 @@ class Retrying(Generic[T]):
             cause = redacted_cause(failure)
         # Outside the handler: the failure, which has the token, must not become the context.
         raise error from cause
-
-    def _renews(self, token: Token | None) -> bool:
-        """Call the token function after a 401, once a request; tell whether the token is new."""
-        if self._renewed or not self.credentials.allows(self.url):
-            return False
-        self._renewed = True
-        return self.credentials.renew(token)
 
     def _is_worth_retrying(self, error: BaseException) -> bool:
         if not self.idempotent:

@@ -141,7 +141,8 @@ class DeadlineResponse(http.client.HTTPResponse):
         self.will_close = self._check_close()  # type: ignore[attr-defined]  # missing in the stubs
         if head.status in (204, 304):
             # A body that is sent nevertheless must not be read as the next response.
-            self.will_close |= head.announces_body
+            lengths = head.headers.get_all("Content-Length", ["0"])
+            self.will_close |= lengths != ["0"] or "Transfer-Encoding" in head.headers
             self.chunked, self.length = False, 0
         elif self._method == "HEAD":  # type: ignore[attr-defined]  # likewise
             self.length = 0
@@ -188,7 +189,13 @@ class DeadlineResponse(http.client.HTTPResponse):
         if not self.chunk_left:
             if self.chunk_left is not None and self._safe_read(2) != b"\r\n":  # type: ignore[attr-defined]  # missing in the stubs
                 raise HTTPException("a chunk that does not end where its size says")
-            self.chunk_left = self._read_chunk_size()
+            line = self.fp.readline(_MAX_CHUNK_LINE)
+            match = _CHUNK_LINE.fullmatch(line)
+            if match is None:
+                if line.endswith(b"\n") or len(line) == _MAX_CHUNK_LINE:
+                    raise HTTPException("a chunk without a valid size")
+                raise IncompleteRead(b"")
+            self.chunk_left = int(match[1], 16)
             if self.chunk_left == 0:
                 # A trailer has the form and the limit of a head. Some servers leave it out.
                 with suppress(RemoteDisconnected):
@@ -196,15 +203,6 @@ class DeadlineResponse(http.client.HTTPResponse):
                 self._close_conn()  # type: ignore[attr-defined]  # missing in the stubs
                 self.chunk_left = None
         return self.chunk_left
-
-    def _read_chunk_size(self) -> int:
-        line = self.fp.readline(_MAX_CHUNK_LINE)
-        match = _CHUNK_LINE.fullmatch(line)
-        if match is not None:
-            return int(match[1], 16)
-        if line.endswith(b"\n") or len(line) == _MAX_CHUNK_LINE:
-            raise HTTPException("a chunk without a valid size")
-        raise IncompleteRead(b"")
 
 
 def drop_inherited_connections(adapter: HTTPAdapter) -> None:
@@ -373,12 +371,6 @@ class ResponseHead:
     status: int
     reason: str
     headers: HTTPMessage
-
-    @property
-    def announces_body(self) -> bool:
-        """Whether the headers announce a body, even in an invalid way."""
-        lengths = self.headers.get_all("Content-Length", ["0"])
-        return lengths != ["0"] or "Transfer-Encoding" in self.headers
 
     @classmethod
     def read_from(cls, stream: BinaryIO) -> ResponseHead:

@@ -29,7 +29,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.partial_file import write_atomically
 from stac_gitlab.files.paths import is_local, local_path, read_local
 from stac_gitlab.http.document_cache import CachedDocuments, DocumentCache, cache_in
-from stac_gitlab.http.responses import Document, etag_of, text_of
+from stac_gitlab.http.responses import Document, header_without_secret, text_of
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.reading.documents import check_stac, parse_json
 from stac_gitlab.reading.objects import (
@@ -289,7 +289,7 @@ class GitLabStacIO(pystac.StacIO):
         def page(response: Document) -> Page:
             redacted = redact(response.url)
             document = parse_json(response.body, url=redacted, limits=self.session.limits)
-            etag = etag_of(response.headers)
+            etag = header_without_secret("ETag", response.headers)
             return self._page(request, response.url, document, response.body, etag=etag)
 
         headers = self.credentials.without_secret_names(request.headers)
