@@ -12,7 +12,8 @@ import pystac
 import pytest
 
 from stac_gitlab import RetryPolicy, STACDownloader, redaction
-from stac_gitlab.auth import JOB_SERVER_VARIABLE, TOKEN_VARIABLES, URL_VARIABLE
+from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
+from stac_gitlab.auth.credentials import JOB_SERVER_VARIABLE
 from stac_gitlab.reading import paging
 from stac_gitlab.testing import LoopbackServer
 

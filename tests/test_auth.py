@@ -17,8 +17,8 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from stac_gitlab import redaction
-from stac_gitlab.auth import DEFAULT_PORTS, Credentials, Origin, Token, parse_host
-from stac_gitlab.auth.origins import paths_of_servers
+from stac_gitlab.auth import Credentials, Origin, Token, parse_host
+from stac_gitlab.auth.origins import DEFAULT_PORTS, paths_of_servers
 from stac_gitlab.errors import ConfigurationError, ImplicitTokenWarning, InsecureTransportWarning
 
 TOKEN = "glpat-canary-0123456789"

@@ -2,13 +2,11 @@
 
 from stac_gitlab.auth.credentials import (
     HARMLESS_HEADERS,
-    JOB_SERVER_VARIABLE,
     TOKEN_VARIABLES,
     URL_VARIABLE,
     Credentials,
 )
 from stac_gitlab.auth.origins import (
-    DEFAULT_PORTS,
     Origin,
     is_signed,
     parse_host,
@@ -19,9 +17,7 @@ from stac_gitlab.auth.origins import (
 from stac_gitlab.auth.tokens import Token, TokenSource, hide_token, hide_tokens
 
 __all__ = [
-    "DEFAULT_PORTS",
     "HARMLESS_HEADERS",
-    "JOB_SERVER_VARIABLE",
     "TOKEN_VARIABLES",
     "URL_VARIABLE",
     "Credentials",

@@ -231,7 +231,7 @@ class Credentials:
         headers = self._scoped_headers()
         token = self.token()
         if token is not None:
-            if token == self._guide_token():
+            if token == self._token_in_headers():
                 headers = {n: v for n, v in headers.items() if n.lower() != "x-gitlab-token"}
             own = self._header_of.get(Origin.of(url)) if self._header_of else None  # type: ignore[arg-type]  # None is no key
             name, scheme = own or self._header or token_header(token)
@@ -271,9 +271,9 @@ class Credentials:
                 if self._asked is None:
                     self._asked = self._call(self._ask)
                 return self._asked
-        guide = self._guide_token()
-        if guide is not None:
-            return guide
+        in_headers = self._token_in_headers()
+        if in_headers is not None:
+            return in_headers
         if self._own_credentials():
             return None
         token = self._environment()
@@ -307,8 +307,8 @@ class Credentials:
             "requested."
         ) from cause
 
-    def _guide_token(self) -> Token | None:
-        """Return what a script wrote as ``io.headers = {"X-Gitlab-Token": …}``."""
+    def _token_in_headers(self) -> Token | None:
+        """Return the token that a script set as ``io.headers = {"X-Gitlab-Token": …}``."""
         name = next((name for name in self.headers if name.lower() == "x-gitlab-token"), None)
         return None if name is None else Token(self.headers[name])
 
@@ -317,7 +317,7 @@ class Credentials:
         return None if name is None else Token(os.environ[name])
 
     def _token_variable(self) -> str | None:
-        """Return the environment variable that the token is taken from, if it is."""
+        """Return the environment variable that the token is taken from, or None."""
         is_given = self._fixed is not None or self._ask is not None
         has_header = any(is_credential(name, str(value)) for name, value in self.headers.items())
         if is_given or has_header or not self._uses_environment:

@@ -133,13 +133,9 @@ class GitLabSession(BaseSession):
             self.proxies, self.verify = transport.proxies, transport.verify
             self.cert, self.trust_env = transport.cert, transport.trust_env
             usual = requests.utils.default_headers()
-            self.headers.update(
-                {
-                    name: value
-                    for name, value in transport.headers.items()
-                    if name.lower() in HARMLESS_HEADERS and value != usual.get(name)
-                }
-            )
+            for name, value in transport.headers.items():
+                if name.lower() in HARMLESS_HEADERS and value != usual.get(name):
+                    self.headers[name] = value
 
     def renew_in_child(self) -> None:
         """Give a forked child connections, limits and locks of its own."""
