@@ -82,6 +82,10 @@ class Credentials:
         hosts: Iterable[str] | None = None,
         header: str = "auto",
     ) -> None:
+        # First what the repr needs: a traceback with locals shows it if an argument is wrong.
+        self._fixed: Token | None = None
+        self._ask: Callable[[], str | None] | None = None
+        self._named: frozenset[Origin] = frozenset()
         self._lock = threading.Lock()
         self._asked: Token | None = None
         self._left_behind = False
@@ -97,8 +101,10 @@ class Credentials:
             known = hide_token(token)
         finally:
             del token
-        self._fixed = known if isinstance(known, Token) else None
-        self._ask = None if isinstance(known, Token) else known
+        if isinstance(known, Token):
+            self._fixed = known
+        else:
+            self._ask = known
         self._header = _parse_header(header)
         hosts = hide_tokens(hosts)
         self._named = parse_hosts("hosts", hosts)
