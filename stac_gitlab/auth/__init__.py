@@ -7,6 +7,7 @@ from stac_gitlab.auth.credentials import (
     Credentials,
 )
 from stac_gitlab.auth.origins import (
+    DEFAULT_PORTS,
     Origin,
     is_signed,
     parse_host,
@@ -17,6 +18,7 @@ from stac_gitlab.auth.origins import (
 from stac_gitlab.auth.tokens import Token, TokenSource, hide_token, hide_tokens
 
 __all__ = [
+    "DEFAULT_PORTS",
     "HARMLESS_HEADERS",
     "TOKEN_VARIABLES",
     "URL_VARIABLE",
