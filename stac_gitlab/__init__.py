@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from stac_gitlab.api.stac_api import STACAPI, CollectionLike, ItemLike
     from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
     from stac_gitlab.catalogs.describe import RemoteFiles, describe_assets
-    from stac_gitlab.catalogs.mirror import MirrorReport, mirror
+    from stac_gitlab.catalogs.mirror import mirror
+    from stac_gitlab.catalogs.mirror_run import MirrorReport
     from stac_gitlab.catalogs.publish import PublishReport, publish
     from stac_gitlab.download.downloader import STACDownloader
     from stac_gitlab.download.local_copy import OnError
@@ -168,7 +169,8 @@ _LAZY_MODULES = {
     "api.stac_api": ("STACAPI", "CollectionLike", "ItemLike"),
     "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
     "catalogs.describe": ("RemoteFiles", "describe_assets"),
-    "catalogs.mirror": ("MirrorReport", "mirror"),
+    "catalogs.mirror": ("mirror",),
+    "catalogs.mirror_run": ("MirrorReport",),
     "catalogs.publish": ("PublishReport", "publish"),
     "download.downloader": ("STACDownloader",),
     "download.local_copy": ("OnError",),
