@@ -168,22 +168,17 @@ def timeout_pair(timeout: Any) -> tuple[float, float]:
     return pair
 
 
-def expect(name: str, value: object, kind: Any, *, wanted: str) -> None:
-    """Check that the argument `name` is an instance of `kind`, which `wanted` says in words.
+# -- checks of arguments: each raises a ConfigurationError that names the argument ----------------
 
-    Raises:
-        ConfigurationError: If it is not.
-    """
+
+def expect(name: str, value: object, kind: Any, *, wanted: str) -> None:
+    """Check that the argument `name` is an instance of `kind`, which `wanted` says in words."""
     if not isinstance(value, kind):
         raise ConfigurationError(f"{name} has to be {wanted}, not {_type_name(value)}.")
 
 
 def expect_text(name: str, value: Any, *, wanted: str = "a text") -> str:
-    """Return `value` if it is a text that is not empty.
-
-    Raises:
-        ConfigurationError: If it is not.
-    """
+    """Return `value` if it is a text that is not empty."""
     expect(name, value, str, wanted=wanted)
     if not value:
         raise ConfigurationError(f"{name} is empty; it has to be {wanted}.")
@@ -191,11 +186,7 @@ def expect_text(name: str, value: Any, *, wanted: str = "a text") -> str:
 
 
 def path_of(name: str, value: Any, *, wanted: str = "a path") -> str:
-    """Return a path as text.
-
-    Raises:
-        ConfigurationError: If it is no path, or holds a zero byte.
-    """
+    """Return a path as text. A zero byte is an error."""
     given = os.fspath(value) if isinstance(value, os.PathLike) else value
     expect(name, given, str, wanted=wanted)
     if "\0" in given:
@@ -204,11 +195,7 @@ def path_of(name: str, value: Any, *, wanted: str = "a path") -> str:
 
 
 def dict_of(name: str, value: Any) -> dict[str, Any]:
-    """Return a mapping, or pairs of keys and values, as a dictionary.
-
-    Raises:
-        ConfigurationError: If it is neither, or if a key is not a text.
-    """
+    """Return a mapping, or pairs of keys and values, as a dictionary."""
     try:
         made = dict(value)
     except (TypeError, ValueError):
@@ -221,22 +208,14 @@ def dict_of(name: str, value: Any) -> dict[str, Any]:
 
 
 def whole_number(name: str, value: Any, *, least: int) -> int:
-    """Return `value` if it is a whole number.
-
-    Raises:
-        ConfigurationError: If it is not, or if it is less than `least`.
-    """
+    """Return `value` if it is a whole number, and not less than `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name}={value!r}: give a whole number, {least} or greater.")
     return value
 
 
 def number(name: str, value: Any, *, unit: str) -> float:
-    """Return `value` if it is a number of seconds, bytes or the like: zero or greater.
-
-    Raises:
-        ConfigurationError: If it is not.
-    """
+    """Return `value` if it is a number of seconds, bytes or the like: zero or greater."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not value >= 0:
         raise ConfigurationError(f"{name}={value!r}: give {unit}, zero or more.")
@@ -250,11 +229,7 @@ def _type_name(value: object) -> str:
 
 
 def expect_finite(name: str, value: Any) -> None:
-    """Check that JSON can hold all numbers of a value.
-
-    Raises:
-        ConfigurationError: If one is NaN or infinite; the message says where.
-    """
+    """Check that JSON can hold all numbers of a value."""
     unchecked: list[tuple[str, Any]] = [(name, value)]
     while unchecked:
         place, one = unchecked.pop()

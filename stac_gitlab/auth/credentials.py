@@ -169,10 +169,11 @@ class Credentials:
         if self.headers:
             self._remember(self._scoped_headers().values())
         origin = Origin.of(url)
-        if origin is None or origin.is_public_metadata or origin in self._stored:
+        if origin is None or origin.is_public_metadata:
             return
-        has_secret = self.available or self._left_behind or self._scoped_headers()
-        if self._named_origins() or not has_secret:
+        if origin in self._stored or self._named_origins():
+            return
+        if not (self.available or self._left_behind or self._scoped_headers()):
             return
         variable = self._token_variable()
         with self._lock:

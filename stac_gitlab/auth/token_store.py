@@ -1,7 +1,8 @@
 """Tokens that a person has stored, each for one server.
 
 They are in the keyring of the system, if the package ``keyring`` is installed and has a safe one,
-and otherwise in a file that only its owner can read.
+and otherwise in a file that only its owner can read. Each function raises a `ConfigurationError` if
+that file cannot be used.
 """
 
 from __future__ import annotations
@@ -27,20 +28,12 @@ def store_path() -> Path:
 
 
 def stored_servers() -> list[str]:
-    """Return the servers for which a token is stored.
-
-    Raises:
-        ConfigurationError: If the file cannot be used.
-    """
+    """Return the servers for which a token is stored."""
     return list(_read())
 
 
 def stored_token(server: str) -> str | None:
-    """Return the token for a server, or None.
-
-    Raises:
-        ConfigurationError: If the file cannot be used.
-    """
+    """Return the token for a server, or None."""
     token = _read().get(server)
     if token != _IN_KEYRING:
         return token
@@ -50,11 +43,7 @@ def stored_token(server: str) -> str | None:
 
 
 def store_token(server: str, token: str) -> str:
-    """Store the token for a server; return where, in words.
-
-    Raises:
-        ConfigurationError: If it cannot be stored.
-    """
+    """Store the token for a server; return where, in words."""
     keyring = _keyring()
     if keyring is not None:
         keyring.set_password(_SERVICE, server, token)
@@ -63,11 +52,7 @@ def store_token(server: str, token: str) -> str:
 
 
 def forget_token(server: str) -> bool:
-    """Remove the token for a server; return whether there was one.
-
-    Raises:
-        ConfigurationError: If it cannot be removed.
-    """
+    """Remove the token for a server; return whether there was one."""
     known = _read()
     if server not in known:
         return False
