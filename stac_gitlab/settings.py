@@ -7,7 +7,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,6 +183,17 @@ def expect_text(name: str, value: Any, *, wanted: str = "a text") -> str:
     if not value:
         raise ConfigurationError(f"{name} is empty; it has to be {wanted}.")
     return str(value)
+
+
+def expect_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check that an argument is one of a few texts.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise ConfigurationError(f"{name}={value!r}: choose {', '.join(others)} or {last}.")
 
 
 def path_of(name: str, value: Any, *, wanted: str = "a path") -> str:

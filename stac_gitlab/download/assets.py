@@ -18,7 +18,7 @@ import pystac
 from stac_gitlab.errors import ConfigurationError, DownloadError
 from stac_gitlab.files.paths import relative_path
 from stac_gitlab.redaction import quoted
-from stac_gitlab.settings import expect
+from stac_gitlab.settings import expect, expect_choice
 
 Names = str | Iterable[str] | None
 """One name, several names, or None for no condition."""
@@ -84,8 +84,7 @@ def filter_assets(
         >>> list(filter_assets(collection, include="data/*"))
         ['data/lakes.csv']
     """
-    if match not in ("any", "all"):
-        raise ConfigurationError(f"match={match!r}: choose 'any' or 'all'.")
+    expect_choice("match", match, ("any", "all"))
     wanted_roles = _names(roles, "roles")
     unwanted_roles = _names(exclude_roles, "exclude_roles")
     wanted_types = _names(media_types, "media_types")
@@ -218,16 +217,28 @@ class PathTemplate:
     """
 
     def __init__(self, template: str) -> None:
-        self._template = _checked(template)
-        self._properties = _properties_in(template)
+        expect("template", template, str, wanted="text such as '{id}/{key}'")
+        self._template = template
+        try:
+            parsed = string.Formatter().parse(template)
+            fields = {name for _, name, _, _ in parsed if name is not None}
+            properties = {name: match[1] for name in fields if (match := _PROPERTY.fullmatch(name))}
+            self._properties = set(properties.values())
+            are_known = fields - set(properties) <= _FIELDS
+            if are_known:
+                examples = dict.fromkeys(self._properties, "")
+                template.format(**dict.fromkeys(_FIELDS, ""), properties=examples)
+        except (ValueError, LookupError) as error:
+            raise ConfigurationError(f"template={template!r}: {error}.") from None
+        if not are_known or fields.isdisjoint(_NAMING_FIELDS):
+            raise ConfigurationError(
+                f"template={template!r}: use {{key}}, {{filename}} or {{stem}}, and of the others "
+                f"only {', '.join(f'{{{name}}}' for name in sorted(_FIELDS - _NAMING_FIELDS))} and "
+                "{properties[name]}."
+            )
 
     def path(self, item: HasAssets, key: str, asset: pystac.Asset) -> str:
-        """Return the path of an asset. It is not checked as a whole.
-
-        Args:
-            item: The item.
-            key: The asset key as a path.
-            asset: The asset.
+        """Return the path of an asset, whose key is a path. It is not checked as a whole.
 
         Raises:
             DownloadError: If an id or a property cannot be a path.
@@ -249,36 +260,8 @@ class PathTemplate:
         )
 
 
-def _checked(template: str) -> str:
-    expect("template", template, str, wanted="text such as '{id}/{key}'")
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-        others = {name for name in fields if not _PROPERTY.fullmatch(name)}
-        if others <= _FIELDS:
-            properties = dict.fromkeys(_properties_in(template), "")
-            template.format(**dict.fromkeys(_FIELDS, ""), properties=properties)
-    except (ValueError, LookupError) as error:
-        raise ConfigurationError(f"template={template!r}: {error}.") from None
-    if not others <= _FIELDS or fields.isdisjoint(_NAMING_FIELDS):
-        raise ConfigurationError(
-            f"template={template!r}: use {{key}}, {{filename}} or {{stem}}, and of the others only "
-            + ", ".join(f"{{{name}}}" for name in sorted(_FIELDS - _NAMING_FIELDS))
-            + " and {properties[name]}."
-        )
-    return template
-
-
-def _properties_in(template: str) -> set[str]:
-    fields = (name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
-    return {match[1] for match in map(_PROPERTY.fullmatch, fields) if match is not None}
-
-
 def _property(item: HasAssets, name: str) -> str:
-    """Return a property of an item as a path.
-
-    Raises:
-        DownloadError: If the item has no such property, or its value cannot be a path.
-    """
+    """Return a property of an item as a path; raise a DownloadError if it cannot be one."""
     properties: object = getattr(item, "properties", None)
     value = properties.get(name) if isinstance(properties, Mapping) else None
     if not isinstance(value, (str, int, float)):

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, get_args
 
 import pystac
 
@@ -17,10 +17,9 @@ from stac_gitlab.download.source import Verify
 from stac_gitlab.download.task import Overwrite
 from stac_gitlab.errors import AssetNotFoundError, ConfigurationError, NothingToDownloadWarning
 from stac_gitlab.redaction import printable, quoted
-from stac_gitlab.settings import expect, path_of
+from stac_gitlab.settings import expect, expect_choice, path_of
 
 MAX_SEGMENTS = 16
-_OVERWRITE = ("if-changed", "always", "never", "error")
 # Tells a glob from the key of an asset.
 _GLOB = re.compile(r"[*?\[]")
 
@@ -87,9 +86,7 @@ def checked_options(given: AllOptions) -> AllOptions:
     if unknown:
         raise TypeError(f"unexpected keyword argument {unknown}; choose from {[*_DEFAULTS]}")
     options: AllOptions = {**_DEFAULTS, **given}
-    if options["overwrite"] not in _OVERWRITE:
-        choices = ", ".join(map(repr, _OVERWRITE))
-        raise ConfigurationError(f"overwrite={options['overwrite']!r}: choose from {choices}.")
+    expect_choice("overwrite", options["overwrite"], get_args(Overwrite))
     segments = options["segments"]
     if type(segments) is not int or not 1 <= segments <= MAX_SEGMENTS:
         raise ConfigurationError(
@@ -107,7 +104,12 @@ def checked_options(given: AllOptions) -> AllOptions:
         names = options[name]
         if isinstance(names, Iterator):
             options[name] = tuple(names)
-    options["alternates"] = _checked_alternates(options["alternates"])
+    alternates = options["alternates"]
+    wanted = "names of alternate assets"
+    expect("alternates", alternates, Iterable, wanted=wanted)
+    options["alternates"] = (alternates,) if isinstance(alternates, str) else tuple(alternates)
+    for name in options["alternates"]:
+        expect("alternates", name, str, wanted=wanted)
     return options
 
 
@@ -122,17 +124,6 @@ def folder_of(output_dir: object) -> Path:
         return folder.expanduser()
     except RuntimeError as error:
         raise ConfigurationError(f"output_dir={str(folder)!r}: {error}") from None
-
-
-def _checked_alternates(alternates: Sequence[str]) -> Sequence[str]:
-    wanted = "names of alternate assets"
-    if isinstance(alternates, str):
-        return (alternates,)
-    expect("alternates", alternates, Iterable, wanted=wanted)
-    names = tuple(alternates)
-    for name in names:
-        expect("alternates", name, str, wanted=wanted)
-    return names
 
 
 def select_assets(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:
@@ -164,11 +155,9 @@ def select_or_warn(item: HasAssets, options: AllOptions) -> dict[str, pystac.Ass
             f"{name} has no asset {', '.join(map(quoted, missing))}. Its assets: {keys}."
         )
     if not selected:
-        hint = ""
+        hint = "" if item.assets else f" {_NO_ASSETS}"
         if options["roles"] is not None and select_assets(item, {**options, "roles": None}):
             hint = f" {_ANY_ROLE}"
-        elif not item.assets:
-            hint = f" {_NO_ASSETS}"
         warnings.warn(
             f"{name} has no asset that meets the conditions (roles={options['roles']!r}); there "
             f"is nothing to download. Its assets: {keys}.{hint}",
@@ -179,15 +168,12 @@ def select_or_warn(item: HasAssets, options: AllOptions) -> dict[str, pystac.Ass
 
 
 class Selection:
-    """Selects the assets of many items, and warns once about items of which nothing is selected.
-
-    Args:
-        options: Checked options.
-    """
+    """Selects the assets of many items, and warns once about items of which nothing is selected."""
 
     def __init__(self, options: AllOptions) -> None:
         self._options = options
-        self._items = self._with_assets = self._without_roles = 0
+        self._items = self._without_roles = 0
+        self._is_any_selected = False
         self._example = ""
 
     def select(self, item: HasAssets) -> dict[str, pystac.Asset]:
@@ -195,7 +181,7 @@ class Selection:
         selected = select_assets(item, self._options)
         self._items += 1
         if selected:
-            self._with_assets += 1
+            self._is_any_selected = True
         elif self._options["roles"] is not None and item.assets and not asset_roles(item):
             self._example = self._example or printable(repr(item))
             self._without_roles += 1
@@ -209,7 +195,7 @@ class Selection:
                 f"The assets of {self._without_roles} of {self._items} items have no roles, for "
                 f"example those of {self._example}, so {roles} selects none of them. {_ANY_ROLE}"
             )
-        elif self._items and not self._with_assets:
+        elif self._items and not self._is_any_selected:
             problem = (
                 f"None of {self._items} items has an asset that meets the conditions ({roles}); "
                 "there is nothing to download."

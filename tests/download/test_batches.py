@@ -505,7 +505,7 @@ def test_an_option_that_does_not_exist_is_an_error(
     ):
         with pytest.raises(TypeError, match="unexpected keyword argument 'overwite'"):
             call()
-    with pytest.raises(ConfigurationError, match="choose from 'if-changed'"):
+    with pytest.raises(ConfigurationError, match="choose 'if-changed', "):
         downloader.download_items([], tmp_path, overwrite="sometimes")  # type: ignore[arg-type]
 
 

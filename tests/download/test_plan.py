@@ -186,7 +186,7 @@ def test_a_relative_href_of_an_asset_without_owner_is_resolved(
 def test_overwrite_accepts_one_of_four_values(
     downloader: STACDownloader, tmp_path: Path, wrong: Any
 ) -> None:
-    with pytest.raises(ConfigurationError, match="'if-changed', 'always', 'never', 'error'"):
+    with pytest.raises(ConfigurationError, match="'if-changed', 'always', 'never' or 'error'"):
         downloader.download_assets(item_of({"a": "x"}), tmp_path / "out", overwrite=wrong)
     assert not (tmp_path / "out").exists()
 
