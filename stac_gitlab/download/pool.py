@@ -24,7 +24,6 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -48,15 +47,17 @@ class HasSession(Protocol):
     """A reader. Its pickle brings its session to another process."""
 
     @property
-    def session(self) -> GitLabSession:
-        """The session."""
+    def session(self) -> GitLabSession: ...
+
+
+_Run = Callable[[DownloadTask], AssetResult]
 
 
 class DownloadPool:
     """Runs tasks in threads of its own, or in the caller's executor. Can be used once.
 
     Args:
-        reader: The reader whose session sends the requests.
+        reader: Its session sends the requests.
         progress: Is informed about progress. Of a task in another process, only about its end.
         workers: The number of threads; None for as many as increase the throughput.
         executor: Any ``concurrent.futures.Executor``. Tasks for other processes are pickled.
@@ -78,21 +79,18 @@ class DownloadPool:
         self._ended: deque[_Ended] = deque()
         self._has_news = threading.Event()
         self._running = 0
-        run = partial(run_task, stop=self._stop, on_bytes=progress.advance)
+        run: _Run = partial(
+            run_task, session=reader.session, stop=self._stop, on_bytes=progress.advance
+        )
         self._workers: _Workers
         if executor is None:
-            run_here = partial(run, session=reader.session)
-            self._workers = _ThreadWorkers(run_here, self._add_ended)
+            self._workers = _ThreadWorkers(run, self._add_ended)
             self._count = _WorkerCount(workers or 1, workers or MAX_WORKERS)
         else:
             # Not a subclass: some run tasks in other interpreters.
             is_here = type(executor) is ThreadPoolExecutor
-            run_there = (
-                partial(run, session=reader.session)
-                if is_here
-                else partial(_run_elsewhere, reader=_Reader(reader))
-            )
-            self._workers = _ExecutorWorkers(executor, run_there, self._add_ended, joins=is_here)
+            run = run if is_here else _RunElsewhere(reader)
+            self._workers = _ExecutorWorkers(run, self._add_ended, executor, joins=is_here)
             self._count = _WorkerCount(_SUBMITTED_TO_EXECUTOR, _SUBMITTED_TO_EXECUTOR)
 
     def run(
@@ -106,13 +104,15 @@ class DownloadPool:
 
         Args:
             tasks: Tasks. They are taken as workers become free.
-            on_result: Called with each task and its result.
             queued: How many tasks to take before a worker is free.
         """
         waiting = iter(tasks)
         try:
             while self._submit_from(waiting, queued):
-                self._wait_for_results()
+                has_news = self._has_news.wait(_POLL_INTERVAL)
+                self._has_news.clear()
+                if not has_news and not self._ended:
+                    self._count.add_silence()
                 self._handle_results(on_result)
         finally:
             self._stop.set()
@@ -129,12 +129,6 @@ class DownloadPool:
             self._running += 1
         self._workers.grow(min(self._running, self._count.now))
         return self._running > 0
-
-    def _wait_for_results(self) -> None:
-        has_news = self._has_news.wait(_POLL_INTERVAL)
-        self._has_news.clear()
-        if not has_news and not self._ended:
-            self._count.add_silence()
 
     def _handle_results(self, on_result: Callable[[DownloadTask, AssetResult], None]) -> None:
         while self._ended:
@@ -165,9 +159,8 @@ class _Ended(NamedTuple):
     """The end of a task.
 
     Attributes:
-        task: The task.
         outcome: Its result, or the exception that was raised.
-        busy: Seconds of processor time that its thread used, if known.
+        busy: Seconds of processor time that its thread used; 0 if they are not known.
         at: When it ended, in seconds.
     """
 
@@ -188,52 +181,42 @@ def _result_of(ended: _Ended) -> AssetResult:
         return task.result("failed", error=StoppedError.of(task.key, started=False))
     # Raised by the executor or the progress object.
     raised = f"{type(outcome).__name__}: {redact(str(outcome)).rstrip('.')}"
+    problem = f"the task raised {raised}."
     if isinstance(outcome, BrokenExecutor):
         problem = (
             f"not finished, because a worker of the executor died ({raised}). Perhaps its memory "
             "was full. Run it again with fewer workers."
         )
-    else:
-        problem = f"the task raised {raised}."
     return task.result("failed", error=DownloadError(f"{quoted(task.key)}: {problem}"))
 
 
-# -- workers --------------------------------------------------------------------------------------
+class _Workers:
+    """Run tasks, as long as they `accept_tasks`, and report the end of each."""
 
-
-class _Workers(Protocol):
-    """Run tasks.
-
-    Attributes:
-        accept_tasks: Whether further tasks can be submitted.
-    """
-
-    accept_tasks: bool
+    def __init__(self, run: _Run, on_end: Callable[..., None]) -> None:
+        self.accept_tasks = True
+        self._run = run
+        self._on_end = on_end
 
     def submit(self, task: DownloadTask) -> None:
         """Run a task as soon as a worker is free."""
 
     def grow(self, count: int) -> None:
-        """Start workers until there are `count`."""
+        """Start workers until there are `count`, unless an executor decides about them."""
 
     def cancel_waiting(self) -> int:
         """Drop the tasks that have not started; return for how many no end is reported."""
+        raise NotImplementedError
 
     def join(self) -> None:
         """Wait for the running tasks."""
 
 
-class _ThreadWorkers:
+class _ThreadWorkers(_Workers):
     """Threads of our own. Each takes the next task by itself."""
 
-    def __init__(
-        self,
-        run: Callable[[DownloadTask], AssetResult],
-        on_end: Callable[..., None],
-    ) -> None:
-        self.accept_tasks = True
-        self._run = run
-        self._on_end = on_end
+    def __init__(self, run: _Run, on_end: Callable[..., None]) -> None:
+        super().__init__(run, on_end)
         self._tasks: queue.SimpleQueue[DownloadTask | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -265,9 +248,9 @@ class _ThreadWorkers:
                 thread.join()
 
     def _work(self) -> None:
-        outcome: AssetResult | BaseException
         while self.accept_tasks and (task := self._tasks.get()) is not None:
             began = time.thread_time()
+            outcome: AssetResult | BaseException
             try:
                 outcome = self._run(task)
             except BaseException as error:  # noqa: BLE001  # any error of the progress object
@@ -276,28 +259,14 @@ class _ThreadWorkers:
             self._on_end(ended, is_idle=self._tasks.empty())
 
 
-class _ExecutorWorkers:
-    """The caller's executor.
-
-    Args:
-        executor: The executor.
-        run: What it calls with each task.
-        on_end: Called with each end.
-        joins: Whether to wait for running tasks at the end.
-    """
+class _ExecutorWorkers(_Workers):
+    """The caller's executor. `joins` says whether to wait for running tasks at the end."""
 
     def __init__(
-        self,
-        executor: Executor,
-        run: Callable[[DownloadTask], AssetResult],
-        on_end: Callable[..., None],
-        *,
-        joins: bool,
+        self, run: _Run, on_end: Callable[..., None], executor: Executor, *, joins: bool
     ) -> None:
-        self.accept_tasks = True
+        super().__init__(run, on_end)
         self._executor = executor
-        self._run = run
-        self._on_end = on_end
         self._joins = joins
         self._tasks: dict[Future[AssetResult], DownloadTask] = {}
 
@@ -311,9 +280,6 @@ class _ExecutorWorkers:
             return
         self._tasks[future] = task
         future.add_done_callback(self._done)
-
-    def grow(self, count: int) -> None:
-        """Do nothing: the executor decides about its workers."""
 
     def cancel_waiting(self) -> int:
         self.accept_tasks = False
@@ -336,25 +302,22 @@ class _ExecutorWorkers:
         self._on_end(_Ended(task, outcome, 0.0, time.monotonic()))
 
 
-class _Reader:
-    """Holds a reader. In this process it is used as it is, for others it is pickled."""
+class _RunElsewhere:
+    """Runs tasks with a reader, or with its pickle in another process."""
 
     def __init__(self, reader: HasSession) -> None:
-        self.reader = reader
+        self._reader = reader
+
+    def __call__(self, task: DownloadTask) -> AssetResult:
+        return run_task(task, self._reader.session)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _PickledReader, (pickle.dumps(self.reader),)
+        return partial, (_run_with_pickle, pickle.dumps(self._reader))
 
 
-@dataclass(frozen=True)
-class _PickledReader:
-    """A reader that is unpickled by the task, so that an error in that fails the task only."""
-
-    pickled: bytes
-
-    @property
-    def reader(self) -> HasSession:
-        return _unpickle_reader(self.pickled)
+def _run_with_pickle(pickled: bytes, task: DownloadTask) -> AssetResult:
+    # Unpickled here, so that an error in that fails the task only.
+    return run_task(task, _unpickle_reader(pickled).session)
 
 
 @lru_cache(maxsize=8)
@@ -363,12 +326,6 @@ def _unpickle_reader(pickled: bytes) -> HasSession:
     reader: HasSession = pickle.loads(pickled)  # noqa: S301  # pickled by ourselves, just before
     return reader
 
-
-def _run_elsewhere(task: DownloadTask, reader: _Reader | _PickledReader) -> AssetResult:
-    return run_task(task, reader.reader.session)
-
-
-# -- how many workers -----------------------------------------------------------------------------
 
 # After so many tasks, the processor time shows whether a single thread is busy.
 _TASKS_OF_ONE_THREAD = 4
@@ -380,11 +337,7 @@ _MAX_ROUND_LENGTH = 4
 
 
 class _WorkerCount:
-    """The number of threads: one while it is busy, more while that increases the throughput.
-
-    Attributes:
-        now: The number.
-    """
+    """The number of threads: one while it is busy, more while that increases the throughput."""
 
     def __init__(self, start: int, limit: int) -> None:
         self._limit = limit
@@ -397,13 +350,7 @@ class _WorkerCount:
             self._start_round(START_WORKERS, time.monotonic())
 
     def add(self, result: AssetResult, *, busy: float, at: float) -> None:
-        """Add the end of a task. At the end of a round, this decides about the number.
-
-        Args:
-            result: The result.
-            busy: Seconds of processor time that the task used.
-            at: When it ended, in seconds.
-        """
+        """Add the end of a task. At the end of a round, this decides about the number."""
         if self.now >= self._limit:
             return
         if self._connecting:
