@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol
 from stac_gitlab.download.report import AssetResult
 from stac_gitlab.errors import ConfigurationError
 
+# More do not fit on a small terminal.
 MAX_FILE_BARS = 4
-"""More bars do not fit on a small terminal."""
 
 
 class Progress(Protocol):
@@ -60,27 +60,25 @@ def open_progress(option: ProgressOption) -> Iterator[Progress]:
         ConfigurationError: If bars are requested and tqdm is missing.
     """
     if option is True or option == "force":
-        tqdm = _tqdm()
-        if option == "force" or _is_interactive():
-            bars = _Bars(tqdm)
-            try:
+        try:
+            from tqdm.auto import tqdm  # noqa: PLC0415  # optional, and slow to import
+        except ImportError:
+            raise ConfigurationError(
+                "progress=True shows bars with tqdm, which is not installed: "
+                "pip install 'stac-gitlab[progress]'."
+            ) from None
+        # Without a console, for example under pythonw, sys.stderr is None.
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        if option == "force" or is_terminal or "ipykernel" in sys.modules:
+            with contextlib.closing(_Bars(tqdm)) as bars:
                 yield bars
-            finally:
-                bars.close()
-        else:
-            yield _NoProgress()
-    elif option is None or option is False:
-        yield _NoProgress()
-    else:
-        yield option
+                return
+        option = None
+    yield _NoProgress() if option is None or option is False else option
 
 
 def check_progress(option: ProgressOption) -> None:
-    """Check a ``progress=`` option.
-
-    Raises:
-        ConfigurationError: If it is not valid.
-    """
+    """Raise a ConfigurationError if a ``progress=`` option is not valid."""
     if option is None or isinstance(option, bool) or option == "force":
         return
     if not all(callable(getattr(option, name, None)) for name in ("expect", "advance", "done")):
@@ -91,12 +89,7 @@ def check_progress(option: ProgressOption) -> None:
 
 
 def announce(progress: Progress, sizes: Mapping[str, int | None]) -> None:
-    """Announce files.
-
-    Args:
-        progress: The object to inform.
-        sizes: Bytes according to the metadata, if they contain them, by the name of the file.
-    """
+    """Announce files, with their sizes in bytes as far as the metadata contain them."""
     if isinstance(progress, _Bars):
         progress.expect_each(sizes)
     else:
@@ -162,8 +155,7 @@ class _Bars:
             size = self._sizes.get(key, 0) if total is None else total
             self._set_size(key, max(received, size))
             self._set_received(key, received)
-            bar = self._bars.get(key)
-            if bar is not None:
+            if (bar := self._bars.get(key)) is not None:
                 bar.update(received - bar.n)
 
     def done(self, key: str, size: int | None) -> None:
@@ -184,12 +176,11 @@ class _Bars:
             self._end(key)
 
     def _end(self, key: str) -> None:
-        self._sizes.pop(key, None)
+        del self._sizes[key]
         self._received.pop(key, None)
         self._finished += 1
         self._describe()
-        bar = self._bars.pop(key, None)
-        if bar is not None:
+        if (bar := self._bars.pop(key, None)) is not None:
             self._positions.append(abs(bar.pos))
             bar.close()
 
@@ -222,19 +213,3 @@ class _Bars:
             unit_scale=True,
             dynamic_ncols=True,
         )
-
-
-def _tqdm() -> Any:
-    try:
-        from tqdm.auto import tqdm  # noqa: PLC0415  # optional, and slow to import
-    except ImportError:
-        raise ConfigurationError(
-            "progress=True shows bars with tqdm, which is not installed: "
-            "pip install 'stac-gitlab[progress]'."
-        ) from None
-    return tqdm
-
-
-def _is_interactive() -> bool:
-    # Without a console, for example under pythonw, sys.stderr is None.
-    return (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules

@@ -16,7 +16,6 @@ import pytest
 from sample_items import BODY, SHA256, files_in, item_of, served
 
 from stac_gitlab import STACDownloader
-from stac_gitlab.download import progress as progress_module
 from stac_gitlab.download.progress import MAX_FILE_BARS, _Bars, check_progress, open_progress
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.testing import Answer, Fault, LoopbackServer
@@ -283,7 +282,7 @@ def seen_bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             self.seen.append((self.n, self.total))
             return shown
 
-    monkeypatch.setattr(progress_module, "_tqdm", lambda: SeenBar)
+    monkeypatch.setattr("tqdm.auto.tqdm", SeenBar)
     return made
 
 
