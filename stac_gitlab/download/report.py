@@ -115,33 +115,32 @@ class DownloadReport(Mapping[str, AssetResult]):
 
     def summary(self) -> str:
         """Return the number of assets with each status, on one line."""
-        sized = [_counted("downloaded", self.downloaded), _counted("planned", self.planned)]
-        rest = [(len(self.skipped), "skipped"), (len(self.failed), "failed")]
-        parts = [*sized, *(f"{count} {what}" for count, what in rest if count)]
+        parts = [_counted("downloaded", self.downloaded), _counted("planned", self.planned)]
+        parts += [f"{len(self.skipped)} skipped"] if self.skipped else []
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
         return ", ".join(filter(None, parts)) or "empty"
 
-    def __str__(self) -> str:
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """Return the columns to print: status, size, asset and path."""
+        complete = [result for result in self.results.values() if result.status != "failed"]
         failures = _describe({result.key: result for result in self.failed})
-        lines = [
-            f"{result.status:<10} {human_size(result.size):>9}  {printable(result.key)}"
-            for result in self.results.values()
-            if result.status != "failed"
+        return [
+            *(
+                (r.status, human_size(r.size), printable(r.key), str(r.path or ""))
+                for r in complete
+            ),
+            *(("failed", "-", failure, "") for failure in failures),
         ]
-        lines += [f"{'failed':<10} {'-':>9}  {line}" for line in failures]
+
+    def __str__(self) -> str:
+        lines = [f"{status:<10} {size:>9}  {asset}" for status, size, asset, _ in self._rows()]
         return "\n".join([*lines, self.summary()])
 
     def _repr_html_(self) -> str:
-        rows: list[tuple[str, str, str, str]] = [
-            (result.status, human_size(result.size), printable(result.key), str(result.path or ""))
-            for result in self.results.values()
-            if result.status != "failed"
-        ]
-        failures = _describe({result.key: result for result in self.failed})
-        rows += [("failed", "", line, "") for line in failures]
         cells = "".join(
             f"<tr><td>{status}</td><td style='text-align:right'>{size}</td>"
             f"<td>{escape(asset)}</td><td>{escape(path)}</td></tr>"
-            for status, size, asset, path in rows
+            for status, size, asset, path in self._rows()
         )
         return (
             "<table><thead><tr><th>status</th><th>size</th><th>asset</th><th>path</th></tr></thead>"
@@ -230,10 +229,10 @@ def download_error(
     """
     if isinstance(report, DownloadReport):
         failures = {result.key: result for result in report.failed}
-        header = f"{len(failures)} of {len(report)} assets failed:" if failures else ""
+        header = f"{len(failures)} of {len(report)} assets failed:"
     else:
         failures = report.failed
-        header = f"{len(failures)} assets of {len(report)} items failed:" if failures else ""
+        header = f"{len(failures)} assets of {len(report)} items failed:"
     footer = [
         f"Reading the items failed after {len(report)} items ({type(error).__name__}): "
         f"{redact(str(error))}"
@@ -242,8 +241,8 @@ def download_error(
     footer += map(str, writing_errors[:MAX_SINGLE_FAILURES])
     if (more := len(writing_errors) - MAX_SINGLE_FAILURES) > 0:
         footer.append(f"{more} more files of items were not saved.")
-    lines = [header, *(f"  {line}" for line in _describe(failures)), *footer]
-    message = "\n".join(filter(None, lines))
+    lines = [header, *(f"  {line}" for line in _describe(failures))] if failures else []
+    message = "\n".join([*lines, *footer])
     errors = {name: result.error for name, result in failures.items() if result.error is not None}
     causes = [error for error in errors.values() if not isinstance(error, StoppedError)]
     causes += [*reading_errors, *writing_errors]
@@ -264,11 +263,7 @@ class StoppedError(DownloadError):
 
 
 def _describe(failures: Mapping[str, AssetResult]) -> list[str]:
-    """Return a line for each failure. Many failures with the same cause share one line.
-
-    Args:
-        failures: Failed results, by the names to print.
-    """
+    """Return a line for each failure. Many failures with the same cause share one line."""
     lines = _grouped(failures, lambda text: _SPECIFICS.sub("", text))
     if len(lines) > _MAX_LINES:
         lines = _grouped(failures, lambda text: _SPECIFICS.sub("", _SAID.sub("", text)))
