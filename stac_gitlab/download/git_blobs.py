@@ -33,20 +33,18 @@ def list_blob_ids(session: GitLabSession, url: str, paths: Iterable[str]) -> dic
     the permission, or the server the endpoint.
 
     Args:
-        session: Sends the requests.
         url: GitLab's listing of a repository tree.
         paths: The files. Other files may be in the result as well.
     """
-    missing = set(paths)
+    wanted = set(paths)
     found: dict[str, str] = {}
     # Each page costs less than a download. But a few files do not justify a thousand pages.
-    max_pages = max(_MIN_PAGES, len(missing))
+    max_pages = max(_MIN_PAGES, len(wanted))
     try:
         once = session.retry.replace(max_attempts=1)
         for entries in itertools.islice(tree_pages(session, url, retry=once), max_pages):
-            found.update(entries)
-            missing.difference_update(entries)
-            if not missing:
+            found |= entries
+            if wanted <= found.keys():
                 break
     except STACGitLabError as error:
         logger.info("The repository cannot be listed: %s", error)
@@ -59,18 +57,18 @@ def tree_pages(
     """Yield the blob ids of the files in a repository by their paths, page by page.
 
     Args:
-        session: Sends the requests.
         url: GitLab's listing of a repository tree.
         retry: Replaces the session's policy.
 
     Raises:
         STACGitLabError: If a page cannot be read.
     """
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
     page = "1"
     while page:
-        entries, page = session.fetch(
-            _with_page(url, page), _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry
-        )
+        page_url = urlunsplit(parts._replace(query=urlencode([*query, ("page", page)])))
+        entries, page = session.fetch(page_url, _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry)
         yield entries
 
 
@@ -92,9 +90,8 @@ class GitIds(NamedTuple):
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
     """Return the Git LFS pointer to a file."""
-    return (
-        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
-    ).encode()
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+    return text.encode()
 
 
 def blob_id(content: bytes) -> str:
@@ -128,9 +125,3 @@ def _parse(document: Document) -> tuple[dict[str, str], str]:
         raise InvalidResponseError("This is not a listing of a repository.") from None
     page = document.headers.get("X-Next-Page", "")
     return found, page if page.isascii() and page.isdigit() else ""
-
-
-def _with_page(url: str, page: str) -> str:
-    parts = urlsplit(url)
-    query = [*parse_qsl(parts.query, keep_blank_values=True), ("page", page)]
-    return urlunsplit(parts._replace(query=urlencode(query)))

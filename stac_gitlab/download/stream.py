@@ -15,27 +15,15 @@ from stac_gitlab.download.content_version import ByteRange, ContentVersion
 from stac_gitlab.errors import IncompleteDownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE
 from stac_gitlab.http.body import body_reader, is_encoded
-from stac_gitlab.http.deadline import (
-    STOP_LATENCY,
-    Cancelled,
-    Deadline,
-    current_deadline,
-    enforcing,
-)
+from stac_gitlab.http.deadline import STOP_LATENCY, Cancelled, Deadline, current_deadline, enforcing
 from stac_gitlab.http.responses import error_for_failure, redacted_cause
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.http.transport import (
-    READ_AHEAD,
-    DeadlineResponse,
-    is_chunked,
-    length_in,
-)
+from stac_gitlab.http.transport import READ_AHEAD, DeadlineResponse, is_chunked, length_in
 from stac_gitlab.redaction import redact, redacting_logger
 from stac_gitlab.settings import RetryPolicy
 
 FIRST_SEGMENT = 4 * 1024 * 1024
 """Bytes of the first range request of a segmented download: a smaller file needs no other."""
-
 
 # With this many segments for each connection, all connections end at about the same time.
 _SEGMENTS_PER_CONNECTION = 8
@@ -48,11 +36,7 @@ class BrokenBodyError(IncompleteDownloadError):
 
 
 class StallRule:
-    """Tells whether bytes arrive at the minimum rate of a :class:`RetryPolicy`.
-
-    Attributes:
-        received: Bytes that arrived in the current window.
-    """
+    """Tells whether bytes arrive at the minimum rate of a :class:`RetryPolicy`."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -96,9 +80,7 @@ class BodyReader:
     """Reads the body of one response with as few copies as possible.
 
     Args:
-        response: The response.
-        url: What to call it in messages.
-        session: The session that it came from.
+        url: What to call the response in messages.
         decode: Whether to undo its content encoding.
 
     Attributes:
@@ -106,12 +88,7 @@ class BodyReader:
     """
 
     def __init__(
-        self,
-        response: requests.Response,
-        *,
-        url: str,
-        session: GitLabSession,
-        decode: bool = True,
+        self, response: requests.Response, *, url: str, session: GitLabSession, decode: bool = True
     ) -> None:
         self._raw = response.raw
         self._is_decoded = decode and is_encoded(response)
@@ -137,7 +114,8 @@ class BodyReader:
                     count = self._read_once(buffer())
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
                 is_stalled = isinstance(failure, TimeoutError) and rule.is_stalled
-                error, cause = self._explain(failure, rule if is_stalled else None)
+                problem = f"GET {redact(self._url)}: {rule}" if is_stalled else None
+                error, cause = self._explain(failure, problem)
             except http.client.HTTPException as failure:
                 error, cause = self._explain(urllib3.exceptions.ProtocolError(str(failure)))
             else:
@@ -166,14 +144,11 @@ class BodyReader:
         return len(chunk)
 
     def _explain(
-        self, failure: Exception, stalled: StallRule | None = None
+        self, failure: Exception, problem: str | None = None
     ) -> tuple[BrokenBodyError, Exception]:
         """Return the error to raise for a failure, and its cause without secrets."""
-        cause = redacted_cause(failure)
-        if stalled is not None:
-            return BrokenBodyError(f"GET {redact(self._url)}: {stalled}"), cause
-        error = error_for_failure(failure, method="GET", url=self._url)
-        return BrokenBodyError(str(error)), cause
+        problem = problem or str(error_for_failure(failure, method="GET", url=self._url))
+        return BrokenBodyError(problem), redacted_cause(failure)
 
 
 @dataclass
@@ -189,8 +164,6 @@ class SegmentedDownload:
     """The rest of a file, downloaded over several connections. Works once.
 
     Attributes:
-        session: The session to use.
-        url: Where the file is.
         version: The version of the content, with its size; another one ends the download.
         connections: The number of connections to use at a time.
         on_bytes: Called with the bytes received so far and those of the whole file.
@@ -201,21 +174,11 @@ class SegmentedDownload:
     version: ContentVersion
     connections: int
     on_bytes: Callable[[int, int | None], None]
-    _path: str = ""
-    _size: int = 0
-    _segments: list[_Segment] = field(default_factory=list)
-    _segment_size: int = 0
-    _received: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, first: requests.Response, part: ByteRange, path: str) -> None:
-        """Download everything from `part` on, or as much of it as possible.
-
-        Args:
-            first: A response that holds the first part.
-            part: The range of that part.
-            path: The file to write into.
+        """Download everything from the `part` that `first` holds on, or as much as possible.
 
         Raises:
             OSError: If the file cannot be written.
@@ -229,10 +192,8 @@ class SegmentedDownload:
         self._segment_size = min(max(size, _MIN_SEGMENT), _MAX_SEGMENT)
         with ThreadPoolExecutor(self.connections, "stac-gitlab-segment") as threads:
             try:
-                futures = [threads.submit(self._download_segments, first)]
-                futures += [
-                    threads.submit(self._download_segments) for _ in range(self.connections - 1)
-                ]
+                responses = [first, *[None] * (self.connections - 1)]
+                futures = [threads.submit(self._download_segments, r) for r in responses]
                 while wait(futures, STOP_LATENCY, FIRST_EXCEPTION).not_done:
                     if any(future.done() and future.exception() for future in futures):
                         break
@@ -251,7 +212,7 @@ class SegmentedDownload:
         )
         return next(missing, self._segments[-1].stop)
 
-    def _download_segments(self, first: requests.Response | None = None) -> None:
+    def _download_segments(self, first: requests.Response | None) -> None:
         if first is not None:
             self._write(first, self._segments[0])
         while (segment := self._next_segment()) is not None:
@@ -275,10 +236,8 @@ class SegmentedDownload:
             response = self.session.open(self.url, headers=headers, statuses=frozenset({412, 416}))
         with response:
             part = ByteRange.of(response)
-            is_wanted = part is not None and (part.start, part.stop) == (
-                segment.position,
-                segment.stop,
-            )
+            wanted = (segment.position, segment.stop)
+            is_wanted = part is not None and (part.start, part.stop) == wanted
             if not (is_wanted and self.version.matches(response)):
                 raise IncompleteDownloadError(
                     f"the response ({response.status_code}) is not the part of the file that was "

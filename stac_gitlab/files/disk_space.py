@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -15,21 +16,19 @@ _RESERVED_PART = 20
 
 def free_space(folder: str | os.PathLike[str]) -> int | None:
     """Return the free bytes on the disk of a folder, or None if the file system does not say."""
-    try:
+    with contextlib.suppress(OSError):
         usage = shutil.disk_usage(folder)
-    except OSError:
-        return None
-    # Some network file systems report no size at all.
-    return usage.free if usage.total else None
+        # Some network file systems report no size at all.
+        return usage.free if usage.total else None
+    return None
 
 
 def is_nearly_full(folder: str | os.PathLike[str]) -> bool:
     """Return whether less is free than others may need at once: 256 MiB, or 5 % of the disk."""
-    try:
+    with contextlib.suppress(OSError):
         usage = shutil.disk_usage(folder)
-    except OSError:
-        return False
-    return usage.free < min(_RESERVE, usage.total // _RESERVED_PART)
+        return usage.free < min(_RESERVE, usage.total // _RESERVED_PART)
+    return False
 
 
 class SpaceClaim:
