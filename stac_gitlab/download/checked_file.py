@@ -53,19 +53,12 @@ class TransferResult:
     size: int
     checksum: str | None
     verified: bool
-    resumed: bool
+    resumed: bool = False
     validator: str | None = None
 
 
 class CheckedFile:
     """A partial file and the version of the content that it gets.
-
-    Args:
-        session: The session of the download, with the limit of its size.
-        part: The partial file.
-        source: What the metadata say about the file.
-        folder: The folder of the file.
-        on_bytes: Called as bytes arrive.
 
     Attributes:
         version: The version of the content.
@@ -86,7 +79,6 @@ class CheckedFile:
         self._source = source
         self._folder = folder
         self._session = session
-        self._max_bytes = session.limits.file_bytes
         self._on_bytes = on_bytes
         self._hashing = HashingBuffers(None, expected=0)
         self._secrets = SentSecrets()
@@ -136,7 +128,7 @@ class CheckedFile:
     def check_size_limits(self) -> None:
         """Check before the body is read that the file may be, and can be, as large as announced."""
         size = self.version.size or 0
-        self._source.check_limit(size, self._max_bytes)
+        self._source.check_limit(size, self._session.limits.file_bytes)
         missing = self._missing_bytes()
         # A small file is not worth the system call.
         left = self._claim.take() if missing >= KEEP_FROM else None
@@ -162,12 +154,10 @@ class CheckedFile:
         expected = self._source.size if size is None else size
         for count in body.read_into(lambda: hashing.buffer):
             before = self.size
-            self._source.check_limit(before + count, self._max_bytes)
+            self._source.check_limit(before + count, self._session.limits.file_bytes)
             self._part.write(hashing.buffer[:count])
-            if not before:
-                self._check_start(response, hashing.buffer[: min(count, PAGE_START)].tobytes)
-            elif before < POINTER_SIZE:
-                self._check_start(response, self._read_start)
+            if before < POINTER_SIZE:
+                self._check_start(response)
             if expected is not None and self.size > expected:
                 self.is_complete = True
                 raise IncompleteDownloadError(
@@ -186,12 +176,7 @@ class CheckedFile:
     def write_segments(
         self, response: requests.Response, part: ByteRange, segments: SegmentedDownload
     ) -> None:
-        """Write the rest of the body over several connections, as far as that goes.
-
-        Args:
-            response: A response with the first part.
-            part: The range of that part.
-            segments: Downloads that part and the rest.
+        """Write the rest of the body, of which a response holds a part, over several connections.
 
         Raises:
             BrokenBodyError: If one of the connections failed.
@@ -202,15 +187,16 @@ class CheckedFile:
         self._source.check_announced(size)
         # How much of them is written is not known before all have ended.
         self._claim.release()
+        path = self._part.open_path()
         # If the process is killed, the partial file has gaps, and must not be continued.
         self._part.save_resume_info(None)
         try:
-            segments.run(response, part, self._part.open_path())
+            segments.run(response, part, path)
         finally:
             self._part.truncate(segments.size_without_gaps())
             self._part.save_resume_info(self.version.resume_info(self._source))
         self._hash_from(part.start)
-        self._check_start(response, self._read_start)
+        self._check_start(response)
         if self.size != size:
             raise BrokenBodyError(
                 f"{quoted(self._source.key)}: {self.size} of {size} bytes arrived over several "
@@ -228,16 +214,18 @@ class CheckedFile:
             DownloadError: If the file is wrong.
         """
         source, checksum = self._source, self.version.checksum
-        if self.size < POINTER_SIZE:
-            check_no_pointer(source, self._part.read_start(POINTER_SIZE))
+        if self.size < POINTER_SIZE and (
+            error := error_for_pointer(source, self._part.read_start(POINTER_SIZE))
+        ):
+            raise error
         self.is_complete = is_framed or self.size == source.size
         try:
             source.check_size(self.size)
             source.check_digest(checksum, self._hashing.digest())
-        except (IncompleteDownloadError, ChecksumMismatchError) as error:
+        except (IncompleteDownloadError, ChecksumMismatchError) as wrong:
             if self.is_complete:
                 raise
-            raise BrokenBodyError(str(error)) from error
+            raise BrokenBodyError(str(wrong)) from wrong
         verified = self.is_complete or checksum is not None
         if not verified:
             warnings.warn(
@@ -253,8 +241,8 @@ class CheckedFile:
                 SecretInFileWarning,
                 stacklevel=2,
             )
-        if self.size and (wrong := other_format(source, self._read_start())):
-            warnings.warn(wrong, UnverifiedDownloadWarning, stacklevel=2)
+        if self.size and (other := other_format(source, self._part.read_start(PAGE_START))):
+            warnings.warn(other, UnverifiedDownloadWarning, stacklevel=2)
         return TransferResult(
             self.size,
             None if checksum is None else str(checksum),
@@ -287,13 +275,12 @@ class CheckedFile:
                 secrets.feed(buffer, count)
         return secrets.found
 
-    def _read_start(self) -> bytes:
-        return self._part.read_start(PAGE_START)
-
-    def _check_start(self, response: requests.Response, read_start: Callable[[], bytes]) -> None:
+    def _check_start(self, response: requests.Response) -> None:
         """Stop as early as possible if the body is not the file; its first packet may be short."""
         # The start is no local variable: it may contain the token, and a traceback may show it.
-        error = error_for_substitute(self._session, self._source, response, read_start())
+        error = error_for_substitute(
+            self._session, self._source, response, self._part.read_start(PAGE_START)
+        )
         if error is not None:
             self.forget_resume_info()
             raise error
@@ -305,10 +292,8 @@ class CheckedFile:
 POINTER_SIZE = 1024
 """Bytes of the largest body that may be a pointer in place of the file."""
 
-
 PAGE_START = 8192
 """Bytes from the start of a body that show whether it is a page."""
-
 
 _MAX_EXCERPT = 200
 _LFS_POINTER = re.compile(
@@ -346,12 +331,6 @@ def error_for_substitute(
 
     The caller raises it: the body may contain the token, and this frame, which a traceback may
     show, has it among its locals.
-
-    Args:
-        session: The session that sent the request.
-        source: The file.
-        response: The response with the body.
-        start: The first bytes of the body.
     """
     is_page = "html" in (source.media_type or "") or source.key.lower().endswith((".html", ".htm"))
     if not is_page and is_html(response, start):
@@ -369,12 +348,7 @@ def error_for_substitute(
 
 
 def other_format(source: Source, start: bytes) -> str:
-    """Return what to say of a file of another format than its name or media type states.
-
-    Args:
-        source: The file.
-        start: The first bytes of it.
-    """
+    """Return what to say of a file of another format than its name or media type states."""
     expected = _expected_format(source)
     if expected is None or _FORMATS[expected][1].match(start):
         return ""
@@ -384,24 +358,21 @@ def other_format(source: Source, start: bytes) -> str:
     return f"{quoted(source.key)} should be a {expected} file, but it is a {found} file."
 
 
-def check_no_pointer(source: Source, content: bytes) -> None:
-    """Check that a body is not a pointer of Git LFS or DVC to the file.
-
-    Raises:
-        LFSPointerError: If it is one.
-    """
+def error_for_pointer(source: Source, content: bytes) -> LFSPointerError | None:
+    """Return an error if a body is a pointer of Git LFS or DVC to the file."""
     if _LFS_POINTER.match(content):
-        raise LFSPointerError(
+        return LFSPointerError(
             f"{quoted(source.key)}: the server sent a Git LFS pointer in place of the file. "
             f"{redact(source.url)} serves the repository without LFS. Use the URL of GitLab's "
             "files API with lfs=true, or run 'git lfs pull' in a clone."
         )
     is_dvc_file = source.key.lower().endswith((".dvc", "dvc.lock"))
     if _DVC_POINTER.match(content) and not is_dvc_file:
-        raise LFSPointerError(
+        return LFSPointerError(
             f"{quoted(source.key)}: the server sent a DVC pointer in place of the file. Run "
             "'dvc pull' in a clone of the project."
         )
+    return None
 
 
 def _is_text(start: bytes) -> bool:
@@ -419,13 +390,14 @@ def _expected_format(source: Source) -> str | None:
     """Return the format that the media type of a file states, or else its name."""
     media_type = (source.media_type or "").partition(";")[0].strip()
     path = urlsplit(source.url).path
-    names = (media_type,) if media_type and media_type != "application/octet-stream" else ()
-    for stated in names or (source.key, path):
+    if path.lower().endswith((".json", ".xml", ".txt")):
+        # The href of metadata is sometimes listed with the media type of the data.
+        return None
+    is_stated = media_type not in ("", "application/octet-stream")
+    for stated in (media_type,) if is_stated else (source.key, path):
         for name, (known, _) in _FORMATS.items():
             if known.fullmatch(stated):
-                # The href of metadata is sometimes listed with the media type of the data.
-                is_text = path.lower().endswith((".json", ".xml", ".txt"))
-                return None if is_text else name
+                return name
     return None
 
 
@@ -440,11 +412,9 @@ class SentSecrets:
     """
 
     def __init__(self) -> None:
-        self.found = False
-        self.searched = 0
         self._secrets: tuple[bytes, ...] = ()
         self._overlap = 0
-        self._end = b""
+        self.restart()
 
     def __bool__(self) -> bool:
         """Return whether there is anything to look for."""

@@ -12,11 +12,12 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pystac
 
-from stac_gitlab.download.checked_file import POINTER_SIZE, check_no_pointer
+from stac_gitlab.download.checked_file import POINTER_SIZE, error_for_pointer
 from stac_gitlab.download.progress import Progress
 from stac_gitlab.download.report import human_size
 from stac_gitlab.download.source import Source, self_href
@@ -25,7 +26,6 @@ from stac_gitlab.errors import (
     ConfigurationError,
     DownloadError,
     InvalidResponseError,
-    LFSPointerError,
     STACGitLabError,
     UnsafePathError,
     UnverifiedDownloadWarning,
@@ -49,7 +49,6 @@ _BAD_ARCHIVE = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
     OverflowError,
     RuntimeError,
     ValueError,
@@ -60,14 +59,7 @@ _MAX_EXAMPLES = 3
 def fetch_project(
     session: GitLabSession, item: pystac.Item, ref: str | None, folder: Path, progress: Progress
 ) -> None:
-    """Download the archive of an item's project, and extract it as a folder.
-
-    Args:
-        session: The session to use.
-        item: The item.
-        ref: A branch, tag or commit; None for the usual one.
-        folder: The folder. It must not exist, or be empty.
-        progress: Is informed as bytes arrive.
+    """Download the archive of an item's project, and extract it as a new or empty folder.
 
     Raises:
         ConfigurationError: If the item comes from no project.
@@ -159,21 +151,15 @@ def _check_free(target: Path) -> None:
     raise DownloadError(f"{str(target)!r} {problem}. Choose a new folder, such as one inside it.")
 
 
+@dataclass
 class _Extraction:
-    """Extracts the files of an archive into a new folder.
+    """Extracts the files of an archive into a new folder, within limits."""
 
-    Args:
-        source: The archive.
-        folder: The folder.
-        limits: Upper limits on what is extracted.
-    """
-
-    def __init__(self, source: Source, folder: Path, limits: Limits) -> None:
-        self._source = source
-        self._folder = folder
-        self._limits = limits
-        self._left_out: list[str] = []
-        self._pointers: list[str] = []
+    _source: Source
+    _folder: Path
+    _limits: Limits
+    _left_out: list[str] = field(default_factory=list)
+    _pointers: list[str] = field(default_factory=list)
 
     def run(self, archive: Path) -> None:
         """Extract all regular files.
@@ -202,19 +188,19 @@ class _Extraction:
 
     def warn(self) -> None:
         """Warn about files that were left out, or that stand for others."""
-        if self._left_out:
+        self._warn("were left out", self._left_out)
+        self._warn(
+            "are pointers of Git LFS or DVC, whose content is not in the archive", self._pointers
+        )
+
+    def _warn(self, problem: str, names: Sequence[str]) -> None:
+        if names:
+            more = ", …" if len(names) > _MAX_EXAMPLES else "."
+            examples = ", ".join(name.rstrip(".") for name in names[:_MAX_EXAMPLES])
             warnings.warn(
-                f"{quoted(self._source.key)}: {len(self._left_out)} files were left out: "
-                f"{_examples(self._left_out)}",
+                f"{quoted(self._source.key)}: {len(names)} files {problem}: {examples}{more}",
                 UnverifiedDownloadWarning,
-                stacklevel=4,
-            )
-        if self._pointers:
-            warnings.warn(
-                f"{quoted(self._source.key)}: {len(self._pointers)} files are pointers of Git LFS "
-                f"or DVC, whose content is not in the archive: {_examples(self._pointers)}",
-                UnverifiedDownloadWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _check_limits(self, members: Sequence[zipfile.ZipInfo], archive_size: int) -> None:
@@ -271,11 +257,10 @@ class _Extraction:
         if mode & stat.S_IXUSR:
             with contextlib.suppress(OSError):
                 path.chmod(path.stat().st_mode | (path.stat().st_mode & 0o444) >> 2)
-        if member.file_size < POINTER_SIZE:
-            try:
-                check_no_pointer(Source(self._source.url, name), path.read_bytes())
-            except LFSPointerError:
-                self._pointers.append(quoted(name))
+        if member.file_size < POINTER_SIZE and error_for_pointer(
+            Source(self._source.url, name), path.read_bytes()
+        ):
+            self._pointers.append(quoted(name))
 
 
 class _ArchiveFile(io.BufferedReader):
@@ -298,8 +283,3 @@ def _top_folder(members: Sequence[zipfile.ZipInfo]) -> str:
     has_top = len(tops) == 1 and all("/" in member.filename for member in members)
     top = tops.pop() if has_top else ""
     return f"{top}/" if top not in ("", ".", "..") else ""
-
-
-def _examples(texts: Sequence[str]) -> str:
-    more = ", …" if len(texts) > _MAX_EXAMPLES else "."
-    return ", ".join(text.rstrip(".") for text in texts[:_MAX_EXAMPLES]) + more

@@ -18,13 +18,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from stac_gitlab.download.checked_file import POINTER_SIZE, TransferResult, check_no_pointer
+from stac_gitlab.download.checked_file import POINTER_SIZE, TransferResult, error_for_pointer
 from stac_gitlab.download.content_version import Record, append_record
 from stac_gitlab.download.git_blobs import git_ids_of
 from stac_gitlab.download.report import AssetResult, AssetStatus, StoppedError
 from stac_gitlab.download.source import Source, url_digest
 from stac_gitlab.download.transfer import NotModified, copy_file, download_file
-from stac_gitlab.errors import DownloadError, LFSPointerError, STACGitLabError
+from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.files.paths import contained_path
@@ -51,7 +51,6 @@ class DownloadTask:
     """One asset to download.
 
     Attributes:
-        source: Where the file comes from.
         href: The redacted URL of the source.
         folder: The output folder, as an absolute path.
         path: The path of the file below the folder, with slashes.
@@ -60,7 +59,6 @@ class DownloadTask:
         record: What was recorded when the file was downloaded before.
         leftovers: Partial files of earlier runs.
         blob_id: The git blob id of the remote file, if it is known.
-        overwrite: What to do if the file exists.
         verify: Whether to compare checksums.
         segments: How many connections to use for the file.
         item_name: The name of the item, if there are several.
@@ -117,11 +115,9 @@ class DownloadTask:
         size, checksum = self.source.size, self.source.checksum
         if size is not None and target.stat().st_size != size:
             return False
-        record = self.valid_record()
         if checksum is not None and self.verify:
-            return (record is not None and record.checksum == str(checksum)) or (
-                digest_of_file(target, checksum) == checksum.digest
-            )
+            return self.target_has(checksum)
+        record = self.valid_record()
         if self.blob_id is not None:
             if record is not None and record.blob_id == self.blob_id:
                 return True
@@ -147,34 +143,22 @@ class DownloadTask:
         return record if record.describes(self.target) else None
 
     def target_has(self, checksum: Checksum) -> bool:
-        """Return whether the file has a checksum that the server states."""
+        """Return whether the file has a checksum. If a record states it, the file is not read."""
         record = self.valid_record()
-        if record is not None and record.checksum is not None:
-            return record.checksum == str(checksum)
-        return digest_of_file(self.target, checksum) == checksum.digest
+        is_recorded = record is not None and record.checksum == str(checksum)
+        return is_recorded or digest_of_file(self.target, checksum) == checksum.digest
 
     def _is_pointer(self) -> bool:
         """Return whether the file is a pointer, as a clone without Git LFS or DVC leaves it."""
-        try:
-            with self.target.open("rb") as file:
-                check_no_pointer(self.source, file.read(POINTER_SIZE))
-        except LFSPointerError:
-            return True
-        return False
+        with self.target.open("rb") as file:
+            return error_for_pointer(self.source, file.read(POINTER_SIZE)) is not None
 
     def preview(self) -> AssetResult:
         """Return the result that is to be expected, without a request."""
         try:
             return self.result("skipped" if self.is_current() else "planned")
-        except DownloadError as error:
-            return self.result("failed", error=error)
-        except OSError as error:
-            return self.result("failed", error=_file_error(self, error))
-
-    def _reported_path(self) -> Path:
-        if self.reported_folder == self.folder:
-            return self.target
-        return self.reported_folder.joinpath(*self.path.split("/"))
+        except (STACGitLabError, OSError) as error:
+            return self.result("failed", error=_own_error(self, error))
 
     def result(
         self,
@@ -189,7 +173,7 @@ class DownloadTask:
         return AssetResult(
             key=self.key,
             href=self.href,
-            path=self._reported_path(),
+            path=self.reported_folder.joinpath(*self.path.split("/")),
             size=self.source.size if size is None else size,
             checksum=checksum,
             status=status,
@@ -210,13 +194,13 @@ def run_task(
     with enforcing(Deadline(stop=stop)):
         try:
             result = _run(task, session, on_bytes)
-            _remove_leftovers(task)
+            for leftover in task.leftovers:
+                with contextlib.suppress(OSError):
+                    leftover.remove()
         except Cancelled:
             result = task.result("failed", error=StoppedError.of(task.key, started=True))
-        except STACGitLabError as error:
-            result = task.result("failed", error=error)
-        except OSError as error:
-            result = task.result("failed", error=_file_error(task, error))
+        except (STACGitLabError, OSError) as error:
+            result = task.result("failed", error=_own_error(task, error))
     return replace(result, seconds=time.monotonic() - started)
 
 
@@ -227,15 +211,11 @@ def _run(task: DownloadTask, session: GitLabSession, on_bytes: OnBytes | None) -
     if is_current and status is not None:
         _record_blob_id(task, status)
         return task.result("skipped", size=status.st_size, verified=task.overwrite != "never")
+    known = task.record.validator if is_current is None and task.record is not None else None
+    may_be_current = status is not None and task.could_be_current()
+    target_has = task.target_has if may_be_current else None
     try:
-        received = _fetch(
-            task,
-            target,
-            session,
-            on_bytes,
-            is_known=is_current is None,
-            may_be_current=status is not None and task.could_be_current(),
-        )
+        received = _fetch(task, target, session, on_bytes, known=known, target_has=target_has)
     except NotModified:
         return task.result("skipped", size=target.stat().st_size, verified=True)
     return task.result(
@@ -251,13 +231,9 @@ def _record_blob_id(task: DownloadTask, status: os.stat_result) -> None:
     if task.blob_id is None or (task.record is not None and task.record.blob_id == task.blob_id):
         return
     known = task.valid_record() or Record(
-        path=task.path,
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        source=url_digest(task.source.url),
+        task.path, status.st_size, status.st_mtime_ns, url_digest(task.source.url)
     )
-    record = replace(known, blob_id=task.blob_id)
-    _try_to_record(task.folder, record)
+    _try_to_record(task.folder, replace(known, blob_id=task.blob_id))
 
 
 def _try_to_record(folder: Path, record: Record) -> None:
@@ -274,21 +250,15 @@ def _fetch(
     session: GitLabSession,
     on_bytes: OnBytes | None,
     *,
-    is_known: bool,
-    may_be_current: bool,
+    known: str | None,
+    target_has: Callable[[Checksum], bool] | None,
 ) -> TransferResult:
     def record(received: TransferResult, partial_file: PartialFile) -> None:
         size, mtime_ns = partial_file.size_and_mtime_ns()
+        source = url_digest(task.source.url)
         _try_to_record(
             task.folder,
-            Record(
-                path=task.path,
-                size=size,
-                mtime_ns=mtime_ns,
-                source=url_digest(task.source.url),
-                checksum=received.checksum,
-                validator=received.validator,
-            ),
+            Record(task.path, size, mtime_ns, source, received.checksum, received.validator),
         )
 
     def report(received: int, total: int | None) -> None:
@@ -302,20 +272,13 @@ def _fetch(
         task.source,
         target,
         verify=task.verify,
-        known=task.record.validator if is_known and task.record is not None else None,
-        target_has=task.target_has if may_be_current else None,
+        known=known,
+        target_has=target_has,
         leftovers=task.leftovers,
         segments=task.segments,
         on_bytes=report,
         on_finish=record,
     )
-
-
-def _remove_leftovers(task: DownloadTask) -> None:
-    """Remove the partial files of a file that is complete now."""
-    for leftover in task.leftovers:
-        with contextlib.suppress(OSError):
-            leftover.remove()
 
 
 def _is_file(path: Path) -> bool:
@@ -343,7 +306,9 @@ def digest_of_file(path: Path, checksum: Checksum) -> bytes:
     return checksum.digest_of(hasher)
 
 
-def _file_error(task: DownloadTask, error: OSError) -> DownloadError:
+def _own_error(task: DownloadTask, error: STACGitLabError | OSError) -> STACGitLabError:
+    if isinstance(error, STACGitLabError):
+        return error
     if task.origin is not None and error.filename in (task.origin, str(task.origin)):
         return DownloadError(
             f"{quoted(task.key)}: the local file {str(task.origin)!r} cannot be read: "

@@ -11,8 +11,8 @@ import errno
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import requests
@@ -75,7 +75,6 @@ def download_file(
     file, so no size and no checksum apply to it.
 
     Args:
-        session: The session to use.
         source: Where the file comes from, and what its metadata say.
         target: The path of the file. Its folder exists; a file that is there is replaced.
         verify: Whether to compute and compare checksums.
@@ -84,7 +83,6 @@ def download_file(
             checksum of the file in its headers, the same content is not downloaded again.
         leftovers: Partial files of earlier runs; one of the same content is continued.
         segments: The number of connections to use, if the server supports range requests.
-        on_bytes: Called as bytes arrive.
         on_finish: Called before the finished file is moved onto its target.
         response: A response that holds the whole body, if there is one already.
 
@@ -103,11 +101,11 @@ def download_file(
             source,
             target,
             part,
-            verify=verify,
-            known=known,
-            target_has=target_has,
-            segments=segments,
-            on_bytes=on_bytes or (lambda _received, _size: None),
+            verify,
+            known,
+            target_has,
+            segments,
+            on_bytes or (lambda _received, _size: None),
         )
         try:
             result = transfer.run(leftovers, response)
@@ -136,7 +134,7 @@ def copy_file(
     checksum = source.checksum if verify else None
     with (
         origin.open("rb", buffering=0) as file,
-        HashingBuffers(checksum, expected=os.fstat(file.fileno()).st_size) as hashing,
+        closing(HashingBuffers(checksum, expected=os.fstat(file.fileno()).st_size)) as hashing,
         PartialFile(target) as part,
     ):
         while count := file.readinto(hashing.buffer):
@@ -145,9 +143,8 @@ def copy_file(
             hashing.feed(count)
         source.check_size(part.size)
         source.check_digest(checksum, hashing.digest())
-        result = TransferResult(
-            part.size, None if checksum is None else str(checksum), verified=True, resumed=False
-        )
+        multihash = None if checksum is None else str(checksum)
+        result = TransferResult(part.size, multihash, verified=True)
         _finish(part, result, on_finish)
     return result
 
@@ -170,7 +167,7 @@ def _save_document(
     content = session.fetch(source.url, parse, max_bytes=_MAX_DOCUMENT)
     with PartialFile(target) as part:
         part.write(content)
-        result = TransferResult(part.size, None, verified=True, resumed=False)
+        result = TransferResult(part.size, None, verified=True)
         _finish(part, result, on_finish)
     return result
 
@@ -181,54 +178,40 @@ def _finish(part: PartialFile, result: TransferResult, on_finish: OnFinish | Non
     part.finish()
 
 
+@dataclass
 class _FileTransfer:
-    """Downloads one file into a partial file, in as many attempts as that takes."""
+    """Downloads one file into a partial file, in as many attempts as that takes.
 
-    def __init__(
-        self,
-        session: GitLabSession,
-        source: Source,
-        target: Path,
-        part: PartialFile,
-        *,
-        verify: bool,
-        known: str | None,
-        target_has: Callable[[Checksum], bool] | None,
-        segments: int,
-        on_bytes: OnBytes,
-    ) -> None:
-        self._session = session
-        self._source = source
-        self._folder = target.parent
-        self._part = part
-        self._verify = verify
-        self._known = known
-        self._target_has = target_has
-        self._segments = segments
-        self._on_bytes = on_bytes
-        # After a mismatch, a checksum no longer proves that parts of the body fit together.
-        self._trusts_checksum = True
-        # None until a response is encoded.
-        self._decode: bool | None = None
+    The attributes are those of :func:`download_file`.
+    """
+
+    session: GitLabSession
+    source: Source
+    target: Path
+    part: PartialFile
+    verify: bool
+    known: str | None
+    target_has: Callable[[Checksum], bool] | None
+    segments: int
+    on_bytes: OnBytes
+    # After a mismatch, a checksum no longer proves that parts of the body fit together.
+    _trusts_checksum: bool = True
+    # None until a response is encoded.
+    _decode: bool | None = None
 
     def run(
         self, leftovers: Sequence[Leftover] = (), response: requests.Response | None = None
     ) -> TransferResult:
-        """Download and verify the file, and try again where that helps.
-
-        Args:
-            leftovers: Partial files that may be continued.
-            response: The first response, if there is one already.
-        """
-        policy = self._session.retry
+        """Download and verify the file, and try again where that helps."""
+        policy = self.session.retry
         self._response = response
         self._file = CheckedFile(
-            self._session, self._part, self._source, self._folder, on_bytes=self._on_bytes
+            self.session, self.part, self.source, self.target.parent, on_bytes=self.on_bytes
         )
         self._most_received = self._fruitless_attempts = 0
         self._stall = StallRule(policy)
         try:
-            self._file.continue_leftover(leftovers, verify=self._verify)
+            self._file.continue_leftover(leftovers, verify=self.verify)
             return call_with_retries(
                 self._attempt,
                 BrokenBodyError,
@@ -257,8 +240,8 @@ class _FileTransfer:
     def can_start_over_after(self, error: DownloadError) -> bool:
         """Return whether :meth:`run` may succeed, once more and from the start, after an error."""
         if isinstance(error, LFSPointerError):
-            url = self._session.dialect_of(self._source.url).lfs_url(self._source.url)
-            self._source = replace(self._source, url=url or self._source.url)
+            url = self.session.dialect_of(self.source.url).lfs_url(self.source.url)
+            self.source = replace(self.source, url=url or self.source.url)
             return url is not None
         if self._decode is not None and self._file.is_complete:
             # The metadata may describe the bytes before or after the decoding.
@@ -289,8 +272,8 @@ class _FileTransfer:
         offset, version = self._file.size, self._file.version
         if not offset or not self._can_resume:
             return self._request_all()
-        response = self._session.open(
-            self._source.url,
+        response = self.session.open(
+            self.source.url,
             headers={"Range": self._range_from(offset), **version.range_conditions()},
             statuses=frozenset({412, 416}),
         )
@@ -310,67 +293,60 @@ class _FileTransfer:
         response, self._response = self._response, None
         if response is not None:
             return self._start(response)
-        is_segmented = self._segments > 1
-        headers = if_changed(self._known)
+        is_segmented = self.segments > 1
+        headers = if_changed(self.known)
         statuses = {304} if headers else set()
         if is_segmented:
             headers["Range"] = self._range_from(0)
             statuses.add(416)
-        response = self._session.open(
-            self._source.url, headers=headers, statuses=frozenset(statuses)
-        )
+        response = self.session.open(self.source.url, headers=headers, statuses=frozenset(statuses))
         if response.status_code == 304:
             # There is no body, but only reading it releases the connection.
             body_reader(response)(1)
             response.close()
             raise NotModified
-        self._check_modification(response)
+        part = ByteRange.of(response)
+        size = length_in(response.headers) if part is None else part.size
+        checksum = self._stated_checksum(response, size)
+        if self.target_has is not None and checksum is not None and self.target_has(checksum):
+            response.close()
+            raise NotModified
         if not is_segmented or response.status_code not in (206, 416):
             return self._start(response)
-        part = ByteRange.of(response)
         if part is not None and part.start == 0 and part.size is not None:
             self._file.start(self._version_of(response, part.size))
             if part.stop == part.size or self._can_resume:
                 return response
         response.close()
-        self._segments = 1
+        self.segments = 1
         return self._request_all()
-
-    def _check_modification(self, response: requests.Response) -> None:
-        """Raise NotModified if the headers prove that the file at the target is the same."""
-        part = ByteRange.of(response)
-        size = length_in(response.headers) if part is None else part.size
-        checksum = self._stated_checksum(response, size)
-        if self._target_has is not None and checksum is not None and self._target_has(checksum):
-            response.close()
-            raise NotModified
 
     def _start(self, response: requests.Response) -> requests.Response:
         """Start from the beginning with a response that holds the whole body."""
         if response.status_code not in (200, 203):
             response.close()
             raise IncompleteDownloadError(
-                f"{quoted(self._source.key)}: the server responded with {response.status_code}, "
+                f"{quoted(self.source.key)}: the server responded with {response.status_code}, "
                 "which is not the whole file. The server may still be preparing it; try again "
                 "later."
             )
         if not is_encoded(response):
             self._decode = None
         elif self._decode is None:
-            self._decode = not self._source.is_stored_encoded(response)
+            self._decode = not self.source.is_stored_encoded(response)
         has_size = not (self._decode or is_chunked(response.headers))
         size = length_in(response.headers) if has_size else None
         self._file.start(self._version_of(response, size))
         return response
 
     def _version_of(self, response: requests.Response, size: int | None) -> ContentVersion:
-        checksum = self._source.checksum or self._stated_checksum(response, size)
-        return ContentVersion.of(response, size=size, checksum=checksum if self._verify else None)
+        checksum = self.source.checksum or self._stated_checksum(response, size)
+        return ContentVersion.of(response, size=size, checksum=checksum if self.verify else None)
 
     def _stated_checksum(self, response: requests.Response, size: int | None) -> Checksum | None:
         """Return the checksum of the whole file that the headers state."""
         with suppress(UnknownChecksumError):
-            return Checksum.of_sha256(self._session.sha256_of(response.headers, size) or "")
+            return Checksum.of_sha256(self.session.sha256_of(response.headers, size) or "")
         return None
 
     @property
@@ -382,23 +358,23 @@ class _FileTransfer:
         )
 
     def _range_from(self, offset: int) -> str:
-        end = offset + FIRST_SEGMENT - 1 if self._segments > 1 else ""
+        end = offset + FIRST_SEGMENT - 1 if self.segments > 1 else ""
         return f"bytes={offset}-{end}"
 
     def _read(self, response: requests.Response) -> bool:
         """Write a body to the file; return whether the server marked its end."""
-        url, decode = self._source.url, self._decode is not False
-        self._source.check_body(response, decode=decode)
+        url, decode = self.source.url, self._decode is not False
+        self.source.check_body(response, decode=decode)
         self._file.check_size_limits()
         size, part = self._file.version.size, ByteRange.of(response)
-        if self._segments > 1 and size is not None and part is not None and part.stop < size:
+        if self.segments > 1 and size is not None and part is not None and part.stop < size:
             segments = SegmentedDownload(
-                self._session, url, self._file.version, self._segments, self._on_bytes
+                self.session, url, self._file.version, self.segments, self.on_bytes
             )
             # If a connection fails, one is used for the rest: the server may not support several.
-            self._segments = 1
+            self.segments = 1
             self._file.write_segments(response, part, segments)
             return True
-        body = BodyReader(response, url=url, session=self._session, decode=decode)
+        body = BodyReader(response, url=url, session=self.session, decode=decode)
         self._file.write(response, body)
         return body.is_framed

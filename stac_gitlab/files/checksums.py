@@ -14,7 +14,7 @@ import queue
 import re
 import threading
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 # Code: (name in hashlib, full digest length in bytes).
@@ -49,11 +49,13 @@ class Checksum:
     """The expected digest of a file.
 
     Attributes:
+        multihash: The multihash in lower-case hexadecimal.
         algorithm: The name of the hash function in hashlib.
         digest: The digest, possibly truncated.
         full_length: The bytes of a digest that is not truncated.
     """
 
+    multihash: str
     algorithm: str
     digest: bytes
     full_length: int
@@ -85,7 +87,7 @@ class Checksum:
         name, full_length = _FUNCTIONS[code]
         if length > full_length:
             raise UnknownChecksumError(f"its digest is longer than those of {name}")
-        checksum = cls(name, digest, full_length)
+        checksum = cls(text.lower(), name, digest, full_length)
         try:
             checksum.hasher()
         except ValueError:
@@ -94,14 +96,8 @@ class Checksum:
 
     @classmethod
     def of_sha256(cls, digest: str) -> Checksum:
-        """Return the checksum for a SHA-256 in hexadecimal.
-
-        Raises:
-            UnknownChecksumError: If it is not one.
-        """
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
-            raise UnknownChecksumError("it is not a SHA-256 in hexadecimal")
-        return cls("sha256", bytes.fromhex(digest), 32)
+        """Return the checksum for a SHA-256 in hexadecimal; raises what :meth:`parse` does."""
+        return cls.parse(f"1220{digest}")
 
     def hasher(self) -> Any:
         """Return a new hashlib object of the function."""
@@ -111,20 +107,12 @@ class Checksum:
 
     def digest_of(self, hasher: Any) -> bytes:
         """Return the digest of a :meth:`hasher`, truncated as the expected one is."""
-        if self.algorithm.startswith("shake"):
-            digest: bytes = hasher.digest(self.full_length)
-        else:
-            digest = hasher.digest()
+        length = [self.full_length] if self.algorithm.startswith("shake") else []
+        digest: bytes = hasher.digest(*length)
         return digest[: len(self.digest)]
 
     def __str__(self) -> str:
-        """Return the multihash in hexadecimal."""
-        code = next(
-            code
-            for code, function in _FUNCTIONS.items()
-            if function == (self.algorithm, self.full_length)
-        )
-        return (_as_varint(code) + _as_varint(len(self.digest)) + self.digest).hex()
+        return self.multihash
 
 
 def checksum_of_file(path: str | os.PathLike[str]) -> tuple[int, Checksum]:
@@ -134,8 +122,8 @@ def checksum_of_file(path: str | os.PathLike[str]) -> tuple[int, Checksum]:
         OSError: If it cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-        return file.tell(), Checksum("sha256", digest, len(digest))
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), Checksum.of_sha256(digest)
 
 
 def _varint(data: bytes) -> tuple[int, bytes]:
@@ -145,15 +133,6 @@ def _varint(data: bytes) -> tuple[int, bytes]:
         if not byte & 0x80:
             return value, data[index + 1 :]
     raise UnknownChecksumError("it is not a multihash: its first number is incomplete")
-
-
-def _as_varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 # Smaller buffers take more system calls, larger ones more of the processor's cache.
@@ -181,21 +160,16 @@ class HashingBuffers:
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        size = BUFFER_SIZE if expected is None else max(1, min(expected, BUFFER_SIZE))
+        if expected is None:
+            expected = HASH_IN_BACKGROUND_FROM
+        size = max(1, min(expected, BUFFER_SIZE))
         self.buffer = memoryview(bytearray(size))
         self._buffers = 1
-        in_background = expected is None or expected >= HASH_IN_BACKGROUND_FROM
-        if in_background and self._hasher is not None:
+        if expected >= HASH_IN_BACKGROUND_FROM and self._hasher is not None:
             self._thread = threading.Thread(
                 target=self._hash_full_buffers, name="stac-gitlab-hash", daemon=True
             )
             self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def feed(self, count: int) -> None:
         """Hash the first `count` bytes of the buffer."""
