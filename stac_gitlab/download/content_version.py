@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,10 +20,10 @@ from stac_gitlab.download.source import Source, url_digest
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
 from stac_gitlab.files.partial_file import (
     OWN_PREFIX,
-    PartialFile,
     leftovers_for,
     leftovers_in,
     open_own,
+    replace_file,
 )
 from stac_gitlab.http.body import is_encoded
 from stac_gitlab.http.transport import is_well_framed, length_in
@@ -31,7 +31,6 @@ from stac_gitlab.redaction import redact, redacting_logger
 
 KEEP_FROM = 1024 * 1024
 """Bytes of the smallest file of which a later run resumes a part."""
-
 
 _CONTENT_RANGE = re.compile(
     r"bytes (\d{1,18})-(\d{1,18})/(?:(\d{1,18})|\*)", re.IGNORECASE | re.ASCII
@@ -108,7 +107,9 @@ class ContentVersion:
         if info.get("source") != url_digest(source.url) or type(size) is not int:
             return None
         # The checksum of the metadata counts: what was saved may be older, or written by anyone.
-        saved = _parsed(info.get("checksum"))
+        saved = None
+        with contextlib.suppress(UnknownChecksumError):
+            saved = Checksum.parse(info.get("checksum"))
         checksum = (source.checksum or saved) if verify else None
         version = cls(_usable(info.get("etag")), _usable(info.get("modified")), size, checksum)
         is_same = checksum is not None and source.checksum == saved
@@ -184,12 +185,6 @@ def _usable(validator: object) -> str | None:
     return None
 
 
-def _parsed(checksum: object) -> Checksum | None:
-    with contextlib.suppress(UnknownChecksumError):
-        return Checksum.parse(checksum)
-    return None
-
-
 logger = redacting_logger(__name__)
 FILE_NAME = f"{OWN_PREFIX}-records.jsonl"
 # Longer than any record: then the file is not one of ours.
@@ -219,12 +214,6 @@ class Record:
     validator: str | None = None
     blob_id: str | None = None
 
-    def __post_init__(self) -> None:
-        # It is sent as a header, and anybody may have written the file.
-        validator = self.validator
-        if isinstance(validator, str) and not (validator.isascii() and validator.isprintable()):
-            object.__setattr__(self, "validator", None)
-
     def describes(self, target: Path) -> bool:
         """Return whether the file is as it was when it was downloaded."""
         try:
@@ -239,7 +228,7 @@ class Record:
         return f"{json.dumps(known)}\n".encode("ascii")
 
 
-_RECORD_FIELDS = tuple(field.name for field in fields(Record))
+_FIELD_TYPES = {field.name: int if field.type == "int" else str for field in fields(Record)}
 
 
 class Records(dict[str, Record]):
@@ -264,19 +253,14 @@ def read_records(folder: Path) -> Records:
     with contextlib.suppress(OSError), open_own(folder / FILE_NAME) as file:
         while (line := file.readline(_MAX_LINE)) and len(line) < _MAX_LINE:
             lines += 1
-            record = _parse_record(line)
-            if record is not None:
+            if (record := _parse_record(line)) is not None:
                 records[record.path] = record
     records.outdated = lines - len(records)
     return records
 
 
 def append_record(folder: Path, record: Record) -> None:
-    """Add a record.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
+    """Add a record; raise an OSError if the folder cannot be written to."""
     # Not through a link, which could lead out of the folder; nor into a pipe without a reader.
     unusual = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | unusual
@@ -302,9 +286,7 @@ def compact_records(folder: Path) -> None:
     try:
         for leftover in leftovers_for(path, leftovers_in(folder)):
             leftover.remove()
-        with PartialFile(path) as partial_file:
-            partial_file.write(b"".join(record.line() for record in current))
-            partial_file.finish()
+        replace_file(path, b"".join(record.line() for record in current))
     except OSError as error:
         logger.info("The records in %s cannot be rewritten: %s", folder, error)
 
@@ -313,16 +295,11 @@ def _parse_record(line: bytes) -> Record | None:
     """Return the record in a line, or None if the line is not valid."""
     try:
         entry = json.loads(line)
-        record = Record(**{name: entry[name] for name in _RECORD_FIELDS if name in entry})
-    except (ValueError, TypeError, RecursionError):
+        known = {name: entry[name] for name in _FIELD_TYPES if entry.get(name) is not None}
+        record = Record(**known)
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    is_valid = (
-        type(record.size) is type(record.mtime_ns) is int
-        and isinstance(record.path, str)
-        and isinstance(record.source, str)
-        and all(
-            value is None or isinstance(value, str)
-            for value in (record.checksum, record.validator, record.blob_id)
-        )
-    )
-    return record if is_valid else None
+    if any(type(value) is not _FIELD_TYPES[name] for name, value in known.items()):
+        return None
+    # It is sent as a header, and anybody may have written the file.
+    return replace(record, validator=_usable(record.validator))

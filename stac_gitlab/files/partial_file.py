@@ -36,7 +36,6 @@ if sys.platform != "win32":
 OWN_PREFIX = ".stac-gitlab"
 """The beginning of the names of all files that this package makes for itself."""
 
-
 # Some cluster file systems keep locks within one machine (Lustre with localflock, BeeGFS). So a
 # partial file of another machine has to be unchanged for this many seconds as well.
 _QUIET_ELSEWHERE = 3600.0
@@ -77,8 +76,7 @@ class PartialFile:
         Closing a copy of a file does not release its lock.
         """
         self._is_of_parent |= bool(self._path)
-        self._close()
-        self._path, self._has_resume_info, self.size = "", False, 0
+        self._forget()
 
     def __enter__(self) -> Self:
         return self
@@ -210,8 +208,7 @@ class PartialFile:
             self._close()
             _remove(self._path)
             self.save_resume_info(None)
-        self._close()
-        self._path, self._has_resume_info, self.size = "", False, 0
+        self._forget()
 
     def _open(self) -> int:
         if self._is_of_parent:
@@ -243,6 +240,10 @@ class PartialFile:
             # Forgotten first: a child forked now must not close another file with this number.
             handle, self._handle = self._handle, -1
             os.close(handle)
+
+    def _forget(self) -> None:
+        self._close()
+        self._path, self._has_resume_info, self.size = "", False, 0
 
     def _new_path(self, owner: str) -> str:
         folder, name = os.path.split(self._target)
@@ -334,6 +335,11 @@ def write_atomically(name: str, content: bytes) -> None:
     # A link is written through, not replaced: its owner put it there on purpose.
     target = os.path.realpath(name)
     os.makedirs(os.path.dirname(target), exist_ok=True)
+    replace_file(target, content)
+
+
+def replace_file(target: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, or replace a file or link, in one step."""
     with PartialFile(target) as part:
         part.write(content)
         part.finish()
@@ -386,11 +392,9 @@ def _is_at(path: str, handle: int) -> bool:
 @functools.cache
 def _this_machine() -> str:
     """Return a mark of the running kernel, within which locks always work."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            kernel = file.read()
-    except OSError:
-        kernel = ""
+    kernel = ""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        kernel = file.read().decode()
     return _mark(kernel)[:8]
 
 
