@@ -7,15 +7,15 @@ import time
 from collections.abc import Iterable, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Self, Unpack
+from typing import Any, BinaryIO, Self, Unpack, get_args
 from urllib.parse import quote
 
 import pystac
 
 from stac_gitlab.auth import URL_VARIABLE, TokenSource, hide_token
 from stac_gitlab.dialects import api_url
-from stac_gitlab.download.assets import DEFAULT_TEMPLATE, HasAssets, Names, check_asset
-from stac_gitlab.download.local_copy import ItemFile, LocalCatalog, OnError, check_on_error
+from stac_gitlab.download.assets import DEFAULT_TEMPLATE, HasAssets, Names
+from stac_gitlab.download.local_copy import CATALOG_NAME, ItemFile, LocalCatalog, OnError
 from stac_gitlab.download.options import (
     AllOptions,
     DownloadOptions,
@@ -27,20 +27,21 @@ from stac_gitlab.download.options import (
 from stac_gitlab.download.plan import ItemPlan, Planner, read_items
 from stac_gitlab.download.progress import ProgressOption, check_progress, open_progress
 from stac_gitlab.download.project import fetch_project
-from stac_gitlab.download.remote_file import open_remote
+from stac_gitlab.download.remote_file import open_asset
 from stac_gitlab.download.report import BatchReport, DownloadReport, download_error
 from stac_gitlab.download.run import run_plans
-from stac_gitlab.download.source import Locator, Verify
-from stac_gitlab.errors import (
-    AssetNotFoundError,
-    ConfigurationError,
-    DownloadError,
-    STACGitLabError,
-)
+from stac_gitlab.download.source import Verify
+from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.paths import relative_path
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import printable, quoted
-from stac_gitlab.settings import DEFAULT_TIMEOUT, RetryPolicy, expect, expect_text, whole_number
+from stac_gitlab.settings import (
+    DEFAULT_TIMEOUT,
+    RetryPolicy,
+    expect,
+    expect_choice,
+    expect_text,
+    whole_number,
+)
 
 
 class STACDownloader:
@@ -82,15 +83,16 @@ class STACDownloader:
             del auth_token
         if max_workers is not None:
             whole_number("max_workers", max_workers, least=1)
+        check_progress(progress)
+        needs_own_reader = not (token is None and retry is None and timeout is None)
         if stac_io is not None:
             expect("stac_io", stac_io, GitLabStacIO, wanted="a GitLabStacIO")
-        is_own = not (token is None and retry is None and timeout is None)
-        if stac_io is not None and is_own:
-            raise ConfigurationError(
-                "stac_io= has a token and a retry policy of its own: pass either it or the others."
-            )
-        check_progress(progress)
-        if stac_io is None and base_url is None and not is_own:
+            if needs_own_reader:
+                raise ConfigurationError(
+                    "stac_io= has a token and a retry policy of its own: pass either it or the "
+                    "others."
+                )
+        elif base_url is None and not needs_own_reader:
             default = pystac.StacIO.default()
             stac_io = default if isinstance(default, GitLabStacIO) else None
         timeout = DEFAULT_TIMEOUT if timeout is None else timeout
@@ -199,7 +201,7 @@ class STACDownloader:
         """
         checked = self._options(roles, options)
         selected = select_or_warn(item, checked)
-        planner = Planner(self.stac_io.session, folder_of(output_dir), checked)
+        planner = Planner(self.stac_io.session, output_dir, checked)
         return self._download(planner.plan(item, selected), planner, checked)
 
     def download_item(
@@ -234,18 +236,18 @@ class STACDownloader:
         """
         checked = self._options(roles, options)
         expect("item", item, pystac.Item, wanted="an item")
-        check_on_error(on_error)
+        expect_choice("on_error", on_error, get_args(OnError))
         selected = select_or_warn(item, checked)
         portable = checked["portable_names"]
         name = relative_path(str(item.id), portable=portable)
         file_name = relative_path(f"{name}.json", portable=portable)
         if output_dir is None:
             output_dir = f"{name.rpartition('/')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
-        planner = Planner(self.stac_io.session, folder_of(output_dir), checked)
-        planner.reserve("the item itself", file_name)
+        planner = Planner(self.stac_io.session, output_dir, checked)
+        planner.reserve({"the item itself": file_name})
         item_file = None
         if not checked["dry_run"]:
-            item_file = ItemFile.of(
+            item_file = ItemFile(
                 item,
                 file_name,
                 planner.folder,
@@ -279,26 +281,7 @@ class STACDownloader:
             with downloader.open(item.assets["data/table.csv"]) as file:
                 table = pandas.read_csv(file)
         """
-        expect("asset", asset, pystac.Asset, wanted="an asset")
-        owner = item or asset.owner
-        if owner is None or not hasattr(owner, "assets"):
-            raise ConfigurationError("This asset belongs to no item: pass item= as well.")
-        key = next((key for key, a in owner.assets.items() if a is asset), None)
-        if key is None:
-            raise AssetNotFoundError(f"{printable(repr(owner))} has no such asset.")
-        check_asset(key, asset)
-        source, origin = Locator(self.stac_io.session, verify=verify).locate(owner, key, asset)
-        try:
-            if origin is not None:
-                return origin.open("rb")
-            return open_remote(self.stac_io.session, source)
-        except STACGitLabError:
-            raise
-        except OSError as error:
-            raise DownloadError(
-                f"{quoted(key)}: {str(error.filename)!r} cannot be opened: "
-                f"{error.strerror or error}."
-            ) from error
+        return open_asset(self.stac_io.session, asset, item, verify)
 
     def download_project(
         self, item: pystac.Item, output_dir: str | os.PathLike[str], ref: str | None = None
@@ -370,8 +353,8 @@ class STACDownloader:
         """
         checked = self._options(roles, options)
         expect("items", items, Iterable, wanted="an iterable of items")
-        check_on_error(on_error)
-        planner = Planner(self.stac_io.session, folder_of(output_dir), checked, template)
+        expect_choice("on_error", on_error, get_args(OnError))
+        planner = Planner(self.stac_io.session, output_dir, checked, template)
         catalog: LocalCatalog | None = None
         if save_json and not checked["dry_run"]:
             catalog = LocalCatalog(
@@ -389,7 +372,8 @@ class STACDownloader:
 
         reading_errors: list[Exception] = []
         reader = read_items(items, reading_errors)
-        taken = self._run(map(plan_of, reader), planner, checked)
+        plans = map(plan_of, reader)
+        taken = run_plans(self.stac_io, plans, [planner], checked, workers=self.max_workers)
         if isinstance(items, Sized) and not checked["fail_fast"]:
             # There are more if the executor broke, or the disk was full.
             unreached = [planner.plan_unreached(item, selection.select(item)) for item in reader]
@@ -398,7 +382,7 @@ class STACDownloader:
         writing_errors = [plan.error for plan in taken.values() if plan.error is not None]
         if catalog is not None:
             if catalog.save():
-                report = replace(report, catalog_path=planner.reported(catalog.path))
+                report = replace(report, catalog_path=planner.reported(CATALOG_NAME))
             writing_errors += catalog.errors
         if reading_errors or writing_errors or not report.ok:
             error = download_error(report, reading_errors, writing_errors)
@@ -429,28 +413,21 @@ class STACDownloader:
             **options,
         )
 
-    # -- all of them ------------------------------------------------------------------------
-
-    def _run(
-        self,
-        plans: Iterable[ItemPlan],
-        planner: Planner,
-        options: AllOptions,
-        *,
-        queued: int = 1,
-    ) -> dict[str, ItemPlan]:
-        return run_plans(
-            self.stac_io, plans, [planner], options, workers=self.max_workers, queued=queued
-        )
-
-    def _download(self, plan: ItemPlan, planner: Planner, options: AllOptions) -> DownloadReport:
-        self._run([plan], planner, options, queued=len(plan.tasks))
-        report = plan.report()
-        if plan.error is not None or not report.ok:
-            raise download_error(report, writing_errors=[plan.error] if plan.error else ())
-        return report
-
     def _options(self, roles: Names, options: DownloadOptions) -> AllOptions:
         checked = checked_options({**options, "roles": roles})
         progress = checked["progress"]
         return {**checked, "progress": self.progress if progress is None else progress}
+
+    def _download(self, plan: ItemPlan, planner: Planner, options: AllOptions) -> DownloadReport:
+        run_plans(
+            self.stac_io,
+            [plan],
+            [planner],
+            options,
+            workers=self.max_workers,
+            queued=len(plan.tasks),
+        )
+        report = plan.report()
+        if plan.error is not None or not report.ok:
+            raise download_error(report, writing_errors=[plan.error] if plan.error else ())
+        return report

@@ -8,15 +8,14 @@ import stat
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pystac
 
 from stac_gitlab.download.source import self_href
-from stac_gitlab.errors import ConfigurationError, DownloadError, IncompleteListingWarning
-from stac_gitlab.files.partial_file import PartialFile
+from stac_gitlab.errors import DownloadError, IncompleteListingWarning
+from stac_gitlab.files.partial_file import replace_file
 from stac_gitlab.files.paths import contained_path, is_local, linkable_path, relative_path
 from stac_gitlab.redaction import quoted, redact, redact_text
 
@@ -26,8 +25,6 @@ OnError = Literal["keep", "remove"]
 _Object = TypeVar("_Object", bound=pystac.STACObject)
 
 ToJSON = Callable[[dict[str, Any]], str]
-"""Returns a document as JSON."""
-
 CATALOG_NAME = "catalog.json"
 _NO_COLLECTION = "no-collection"
 STRUCTURE = frozenset(
@@ -38,31 +35,21 @@ MEDIA_TYPES = {"child": "application/json", "item": "application/geo+json"}
 """The media types of what a catalog links to, by relation."""
 
 
-@dataclass(frozen=True)
 class ItemFile:
     """The file of an item whose assets are downloaded.
 
-    Attributes:
-        item: The item.
-        path: The path of the file.
+    Args:
+        path: The path of the file below the folder.
         folder: The output folder, as an absolute path.
         to_json: Returns a document as JSON.
-        on_error: What becomes of failed assets.
         links: Links to add, by relation. A link of the item with the same relation is replaced.
-        keep: Whether an existing file is kept.
+
+    Raises:
+        DownloadError: If it cannot be written, or exists and ``overwrite="error"``.
     """
 
-    item: pystac.Item
-    path: str
-    folder: Path
-    to_json: ToJSON
-    on_error: OnError = "keep"
-    links: Mapping[str, str] = field(default_factory=dict)
-    keep: bool = False
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         item: pystac.Item,
         path: str,
         folder: Path,
@@ -71,12 +58,7 @@ class ItemFile:
         on_error: OnError,
         overwrite: str,
         links: Mapping[str, str] | None = None,
-    ) -> ItemFile:
-        """Return the file for an item, after a look at what is there already.
-
-        Raises:
-            DownloadError: If it cannot be written, or exists and ``overwrite="error"``.
-        """
+    ) -> None:
         try:
             target = contained_path(folder, path)
             exists = target.exists()
@@ -88,37 +70,38 @@ class ItemFile:
             raise DownloadError(
                 f"{str(target)!r} exists already. Remove it, or choose another overwrite=."
             )
-        keep = exists and overwrite == "never"
-        return cls(item, path, folder, to_json, on_error, links or {}, keep=keep)
+        self.path = path
+        self._item = item
+        self._folder = folder
+        self._to_json = to_json
+        self._on_error = on_error
+        self._links = links or {}
+        self._is_kept = exists and overwrite == "never"
 
     def write(self, files: Mapping[str, Path], failed: Collection[str]) -> None:
         """Write the item with relative hrefs of its files, and absolute hrefs of other assets.
 
-        Args:
-            files: The downloaded files, by asset key, as absolute paths.
-            failed: The keys of the assets that failed.
-
         Raises:
             DownloadError: If the file cannot be written.
         """
-        if self.keep:
+        if self._is_kept:
             return
-        target = self.folder.joinpath(*self.path.split("/"))
+        target = self._folder.joinpath(*self.path.split("/"))
 
         def document() -> dict[str, Any]:
-            copy = without_structure(self.item, self.links)
+            copy = without_structure(self._item, self._links)
             start = Path(os.path.realpath(target.parent))
             for key, asset in list(copy.assets.items()):
                 if key in files:
                     asset.href = _href(files[key].resolve(), start)
-                elif key in failed and self.on_error == "remove":
+                elif key in failed and self._on_error == "remove":
                     del copy.assets[key]
                 else:
-                    asset.href = self.item.assets[key].get_absolute_href() or asset.href
-            add_links(copy, self.links, self.item.get_self_href())
+                    asset.href = self._item.assets[key].get_absolute_href() or asset.href
+            add_links(copy, self._links, self._item.get_self_href())
             return copy.to_dict(include_self_link=False, transform_hrefs=False)
 
-        write_document(self.folder, self.path, "the item", document, self.to_json)
+        write_document(self._folder, self.path, "the item", document, self._to_json)
 
 
 class LocalCatalog:
@@ -129,12 +112,9 @@ class LocalCatalog:
     Args:
         folder: The output folder, as an absolute path.
         stac_io: Reads collections, and returns documents as JSON.
-        on_error: What becomes of failed assets.
-        overwrite: What to do if the file of an item exists.
-        reserve: Keeps a path free of assets.
+        reserve: Keeps paths free of assets.
 
     Attributes:
-        path: The path of the catalog below the folder.
         errors: Errors of items whose file cannot be written.
 
     Raises:
@@ -148,9 +128,8 @@ class LocalCatalog:
         *,
         on_error: OnError,
         overwrite: str,
-        reserve: Callable[[str, str], None],
+        reserve: Callable[[Mapping[str, str]], None],
     ) -> None:
-        self.path = CATALOG_NAME
         self.errors: list[DownloadError] = []
         self._folder = folder
         self._stac_io = stac_io
@@ -162,7 +141,7 @@ class LocalCatalog:
         # The paths of the collections by id, or that of the catalog for those without a file.
         self._parents: dict[str, str] = {}
         self._collections: dict[str, pystac.Collection] = {}
-        reserve("the catalog", CATALOG_NAME)
+        reserve({"the catalog": CATALOG_NAME})
         self._existing = read_existing(folder, CATALOG_NAME)
 
     def add(self, item: pystac.Item) -> ItemFile | None:
@@ -181,12 +160,12 @@ class LocalCatalog:
         parent = self._parents[collection_id]
         name = linkable_path(f"{collection_id or _NO_COLLECTION}/{item.id}")
         path = relative_path(f"{name}.json")
-        self._reserve(f"the file of {item.id}", path)
+        self._reserve({f"the file of {item.id}": path})
         self._listed[parent].append(path)
         links = {"root": CATALOG_NAME, "parent": parent}
         if parent != CATALOG_NAME:
             links["collection"] = parent
-        return ItemFile.of(
+        return ItemFile(
             item,
             path,
             self._folder,
@@ -201,10 +180,10 @@ class LocalCatalog:
         if not collection_id:
             return CATALOG_NAME
         path = relative_path(linkable_path(f"{collection_id}/collection.json"))
+        collection = None
         try:
             collection = self._collection_of(item)
         except Exception as error:  # noqa: BLE001  # of any reader that pystac calls
-            collection = None
             warnings.warn(
                 f"The collection {quoted(collection_id)} cannot be read, so it is not saved. Its "
                 f"items are listed in {CATALOG_NAME}: {redact(str(error))}",
@@ -213,7 +192,7 @@ class LocalCatalog:
             )
         if collection is None:
             return CATALOG_NAME
-        self._reserve(f"the collection {collection_id}", path)
+        self._reserve({f"the collection {collection_id}": path})
         self._collections[path] = collection
         self._listed[CATALOG_NAME].append(path)
         return path
@@ -261,28 +240,16 @@ class LocalCatalog:
             hrefs = {
                 rel: list(_listed_hrefs(existing, rel, self._folder / path)) for rel in MEDIA_TYPES
             }
-            for listed in filter(self._exists, self._listed[path]):
+            for listed in self._listed[path]:
                 rel = "child" if listed in self._collections else "item"
-                hrefs[rel].append(relative_href(listed, path))
+                if self._folder.joinpath(*listed.split("/")).is_file():
+                    hrefs[rel].append(relative_href(listed, path))
             for rel, media_type in MEDIA_TYPES.items():
                 for href in dict.fromkeys(hrefs[rel]):
                     saved["links"].append({"rel": rel, "href": href, "type": media_type})
             return saved
 
         write_document(self._folder, path, name, document, self._stac_io.json_dumps)
-
-    def _exists(self, path: str) -> bool:
-        return self._folder.joinpath(*path.split("/")).is_file()
-
-
-def check_on_error(on_error: object) -> None:
-    """Check an ``on_error=`` argument.
-
-    Raises:
-        ConfigurationError: If it is not valid.
-    """
-    if on_error not in ("keep", "remove"):
-        raise ConfigurationError(f"on_error={on_error!r}: choose 'keep' or 'remove'.")
 
 
 def without_structure(source: _Object, replaced: Collection[str]) -> _Object:
@@ -344,8 +311,7 @@ def write_document(
 ) -> int:
     """Write a document, if it differs from the one that is there; return its size in bytes.
 
-    Raises:
-        DownloadError: If it cannot be written. The message calls it `name`.
+    Errors call it `name`.
     """
     failed = f"{name} cannot be written to {str(folder / path)!r}"
     try:
@@ -358,9 +324,7 @@ def write_document(
         if _has_content(target, content):
             return len(content)
         # A symbolic link is replaced, as for the assets: it may lead anywhere.
-        with PartialFile(target) as partial_file:
-            partial_file.write(content)
-            partial_file.finish()
+        replace_file(target, content)
     except OSError as error:
         raise DownloadError(f"{failed}: {error.strerror or error}.") from error
     return len(content)

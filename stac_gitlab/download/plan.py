@@ -6,8 +6,9 @@ The only requests list repositories, to find out which existing files are unchan
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,21 +19,15 @@ from stac_gitlab.download.assets import HasAssets, PathTemplate, check_asset
 from stac_gitlab.download.content_version import compact_records, read_records
 from stac_gitlab.download.git_blobs import list_blob_ids
 from stac_gitlab.download.local_copy import ItemFile
-from stac_gitlab.download.options import AllOptions
-from stac_gitlab.download.report import (
-    AssetResult,
-    DownloadReport,
-    StoppedError,
-    human_size,
-)
-from stac_gitlab.download.source import Locator
+from stac_gitlab.download.options import AllOptions, folder_of
+from stac_gitlab.download.report import AssetResult, DownloadReport, StoppedError, human_size
+from stac_gitlab.download.source import Locator, redacted_url
 from stac_gitlab.download.task import DownloadTask
-from stac_gitlab.errors import (
-    DownloadError,
-)
+from stac_gitlab.errors import DownloadError
 from stac_gitlab.files.disk_space import free_space
 from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
 from stac_gitlab.files.paths import (
+    STRICTEST_NAMING,
     FileNaming,
     NameClashError,
     TakenNames,
@@ -43,7 +38,6 @@ from stac_gitlab.redaction import quoted, redacting_logger
 from stac_gitlab.settings import expect
 
 logger = redacting_logger(__name__)
-_ITEMS_IN_TURN = 4
 
 
 @dataclass
@@ -52,7 +46,6 @@ class ItemPlan:
 
     Attributes:
         name: The name of the item in reports and messages; empty if there is only one.
-        tasks: The tasks.
         results: The result of each selected asset, in the order of the item; None until it is
             known. Those of assets that cannot become a task are known from the start.
         item_file: The file of the item, if it is to be written when the results are known.
@@ -106,8 +99,6 @@ class Planner:
     """Makes tasks of the assets of items that are downloaded into one folder.
 
     Args:
-        session: Knows the dialect of each server.
-        folder: The output folder.
         options: Checked options.
         template: The path of an asset below the folder. None if there is one item only: then the
             path is the asset key.
@@ -117,18 +108,19 @@ class Planner:
         folder: The output folder, as an absolute path: the current folder may change.
 
     Raises:
-        ConfigurationError: If the template is not valid.
+        ConfigurationError: If the folder or the template is not valid.
     """
 
     def __init__(
         self,
         session: GitLabSession,
-        folder: Path,
+        output_dir: str | os.PathLike[str],
         options: AllOptions,
         template: str | None = None,
         name: str = "",
     ) -> None:
         self._name = name
+        folder = folder_of(output_dir)
         self._template = None if template is None else PathTemplate(template)
         self.folder = folder.absolute()
         # Tasks elsewhere may have another current folder.
@@ -140,37 +132,43 @@ class Planner:
         self._records = read_records(self.folder)
         self._leftovers: dict[str, Mapping[str, list[Leftover]]] = {}
         self._missing_folders: set[str] = set()
-        self._taken = TakenNames(FileNaming.strictest())
+        self._taken = TakenNames(STRICTEST_NAMING)
         # Until it is known which names are the same file here.
         self._paths: dict[str, str] | None = None if options["portable_names"] else {}
         self._item_names: set[str] = set()
 
-    def reserve(self, name: str, path: str) -> None:
-        """Keep a path free of assets; `name` is what messages call the file there."""
-        self._take({name: path})
+    def reserve(self, paths: Mapping[str, str]) -> None:
+        """Reserve some paths, as :meth:`TakenNames.take` does."""
+        try:
+            self._taken.take(paths)
+            if self._paths is not None:
+                self._paths.update(paths)
+        except NameClashError:
+            if self._paths is None:
+                raise
+            # They would be the same file on some system. Only now is it worth trying on this one.
+            self._taken = TakenNames(self._naming())
+            self._taken.take(self._paths)
+            self._paths = None
+            self._taken.take(paths)
 
     def plan(
-        self,
-        item: HasAssets,
-        assets: Mapping[str, pystac.Asset],
-        item_file: ItemFile | None = None,
+        self, item: HasAssets, assets: Mapping[str, pystac.Asset], item_file: ItemFile | None = None
     ) -> ItemPlan:
         """Return the plan for some assets of an item, and for the file of the item itself."""
         name = self._name if self._template is None else self._unique_name(item)
-        plan = ItemPlan(name, [], dict.fromkeys(assets), item_file)
-        if item_file is not None:
-            plan.item_path = self.reported(item_file.path)
+        item_path = None if item_file is None else self.reported(item_file.path)
+        plan = ItemPlan(name, [], dict.fromkeys(assets), item_file, item_path)
         for key, asset in assets.items():
             try:
                 check_asset(key, asset)
                 plan.tasks.append(self._task(item, key, asset, name))
             except DownloadError as error:
-                href = self._locator.redacted_url(str(getattr(asset, "href", "")))
-                plan.results[key] = AssetResult(str(key), href, status="failed", error=error)
+                plan.results[key] = _failed(key, asset, error)
         try:
-            self._take({task.name: task.path for task in plan.tasks})
+            self.reserve({task.name: task.path for task in plan.tasks})
             if not self._options["dry_run"]:
-                check_space(plan.tasks)
+                _check_space(plan.tasks)
                 plan.tasks = self._with_blob_ids(item, plan.tasks)
         except DownloadError as error:
             for task in plan.tasks:
@@ -182,9 +180,7 @@ class Planner:
         """Return the plan, without tasks, for an item that was not reached before the end."""
         plan = ItemPlan(self._unique_name(item), [], dict.fromkeys(assets))
         for key, asset in assets.items():
-            href = self._locator.redacted_url(str(getattr(asset, "href", "")))
-            error = StoppedError.of(str(key), started=False)
-            plan.results[key] = AssetResult(str(key), href, status="failed", error=error)
+            plan.results[key] = _failed(key, asset, StoppedError.of(str(key), started=False))
         return plan
 
     def reported(self, path: str) -> Path:
@@ -212,7 +208,7 @@ class Planner:
         source, origin = self._locator.locate(item, key, asset)
         return DownloadTask(
             source=source,
-            href=self._locator.redacted_url(source.url),
+            href=redacted_url(source.url),
             folder=self.folder,
             path=path,
             reported_folder=self._reported_folder,
@@ -238,28 +234,21 @@ class Planner:
             )
             if place is not None and task.could_be_current():
                 places[task.key] = place
-        if not places:
-            return tasks
         paths: dict[str, list[str]] = defaultdict(list)
         for url, path in places.values():
             paths[url].append(path)
-        listings = {url: list_blob_ids(self._session, url, paths[url]) for url in paths}
-
-        def blob_id(task: DownloadTask) -> str | None:
-            url, path = places.get(task.key, ("", ""))
-            return listings.get(url, {}).get(path)
-
-        return [replace(task, blob_id=blob_id(task)) for task in tasks]
+        ids = {url: list_blob_ids(self._session, url, paths[url]) for url in paths}
+        found = {key: ids[url].get(path) for key, (url, path) in places.items()}
+        return [replace(task, blob_id=found.get(task.key)) for task in tasks]
 
     def _unique_name(self, item: HasAssets) -> str:
         """Return the id of an item, or a longer name if an earlier item has the same id."""
         base = name = str(getattr(item, "id", ""))
         if name in self._item_names:
             base = name = f"{getattr(item, 'collection_id', None)}/{name}"
-        number = 2
+        numbers = itertools.count(2)
         while name in self._item_names:
-            name = f"{base} ({number})"
-            number += 1
+            name = f"{base} ({next(numbers)})"
         self._item_names.add(name)
         return name
 
@@ -273,31 +262,12 @@ class Planner:
         found = self._leftovers[folder]
         return tuple(leftovers_for(target, found)) if found else ()
 
-    def _take(self, paths: Mapping[str, str]) -> None:
-        """Take the paths of some assets, by the names that messages call them.
-
-        Raises:
-            NameClashError: If two of them, or one and an earlier one, are the same file.
-        """
-        try:
-            self._taken.take(paths)
-            if self._paths is not None:
-                self._paths.update(paths)
-        except NameClashError:
-            if self._paths is None:
-                raise
-            # They would be the same file somewhere. Only now is it worth trying here.
-            self._taken = TakenNames(self._naming())
-            self._taken.take(self._paths)
-            self._paths = None
-            self._taken.take(paths)
-
     def _naming(self) -> FileNaming:
         try:
             if not self._options["dry_run"]:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 return FileNaming.of(self.folder)
-        except (OSError, DownloadError) as error:
+        except OSError as error:
             logger.info("Whether names differ by case only cannot be tried: %s", error)
         return FileNaming.usual()
 
@@ -312,28 +282,8 @@ def read_items(items: Iterable[pystac.Item], errors: list[Exception]) -> Iterato
         errors.append(error)
 
 
-def in_turn(plans: Iterable[ItemPlan]) -> Iterator[DownloadTask]:
-    """Yield the tasks of a few items in turn, so that a large item does not delay small ones."""
-    waiting = iter(plans)
-    turns: deque[Iterator[DownloadTask]] = deque()
-    while True:
-        while len(turns) < _ITEMS_IN_TURN and (plan := next(waiting, None)) is not None:
-            turns.append(iter(plan.tasks))
-        if not turns:
-            return
-        turn = turns.popleft()
-        task = next(turn, None)
-        if task is not None:
-            yield task
-            turns.append(turn)
-
-
-def check_space(tasks: Sequence[DownloadTask]) -> None:
-    """Check that the files of known size fit on the disk.
-
-    Raises:
-        DownloadError: If they do not.
-    """
+def _check_space(tasks: Sequence[DownloadTask]) -> None:
+    """Raise a DownloadError if the files of known size do not fit on the disk."""
     needed = sum(map(_missing_bytes, tasks))
     if not needed:
         return
@@ -356,13 +306,19 @@ def _missing_bytes(task: DownloadTask) -> int:
     except OSError:
         # The task reports it when it writes the file.
         existing = None
-    stays = task.overwrite in ("never", "error") or (
+    is_kept = task.overwrite in ("never", "error") or (
         task.overwrite == "if-changed" and existing == size
     )
-    if existing is not None and stays:
+    if existing is not None and is_kept:
         return 0
     # A partial file of an earlier run takes part of the space already.
     return max(0, size - max((leftover.size for leftover in task.leftovers), default=0))
+
+
+def _failed(key: object, asset: object, error: DownloadError) -> AssetResult:
+    """Return the result of an asset that cannot become a task; code can build any asset."""
+    href = redacted_url(str(getattr(asset, "href", "")))
+    return AssetResult(str(key), href, status="failed", error=error)
 
 
 def _own_error(task: DownloadTask, error: DownloadError) -> DownloadError:

@@ -6,6 +6,7 @@ because a mixture of two versions is neither.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import os
@@ -13,20 +14,29 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pystac
 import requests
 import urllib3
 
+from stac_gitlab.download.assets import HasAssets, check_asset
 from stac_gitlab.download.checked_file import PAGE_START, POINTER_SIZE, error_for_substitute
 from stac_gitlab.download.content_version import ByteRange, ContentVersion
-from stac_gitlab.download.source import Source
+from stac_gitlab.download.source import Locator, Source, Verify
 from stac_gitlab.download.stream import BrokenBodyError, StallRule
 from stac_gitlab.download.transfer import download_file
-from stac_gitlab.errors import DownloadError, IncompleteDownloadError, STACGitLabError
+from stac_gitlab.errors import (
+    AssetNotFoundError,
+    ConfigurationError,
+    DownloadError,
+    IncompleteDownloadError,
+    STACGitLabError,
+)
 from stac_gitlab.http.body import body_reader
 from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.http.retry import call_with_retries
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.redaction import quoted, redact
+from stac_gitlab.redaction import printable, quoted, redact
+from stac_gitlab.settings import expect
 
 # Bytes of one range request: random access wastes at most this much, and a reader that asks for
 # small pieces needs one request for each block.
@@ -35,15 +45,38 @@ BLOCK_SIZE = 1024 * 1024
 _BUFFER_SIZE = 8192
 
 
-def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
-    """Open the file at a URL for reading.
+def open_asset(
+    session: GitLabSession, asset: pystac.Asset, item: HasAssets | None, verify: Verify
+) -> BinaryIO:
+    """Open an asset for reading.
 
     Raises:
+        ConfigurationError: If an argument is not valid.
         DownloadError: If the file is not what the metadata describe; or if the server does not
             support ranges, and the temporary file cannot be written.
         HTTPStatusError: If the server responds with an error.
         NetworkError: If there is no connection.
     """
+    expect("asset", asset, pystac.Asset, wanted="an asset")
+    owner = item or asset.owner
+    if owner is None or not hasattr(owner, "assets"):
+        raise ConfigurationError("This asset belongs to no item: pass item= as well.")
+    key = next((key for key, a in owner.assets.items() if a is asset), None)
+    if key is None:
+        raise AssetNotFoundError(f"{printable(repr(owner))} has no such asset.")
+    check_asset(key, asset)
+    source, path = Locator(session, verify=verify).locate(owner, key, asset)
+    try:
+        return _open_remote(session, source) if path is None else path.open("rb")
+    except STACGitLabError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"{quoted(key)}: {str(error.filename)!r} cannot be opened: {error.strerror or error}."
+        ) from error
+
+
+def _open_remote(session: GitLabSession, source: Source) -> BinaryIO:
     if session.dialect_of(source.url).generates(source.url):
         return _open_downloaded(session, source)
     response = session.open(
@@ -57,8 +90,7 @@ def open_remote(session: GitLabSession, source: Source) -> BinaryIO:
         part = ByteRange.of(response)
         if part is None or part.start or part.stop > BLOCK_SIZE or part.size is None:
             return _open_downloaded(session, source)
-        file = _RangeReader(session, source, response, part.size)
-        file.read_first_block(response, part)
+        file = _RangeReader(session, source, response, part)
     if not file.may_be_the_file(response):
         # A download finds out, and raises the error that says why.
         return _open_downloaded(session, source)
@@ -88,37 +120,25 @@ def _open_downloaded(
 
 
 class _RangeReader(io.RawIOBase):
-    """A file of known size on a server that supports range requests.
-
-    Args:
-        session: The session to use.
-        source: Where the file is.
-        response: The first response, which identifies the version.
-        size: Bytes of the whole file.
-    """
+    """A file of known size; the first response holds a part of it, and identifies its version."""
 
     def __init__(
-        self, session: GitLabSession, source: Source, response: requests.Response, size: int
+        self, session: GitLabSession, source: Source, response: requests.Response, part: ByteRange
     ) -> None:
         self._session = session
         self._source = source
-        self._version = ContentVersion.of(response, size=size)
-        self._size = size
+        self._size = part.size or part.stop
+        self._version = ContentVersion.of(response, size=self._size)
         self._position = 0
         # The first block is kept for readers that return to the header of a file.
         self._first_block = self._block = b""
         self._block_start = 0
         self._stall = StallRule(session.retry)
         self._last_fetch = session.retry.clock()
-
-    def read_first_block(self, response: requests.Response, part: ByteRange) -> None:
-        """Keep the first block, as far as it arrives."""
-        block = bytearray(part.stop)
-        try:
+        with contextlib.suppress(BrokenBodyError):
+            block = bytearray(part.stop)
             count = self._read_body(response, memoryview(block))
-        except BrokenBodyError:
-            return
-        self._first_block = bytes(block[:count])
+            self._first_block = bytes(block[:count])
 
     def may_be_the_file(self, response: requests.Response) -> bool:
         """Return whether this may be the file that the metadata describe."""
@@ -161,7 +181,7 @@ class _RangeReader(io.RawIOBase):
         if not piece and len(view) >= BLOCK_SIZE:
             count = self._fetch_into(view)
         else:
-            piece = piece or self._fetch_block(len(view))
+            piece = piece or self._fetch_block()[: len(view)]
             count = len(piece)
             view[:count] = piece
         self._position += count
@@ -183,12 +203,12 @@ class _RangeReader(io.RawIOBase):
         start -= self._block_start
         return self._block[start : start + count] if start >= 0 else b""
 
-    def _fetch_block(self, count: int) -> bytes:
-        """Fetch the block from the current position on; return its first `count` bytes."""
+    def _fetch_block(self) -> bytes:
+        """Fetch the block from the current position on."""
         block = bytearray(min(BLOCK_SIZE, self._size - self._position))
         fetched = self._fetch_into(memoryview(block))
         self._block_start, self._block = self._position, bytes(block[:fetched])
-        return self._block[:count]
+        return self._block
 
     def _fetch_into(self, view: memoryview) -> int:
         """Fill `view` from the current position on, as far as one response goes."""

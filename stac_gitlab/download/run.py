@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 
 from stac_gitlab.download.options import AllOptions
-from stac_gitlab.download.plan import ItemPlan, Planner, in_turn
+from stac_gitlab.download.plan import ItemPlan, Planner
 from stac_gitlab.download.pool import DownloadPool, HasSession
 from stac_gitlab.download.progress import announce, open_progress
 from stac_gitlab.download.report import AssetResult
 from stac_gitlab.download.task import DownloadTask
+
+_ITEMS_IN_TURN = 4
 
 
 def run_plans(
@@ -24,7 +27,6 @@ def run_plans(
     """Run the tasks of all plans; return the plans with their results, by name.
 
     Args:
-        reader: The reader whose session sends the requests.
         plans: Plans with different names. They are taken as they are needed.
         planners: The planners that make them.
         options: Checked options.
@@ -46,7 +48,7 @@ def run_plans(
     def add_result(task: DownloadTask, result: AssetResult) -> None:
         taken[task.item_name].add_result(task, result)
 
-    tasks = in_turn(take_plans())
+    tasks = _in_turn(take_plans())
     with open_progress(None if options["dry_run"] else options["progress"]) as progress:
         if options["dry_run"]:
             for task in tasks:
@@ -64,14 +66,30 @@ def run_plans(
             finally:
                 for planner in planners:
                     planner.remove_empty_folders()
-    _complete(taken, planners)
+    _complete(taken.values(), planners)
     return taken
 
 
-def _complete(taken: Mapping[str, ItemPlan], planners: Iterable[Planner]) -> None:
-    for plan in taken.values():
+def _complete(plans: Collection[ItemPlan], planners: Iterable[Planner]) -> None:
+    for plan in plans:
         # Of those whose tasks were not all started.
         plan.write_item()
-    if any(plan.report().downloaded for plan in taken.values()):
+    if any(plan.report().downloaded for plan in plans):
         for planner in planners:
             planner.compact_records()
+
+
+def _in_turn(plans: Iterable[ItemPlan]) -> Iterator[DownloadTask]:
+    """Yield the tasks of a few items in turn, so that a large item does not delay small ones."""
+    waiting = iter(plans)
+    turns: deque[Iterator[DownloadTask]] = deque()
+    while True:
+        while len(turns) < _ITEMS_IN_TURN and (plan := next(waiting, None)) is not None:
+            turns.append(iter(plan.tasks))
+        if not turns:
+            return
+        turn = turns.popleft()
+        task = next(turn, None)
+        if task is not None:
+            yield task
+            turns.append(turn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -149,7 +150,7 @@ class Locator:
     """Determines where assets come from, without a request.
 
     Attributes:
-        session: The session, which knows the dialect of each server.
+        session: Knows the dialect of each server.
         alternates: Names of alternate assets to prefer to the main href, best first.
         verify: Whether to use sizes and checksums, or which of them.
     """
@@ -183,7 +184,7 @@ class Locator:
             raise DownloadError(f"{quoted(key)}: {error}") from None
         except ValueError as error:
             # urllib cannot parse the URL.
-            href = quoted(self.redacted_url(asset.href))
+            href = quoted(redacted_url(asset.href))
             raise DownloadError(f"{quoted(key)}: {href} is not a URL: {error}.") from None
         source = Source(
             url=url,
@@ -193,10 +194,6 @@ class Locator:
             media_type=asset.media_type if isinstance(asset.media_type, str) else None,
         )
         return source, path
-
-    def redacted_url(self, href: str) -> str:
-        """Return an href without secrets."""
-        return redact(strip_token_parameters(href))
 
     def _url(self, item: HasAssets, item_url: str, key: str, asset: pystac.Asset) -> str:
         url = absolute_href(self._preferred(asset), item_url)
@@ -214,7 +211,7 @@ class Locator:
             tool = _TOOL_FOR_SCHEME.get(scheme, "a tool that speaks it")
             raise DownloadError(
                 f"{quoted(key)}: stac_gitlab does not download {scheme}:// URLs. Use {tool} "
-                f"for {printable(self.redacted_url(url))}."
+                f"for {printable(redacted_url(url))}."
             )
         if Origin.of(url) is None:
             raise ValueError("it has no host")
@@ -230,8 +227,10 @@ class Locator:
         """Return the href of the preferred alternate, or the asset's own."""
         alternates = asset.extra_fields.get("alternate")
         if isinstance(alternates, Mapping):
-            hrefs = (_href_of(alternates.get(name)) for name in self.alternates)
-            return next(filter(None, hrefs), asset.href)
+            for alternate in map(alternates.get, self.alternates):
+                href = alternate.get("href") if isinstance(alternate, Mapping) else None
+                if isinstance(href, str) and href:
+                    return href
         return asset.href
 
 
@@ -244,6 +243,11 @@ def absolute_href(href: str, item_url: str) -> str:
         # pystac would end the name of a local file at a "#" or "?".
         return str(_path_of_href(item_url).parent / href)
     return make_absolute_href(href, item_url)
+
+
+def redacted_url(href: str) -> str:
+    """Return an href without secrets."""
+    return redact(strip_token_parameters(href))
 
 
 def self_href(item: HasAssets) -> str:
@@ -261,20 +265,11 @@ def self_href(item: HasAssets) -> str:
 
 
 def _path_of_href(href: str) -> Path:
-    """Return the path of a local href.
-
-    Raises:
-        ValueError: If no file can have this path.
-    """
+    """Return the path of a local href; raise a ValueError if no file can have it."""
     path = local_path(href)
     if b"\0" in os.fsencode(path):
         raise ValueError("embedded null character")
     return Path(path)
-
-
-def _href_of(alternate: object) -> str | None:
-    href = alternate.get("href") if isinstance(alternate, Mapping) else None
-    return href if isinstance(href, str) else None
 
 
 def _size_of(asset: pystac.Asset) -> int | None:
@@ -285,16 +280,11 @@ def _size_of(asset: pystac.Asset) -> int | None:
 
 def _checksum_of(key: str, asset: pystac.Asset) -> Checksum | None:
     text = asset.extra_fields.get("file:checksum")
-    if text is None:
-        return None
     try:
-        return Checksum.parse(text)
+        return None if text is None else Checksum.parse(text)
     except UnknownChecksumError as error:
-        warnings.warn(
-            f"{quoted(key)}: file:checksum is not verified: {error}.",
-            UnverifiedDownloadWarning,
-            stacklevel=2,
-        )
+        problem = f"{quoted(key)}: file:checksum is not verified: {error}."
+        warnings.warn(problem, UnverifiedDownloadWarning, stacklevel=2)
         return None
 
 
@@ -303,18 +293,14 @@ def url_digest(url: str) -> str:
 
     What a server changes with every signature of a URL is no part of it.
     """
-    try:
+    with contextlib.suppress(ValueError):
         parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.query:
-        changing = _SIGNATURE if is_signed(url) else _TOKENS
-        query = "&".join(
-            parameter
-            for parameter in parts.query.split("&")
-            if not changing.fullmatch(parameter.partition("=")[0])
-        )
-        url = urlunsplit(parts._replace(query=query))
+        if parts.query:
+            changing = _SIGNATURE if is_signed(url) else _TOKENS
+            kept = (
+                p for p in parts.query.split("&") if not changing.fullmatch(p.partition("=")[0])
+            )
+            url = urlunsplit(parts._replace(query="&".join(kept)))
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

@@ -199,21 +199,12 @@ class FileNaming:
 
     @classmethod
     def of(cls, folder: Path) -> FileNaming:
-        """Return the naming in an existing folder, in which a file is created for that.
-
-        Raises:
-            DownloadError: If no file can be created there.
-        """
+        """Return the naming in a folder: create a file there, or raise the OSError of that."""
         try:
             handle, name = tempfile.mkstemp(dir=folder, prefix=f"{OWN_PREFIX}-Probe-\u00e9-")
         except UnicodeError:
             # The environment allows ASCII names only.
             return cls.usual()
-        except OSError as error:
-            raise DownloadError(
-                f"The folder {str(folder)!r} is not writable: {error.strerror or error}. Check its "
-                "permissions and the free space, or choose another folder."
-            ) from error
         os.close(handle)
         try:
             head, tail = os.path.split(name)
@@ -230,11 +221,6 @@ class FileNaming:
         tolerant = sys.platform in ("win32", "darwin")
         return cls(ignores_case=tolerant, normalizes=sys.platform == "darwin")
 
-    @classmethod
-    def strictest(cls) -> FileNaming:
-        """Return the naming under which all names collide that do so on any common system."""
-        return cls(ignores_case=True, normalizes=True)
-
     def identity(self, relative: str) -> str:
         """Return a text that is the same for all names of the same file."""
         if self.ignores_case:
@@ -242,6 +228,10 @@ class FileNaming:
         if self.normalizes or self.ignores_case:
             relative = unicodedata.normalize("NFC", relative)
         return relative
+
+
+STRICTEST_NAMING = FileNaming(ignores_case=True, normalizes=True)
+"""The naming under which all names collide that do so on any common system."""
 
 
 class NameClashError(DownloadError):
@@ -257,11 +247,7 @@ class NameClashError(DownloadError):
 
 
 class TakenNames:
-    """The paths that are in use in one folder.
-
-    Args:
-        naming: The names that are the same there.
-    """
+    """The paths that are in use in one folder, and the names that are the same there."""
 
     def __init__(self, naming: FileNaming) -> None:
         self._naming = naming
@@ -290,7 +276,8 @@ class TakenNames:
             if other is not None:
                 clashes.append((other, name))
             files.setdefault(file, name)
-            for folder in map(hash, _folders(identity)):
+            parts = identity.split("/")
+            for folder in (hash("/".join(parts[:n])) for n in range(1, len(parts))):
                 other = files.get(folder) or self._files.get(folder)
                 if other is not None:
                     clashes.append((other, name))
@@ -304,11 +291,6 @@ class TakenNames:
             )
         self._files.update(files)
         self._folders.update(folders)
-
-
-def _folders(path: str) -> Iterable[str]:
-    parts = path.split("/")
-    return ("/".join(parts[:n]) for n in range(1, len(parts)))
 
 
 def is_local(href: str) -> bool:
@@ -361,7 +343,7 @@ def read_local(href: str) -> bytes:
 
 
 # A drive, or a scheme with a single slash, which pystac takes for one; and GDAL's file systems.
-_DRIVE_OR_VSI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]|/vsi")
+DRIVE_OR_VSI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]|/vsi")
 
 
 def is_web(href: object) -> bool:

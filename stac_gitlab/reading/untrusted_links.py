@@ -20,7 +20,7 @@ from pystac.utils import safe_urlparse
 
 from stac_gitlab.auth import DEFAULT_PORTS, Origin
 from stac_gitlab.errors import InvalidResponseError
-from stac_gitlab.files.paths import _DRIVE_OR_VSI, is_local, is_web
+from stac_gitlab.files.paths import DRIVE_OR_VSI, is_local, is_web
 
 REMOTE_FILE = "remote-file://refused/"
 """Prefix of an href in a remote document that names a local file. Nothing opens it."""
@@ -230,7 +230,7 @@ def _names_file(href: str) -> bool:
     except ValueError:
         return False
     return parts.scheme == "file" or (
-        parts.scheme == "" and _DRIVE_OR_VSI.match(parts.path) is not None
+        parts.scheme == "" and DRIVE_OR_VSI.match(parts.path) is not None
     )
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stac_gitlab.errors import DownloadError, UnsafePathError
 from stac_gitlab.files.paths import (
+    STRICTEST_NAMING,
     FileNaming,
     TakenNames,
     contained_path,
@@ -322,7 +323,7 @@ def check(naming: FileNaming, *keys: str) -> None:
 
 def test_names_that_differ_in_case_collide_if_case_is_ignored() -> None:
     check(AS_ON_LINUX, "data/Case.csv", "data/case.csv")
-    for naming in (AS_ON_WINDOWS, AS_ON_A_MAC, FileNaming.strictest()):
+    for naming in (AS_ON_WINDOWS, AS_ON_A_MAC, STRICTEST_NAMING):
         with pytest.raises(DownloadError, match=r"'data/Case.csv' and 'data/case.csv'"):
             check(naming, "data/Case.csv", "data/case.csv")
         with pytest.raises(DownloadError):
@@ -332,7 +333,7 @@ def test_names_that_differ_in_case_collide_if_case_is_ignored() -> None:
 def test_names_that_differ_in_composition_collide_if_it_is_ignored() -> None:
     composed, decomposed = "\u00e9t\u00e9", unicodedata.normalize("NFD", "\u00e9t\u00e9")
     check(AS_ON_LINUX, composed, decomposed)
-    for naming in (NORMALIZING, AS_ON_A_MAC, FileNaming.strictest()):
+    for naming in (NORMALIZING, AS_ON_A_MAC, STRICTEST_NAMING):
         with pytest.raises(DownloadError, match="would be the same file"):
             check(naming, composed, decomposed)
     check(NORMALIZING, "\u00e9", "\u00c9")
@@ -394,7 +395,7 @@ def test_the_naming_of_other_systems_is_detected(
 def test_names_that_are_equal_after_casefold_collide_under_the_strictest_naming(
     one: str, other: str
 ) -> None:
-    naming = FileNaming.strictest()
+    naming = STRICTEST_NAMING
     assert naming.identity(one) == naming.identity(unicodedata.normalize("NFD", one))
     assert naming.identity(one) == naming.identity(unicodedata.normalize("NFC", one))
     if naming.identity(one) != naming.identity(other):
