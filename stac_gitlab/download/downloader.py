@@ -84,15 +84,15 @@ class STACDownloader:
         if max_workers is not None:
             whole_number("max_workers", max_workers, least=1)
         check_progress(progress)
-        needs_own_reader = not (token is None and retry is None and timeout is None)
+        has_settings = any(value is not None for value in (token, retry, timeout))
         if stac_io is not None:
             expect("stac_io", stac_io, GitLabStacIO, wanted="a GitLabStacIO")
-            if needs_own_reader:
+            if has_settings:
                 raise ConfigurationError(
                     "stac_io= has a token and a retry policy of its own: pass either it or the "
                     "others."
                 )
-        elif base_url is None and not needs_own_reader:
+        elif base_url is None and not has_settings:
             default = pystac.StacIO.default()
             stac_io = default if isinstance(default, GitLabStacIO) else None
         timeout = DEFAULT_TIMEOUT if timeout is None else timeout

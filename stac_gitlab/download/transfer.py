@@ -306,11 +306,7 @@ class _FileTransfer:
             response.close()
             raise NotModified
         part = ByteRange.of(response)
-        size = length_in(response.headers) if part is None else part.size
-        checksum = self._stated_checksum(response, size)
-        if self.target_has is not None and checksum is not None and self.target_has(checksum):
-            response.close()
-            raise NotModified
+        self._check_modification(response, part)
         if not is_segmented or response.status_code not in (206, 416):
             return self._start(response)
         if part is not None and part.start == 0 and part.size is not None:
@@ -320,6 +316,14 @@ class _FileTransfer:
         response.close()
         self.segments = 1
         return self._request_all()
+
+    def _check_modification(self, response: requests.Response, part: ByteRange | None) -> None:
+        """Raise NotModified if the headers prove that the file at the target is the same."""
+        size = length_in(response.headers) if part is None else part.size
+        checksum = self._stated_checksum(response, size)
+        if self.target_has is not None and checksum is not None and self.target_has(checksum):
+            response.close()
+            raise NotModified
 
     def _start(self, response: requests.Response) -> requests.Response:
         """Start from the beginning with a response that holds the whole body."""
