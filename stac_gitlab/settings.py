@@ -186,11 +186,7 @@ def expect_text(name: str, value: Any, *, wanted: str = "a text") -> str:
 
 
 def expect_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check that an argument is one of a few texts.
-
-    Raises:
-        ConfigurationError: If it is not.
-    """
+    """Check that the argument `name` is one of a few texts."""
     if value not in choices:
         *others, last = map(repr, choices)
         raise ConfigurationError(f"{name}={value!r}: choose {', '.join(others)} or {last}.")
