@@ -1,8 +1,8 @@
 """Filter arguments as query parameters of an items endpoint.
 
 Each function accepts the usual notations of a filter, and returns the text that the specification
-requires. Invalid values are refused before a request is sent, because a server may ignore a filter
-that it does not understand, and return all items.
+requires. For any other value it raises a ConfigurationError before a request is sent, because a
+server may ignore a filter that it does not understand, and return all items.
 
 Source: OGC API - Features - Part 1 (bbox, datetime, limit) and the STAC API extensions Fields,
 Sort, Filter, Query and Free-Text, as they are written in a GET request.
@@ -40,9 +40,6 @@ def bbox_parameter(value: Any) -> str:
         value: 4 or 6 numbers in a sequence, or in a text with commas; or a geometry, of which the
             endpoint can take the bounding box only: GeoJSON, or anything with
             ``__geo_interface__``. West may be greater than east: the box crosses the antimeridian.
-
-    Raises:
-        ConfigurationError: If it is no bounding box.
 
     Example:
         >>> bbox_parameter({"type": "LineString", "coordinates": [[5, 46], [8.5, 47]]})
@@ -97,8 +94,7 @@ def _box_around(geometry: Mapping[str, Any]) -> list[float]:
     if west == -180 and east == 180:
         # RFC 7946, 3.1.9: a geometry that crosses the antimeridian is cut there into parts.
         extents = sorted((min(p[0] for p in part), max(p[0] for p in part)) for part in parts)
-        end = -180.0
-        widest = 0.0
+        end, widest = -180.0, 0.0
         for start, stop in extents:
             if start - end > widest:
                 widest, west, east = start - end, start, end
@@ -153,9 +149,6 @@ def datetime_parameter(value: Any) -> str:
             ``".."`` is an open end. A text may be a year, month or day, which stands for all of
             it. A time without zone is UTC.
 
-    Raises:
-        ConfigurationError: If it is none of these, or the interval ends before it begins.
-
     Example:
         >>> datetime_parameter("2024-01/2024-03")
         '2024-01-01T00:00:00Z/2024-03-31T23:59:59Z'
@@ -193,8 +186,7 @@ def _span(end: Any, whole: Any) -> tuple[datetime | None, datetime | None]:
     if end is None or (isinstance(end, str) and end.strip() in ("", "..")):
         return None, None
     if isinstance(end, datetime):
-        instant = end.replace(tzinfo=UTC) if end.tzinfo is None else end
-        return instant, instant
+        return _aware(end), _aware(end)
     text = end.isoformat() if isinstance(end, date) else end
     if not isinstance(text, str):
         raise _no_time(whole)
@@ -204,8 +196,7 @@ def _span(end: Any, whole: Any) -> tuple[datetime | None, datetime | None]:
             year, month, day = (int(part or 0) for part in whole_period.groups())
             return _period(year, month, day)
         if _TIME.fullmatch(text):
-            instant = datetime.fromisoformat(text.upper())
-            instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+            instant = _aware(datetime.fromisoformat(text.upper()))
             return instant, instant
     except ValueError as error:
         raise ConfigurationError(f"datetime={whole!r}: {error}.") from None
@@ -218,6 +209,10 @@ def _period(year: int, month: int, day: int) -> tuple[datetime, datetime]:
     last_month = month or 12
     last_day = day or calendar.monthrange(year, last_month)[1]
     return start, datetime(year, last_month, last_day, 23, 59, 59, tzinfo=UTC)
+
+
+def _aware(instant: datetime) -> datetime:
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
 
 
 def _instant(instant: datetime | None) -> str:
@@ -240,12 +235,8 @@ def _no_time(value: Any) -> ConfigurationError:
 
 
 def ids_parameter(value: Any) -> tuple[str, ...]:
-    """Return item ids, each once.
-
-    Raises:
-        ConfigurationError: If they are not texts, or there are none.
-    """
-    ids = _texts("ids", [value] if isinstance(value, str) else value)
+    """Return item ids, each once."""
+    ids = _texts("ids", value)
     if not ids:
         raise ConfigurationError("ids: give at least one id, or None for all items.")
     return tuple(dict.fromkeys(ids))
@@ -257,9 +248,6 @@ def sortby_parameter(value: Any) -> str:
     Args:
         value: Names with ``-`` before them for descending order, in a text with commas or in a
             list; or ``{"field": name, "direction": "asc" or "desc"}``, as in a POST request.
-
-    Raises:
-        ConfigurationError: If it is none of these.
 
     Example:
         >>> sortby_parameter(["+properties.datetime", {"field": "id", "direction": "desc"}])
@@ -292,9 +280,6 @@ def fields_parameter(value: Any) -> str:
     Args:
         value: Names with ``-`` before those to leave out, in a text with commas or in a list; or
             ``{"include": […], "exclude": […]}``, as in a POST request.
-
-    Raises:
-        ConfigurationError: If it is none of these.
     """
     if isinstance(value, Mapping):
         unknown = set(value) - {"include", "exclude"}
@@ -362,11 +347,13 @@ def filter_parameters(value: Any, lang: str | None = None) -> dict[str, str]:
 def _check_cql2_text(text: str) -> None:
     if not text.strip():
         raise ConfigurationError("filter: it is empty.")
+    if "\\" in text:
+        # Some servers accept \' inside a text, so it is unknown where a text ends.
+        return
     unquoted = _CQL2_QUOTED.sub("", text)
-    # Some servers accept \' inside a text, which makes quotes uncertain.
-    if "\\" not in text and re.search("['\"]", unquoted):
+    if re.search("['\"]", unquoted):
         raise ConfigurationError(f"filter: a quote is not closed in {text!r}.")
-    if "\\" not in text and unquoted.count("(") != unquoted.count(")"):
+    if unquoted.count("(") != unquoted.count(")"):
         raise ConfigurationError(f"filter: the parentheses do not match in {text!r}.")
 
 
@@ -376,12 +363,7 @@ def query_parameter(value: Any) -> str:
     Args:
         value: ``{"eo:cloud_cover": {"lt": 10}}``, or a list of texts such as
             ``"eo:cloud_cover<10"``.
-
-    Raises:
-        ConfigurationError: If it is neither.
     """
-    if isinstance(value, str):
-        value = [value]
     if not isinstance(value, Mapping):
         query: dict[str, Any] = {}
         for text in _texts("query", value):
@@ -417,23 +399,15 @@ def _operand(text: str) -> Any:
 
 
 def free_text_parameter(value: Any) -> str:
-    """Return the terms of a free-text search, with commas between them.
-
-    Raises:
-        ConfigurationError: If they are no texts.
-    """
-    terms = _texts("q", [value] if isinstance(value, str) else value)
-    if not terms or not all(term.strip() for term in terms):
+    """Return the terms of a free-text search, with commas between them."""
+    terms = _texts("q", value)
+    if not terms:
         raise ConfigurationError(f"q={value!r}: give at least one word to search for.")
     return ",".join(terms)
 
 
 def other_parameter(name: str, value: Any) -> str:
-    """Return the value of a parameter that only the server knows.
-
-    Raises:
-        ConfigurationError: If it cannot be written into a URL.
-    """
+    """Return the value of a parameter that only the server knows."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
@@ -447,7 +421,7 @@ def other_parameter(name: str, value: Any) -> str:
 
 def _list(name: str, value: Any) -> list[Any]:
     try:
-        return list(value)
+        return [value] if isinstance(value, str) else list(value)
     except TypeError:
         raise ConfigurationError(f"{name}={value!r}: give a text or a list of texts.") from None
 
@@ -472,7 +446,7 @@ def _json_default(value: Any) -> Any:
     if isinstance(geometry, Mapping):
         return geometry
     if isinstance(value, datetime):
-        return _instant(value if value.tzinfo else value.replace(tzinfo=UTC))
+        return _instant(_aware(value))
     if isinstance(value, date):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not JSON")
