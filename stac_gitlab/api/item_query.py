@@ -70,11 +70,7 @@ class Conformance:
         return {name for name in found if name is not None}
 
     def check_filter_language(self, language: str) -> None:
-        """Check that a server which declares languages of CQL2 declares this one.
-
-        Raises:
-            ConfigurationError: If it declares the other one only.
-        """
+        """Raise ConfigurationError if a server declares only the other language of CQL2."""
         declared = {
             match[1] for uri in self.classes if (match := _CQL2_LANGUAGE.fullmatch(uri)) is not None
         }
@@ -86,11 +82,7 @@ class Conformance:
 
 
 def read_landing_page(stac_io: GitLabStacIO, url: str) -> pystac.Catalog:
-    """Return the landing page of an API.
-
-    Raises:
-        NotSTACError: If there is something else at the URL.
-    """
+    """Return the landing page of an API, or raise NotSTACError if there is something else."""
     root = stac_io.read_stac_object(url)
     if not isinstance(root, pystac.Catalog) or isinstance(root, pystac.Collection):
         redacted = redact(url)
@@ -108,10 +100,8 @@ def read_conformance(stac_io: GitLabStacIO, root: pystac.Catalog, root_url: str)
     if not declared:
         link = root.get_single_link("conformance")
         href = None if link is None else link.get_absolute_href()
-        try:
+        with contextlib.suppress(NotFoundError):
             declared = stac_io.read_json(href or below(root_url, "conformance")).get("conformsTo")
-        except NotFoundError:
-            declared = None
     listed = declared if isinstance(declared, list) else []
     return Conformance(tuple(uri for uri in listed if isinstance(uri, str)))
 
@@ -129,7 +119,7 @@ class FilterRouter:
         *,
         root: pystac.Catalog,
         conformance: Conformance,
-        ignored: Iterable[str] = (),
+        ignored: Iterable[str],
     ) -> str | None:
         """Return the URL of ``/search`` if the filters have to go there; None for the items.
 
@@ -160,9 +150,8 @@ class FilterRouter:
         return None
 
     def _warn_about(self, undeclared: AbstractSet[str]) -> None:
-        new = sorted(undeclared - self._warned)
-        self._warned.update(new)
-        for name in new:
+        for name in sorted(undeclared - self._warned):
+            self._warned.add(name)
             warnings.warn(
                 f"{self._url}: the server does not declare that it understands {name}= here. "
                 "The parameter is sent and may be ignored. Check the items that you get.",
@@ -271,6 +260,7 @@ class ItemQuery:
         self._endpoint = endpoint
         self._ids = ids
         self._max_items = max_items
+        self._is_stripped = "fields" in parameters
 
     def __repr__(self) -> str:
         ids = {"ids": ",".join(self._ids)} if self._ids else {}
@@ -290,7 +280,7 @@ class ItemQuery:
             yield from filter(None, map(attach, features))
 
     def to_dicts(self) -> Iterator[dict[str, Any]]:
-        """Yield the items as dictionaries, as the server sent them: without making objects of them.
+        """Yield the items as dictionaries, as the server sent them.
 
         Raises:
             STACGitLabError: If a page cannot be read.
@@ -360,20 +350,15 @@ class ItemQuery:
             parameters["limit"] = str(max(1, min(self._max_items, self._io.page_size)))
         return with_parameters(endpoint.search or endpoint.url, parameters)
 
-    @property
-    def _stripped(self) -> bool:
-        return "fields" in self.parameters
-
     def _is_readable(self, feature: Any, url: str) -> bool:
-        check = _check_stripped if self._stripped else check_feature
+        check = _check_stripped if self._is_stripped else check_feature
         return is_readable(self._io, feature, url, check=check)
 
     def _features(self, endpoint: Endpoint) -> Features:
         if self._max_items == 0:
             return
-        listed = (
-            self._listed(endpoint) if self._ids is None else self._with_ids(endpoint, self._ids)
-        )
+        ids = self._ids
+        listed = self._listed(endpoint) if ids is None else self._with_ids(endpoint, ids)
         with contextlib.closing(listed):
             yield from itertools.islice(listed, self._max_items)
 
@@ -404,8 +389,8 @@ class ItemQuery:
         relations = ItemRelations(endpoint.collection)
 
         def attach(feature: dict[str, Any]) -> pystac.Item | None:
-            if self._stripped:
-                # The caller asked for this, so it is not a broken item that is left out.
+            if self._is_stripped:
+                # The caller asked for fewer fields, so an error is raised, and nothing is left out.
                 return relations.attach(
                     item_of(_completed(feature, endpoint), self._io, endpoint.url)
                 )
@@ -438,11 +423,6 @@ def _completed(feature: dict[str, Any], endpoint: Endpoint) -> dict[str, Any]:
             ".to_dicts().",
             url=endpoint.url,
         )
-    usual = {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "geometry": None,
-        "collection": endpoint.collection.id,
-    }
+    usual = {"type": "Feature", "geometry": None, "collection": endpoint.collection.id}
     containers = {"links": feature.get("links") or [], "assets": feature.get("assets") or {}}
     return {**usual, **feature, **containers, "properties": properties}

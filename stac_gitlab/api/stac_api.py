@@ -279,7 +279,7 @@ class STACAPI:
         try:
             return self.create_item(collection, document)
         except ConflictError:
-            # Somebody else has just added it.
+            # Another client has just added it.
             return self.update_item(collection, document)
 
     def patch_item(
@@ -468,7 +468,7 @@ class STACAPI:
         return self._attached(collection_of(document, self.stac_io, url))
 
     def _attached(self, collection: pystac.Collection) -> pystac.Collection:
-        # Not an object that the root knows: the document has just been read.
+        # The document has just been read, so an older object that the root knows is not used.
         collection.set_root(self.root)
         collection.set_parent(self.root)
         self._collections.pop(collection.id, None)

@@ -37,7 +37,7 @@ from stac_gitlab.settings import expect, whole_number
 
 OnConflict = Literal["error", "skip", "update"]
 BulkStatus = Literal["created", "updated", "skipped", "failed"]
-# The server links an object to its place in the API; what a client has there is from elsewhere.
+# Links that the server makes. Those of a client lead to where the object was read.
 _LINKS_OF_THE_SERVER = frozenset(
     {"self", "root", "parent", "collection", "child", "item", "items", "canonical"}
 )
@@ -220,7 +220,7 @@ def collection_document(collection: pystac.Collection | Mapping[str, Any]) -> di
     """Return a collection without the links that the server makes.
 
     Raises:
-        ConfigurationError: If it is not a collection.
+        ConfigurationError: If it is no collection.
     """
     return _document(collection, "Collection")
 
