@@ -97,7 +97,7 @@ def _hooked(method: Any, replacement: Callable[..., Any]) -> Any:
     return hooked
 
 
-# -- walking --------------------------------------------------------------------------------
+# -- walking, and dictionaries of items -----------------------------------------------------
 
 
 def _get_stac_objects(
@@ -139,7 +139,7 @@ def _get_items(
         if type(self).get_items is pystac.Catalog.get_items:
             yield from self.get_items(*ids, recursive=False)
         else:
-            # A subclass lists its own items in its own way, as pystac has it.
+            # A subclass may list its own items differently. pystac calls it without ids.
             own = self.get_items(recursive=False)
             yield from (item for item in own if not ids or item.id in ids)
         for child in self.get_children():
@@ -178,15 +178,12 @@ def _may_lead_to(link: Link, child_id: str) -> bool:
     return child_id in (link.get_href() or "")
 
 
-# -- dictionaries ---------------------------------------------------------------------------
-
-
 def _to_dict(
     stock: Stock, self: pystac.Item, include_self_link: bool = True, transform_hrefs: bool = True
 ) -> Any:
     root = None if reader_of(self) is None else self.get_root_link()
     if root is not None and not root.is_resolved() and not is_local(str(root.get_href(False))):
-        # Hrefs become relative below a root that is in memory, which this one is not.
+        # pystac would read the root, to make hrefs relative to it.
         transform_hrefs = False
     return stock(self, include_self_link, transform_hrefs)
 
@@ -232,7 +229,7 @@ def _items_from_file(
 
 
 def _absolute(href: Any) -> str:
-    # What an object was read from becomes its self link.
+    # The href becomes the self link, so it must not hold a token.
     href = strip_token_parameters(make_posix_style(href))
     try:
         return href if is_absolute_href(href) else make_absolute_href(href)
@@ -248,7 +245,7 @@ def _set_default(
     stock(cls, stac_io_class)
 
 
-# -- targets of links -----------------------------------------------------------------------
+# -- links, and validation ------------------------------------------------------------------
 
 
 def _resolve_stac_object(stock: Stock, self: Link, root: pystac.Catalog | None = None) -> Any:
@@ -268,9 +265,6 @@ def _clone_link(stock: Stock, self: Link) -> Any:
         return stock(self)
     target = self._target_object if self._target_href is None else self._target_href
     return Link(self.rel, cast("Any", target), self.media_type, self.title)
-
-
-# -- validation -----------------------------------------------------------------------------
 
 
 def _validate_extension(  # noqa: PLR0917  # the arguments of pystac

@@ -31,10 +31,10 @@ from stac_gitlab.reading.stac_io import GitLabStacIO
 PARTIAL = "stac_gitlab:partial"
 """The property that marks a partial item."""
 
-# Items that fail one after the other, before it is assumed that all others do, too.
+# After this number of bad items in a row, the rest of the page is assumed to be bad.
 _RUN = 3
 ShortForm = Mapping[str, str]
-# Offline, what the server refused when the cache was filled is not in it. The same parts are.
+# A page that the server refused is not in the cache, but its parts are. Offline, they are read.
 _REFUSALS = (ServerError, OfflineError)
 _Refusing = ServerError | OfflineError
 
@@ -144,8 +144,7 @@ class _Parts:
 
     def read(self, refused: _Refusing) -> Page:
         """Return the page up to its first bad item, or to the first good one after that."""
-        error = self._narrow_down(refused)
-        failure: _Refusing | None = error
+        failure: _Refusing | None = self._narrow_down(refused)
         while failure is not None and self._rest is not None:
             self._take_suspect(failure, refused)
             if self._has_whole_items or self._rest is None:
@@ -201,7 +200,7 @@ class _Parts:
         for listed in part.features()[:1]:
             is_sure = self._has_whole_items and form is not self._forms[0]
             if is_sure or self._bad:
-                # Every request for it has failed; if it was the server, others failed, too.
+                # All requests with this item have failed, and requests without it have not.
                 self._add_bad(listed, error, form)
                 continue
             try:
@@ -276,7 +275,7 @@ class _Parts:
         return replace(rest, href=with_parameters(rest.href, {**form, "limit": str(size)}))
 
     def _advance(self, part: Page) -> None:
-        """Let the rest begin after a part, with the limit and the form of the page."""
+        """Continue after a part, with the limit and the form of the original request."""
         self._last = part
         link = part.next_link()
         if link is None or not isinstance(link.get("href"), str):

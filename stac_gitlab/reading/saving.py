@@ -52,7 +52,7 @@ def materialize(catalog: pystac.Catalog, max_items: int | None = None) -> pystac
     _materialize(catalog, max_items)
     parent = catalog.get_single_link(pystac.RelType.PARENT)
     if reader_of(catalog) is not None and (parent is None or not parent.is_resolved()):
-        # It was read by itself, so its copy does not need the catalog above it.
+        # It was read by its own URL, so its copy does not need a parent.
         catalog.set_parent(None)
         catalog.set_root(catalog)
         for link in catalog.links:
@@ -124,17 +124,8 @@ class SafeLayout(HrefLayoutStrategy):
         self._take(make_posix_style(href), quoted(str(stac_object.id)))
         return href
 
-    def get_catalog_href(self, cat: pystac.Catalog, parent_dir: str, is_root: bool) -> str:
-        """Return the href of a catalog."""
-        return self.get_href(cat, parent_dir, is_root)
-
-    def get_collection_href(self, col: pystac.Collection, parent_dir: str, is_root: bool) -> str:
-        """Return the href of a collection."""
-        return self.get_href(col, parent_dir, is_root)
-
-    def get_item_href(self, item: pystac.Item, parent_dir: str) -> str:
-        """Return the href of an item."""
-        return self.get_href(item, parent_dir)
+    # In pystac, these differ from each other only in the names of their arguments.
+    get_catalog_href = get_collection_href = get_item_href = get_href  # type: ignore[assignment]
 
     def _take(self, href: str, name: str) -> None:
         relative = href.removeprefix(f"{self._root}/")
