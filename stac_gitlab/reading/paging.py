@@ -34,10 +34,10 @@ _USUAL = Limits()
 # costs more time than it saves.
 LONG_WAIT = 0.003
 _TIME_TO_SEND = 0.001
-# Repeats come from a changed order between two pages, so they are near; and memory stays flat.
+# Items repeat if their order changes between two pages, so repeats are close to each other.
 REMEMBERED_IDS = 20_000
-# What a server may not set through a `next` link: credentials, framing, routing, the method, and
-# which encodings we can undo.
+# Headers that a `next` link may not set: credentials, framing, routing, the method, and the
+# encodings that this package can decode.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
     *("connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"),
     *("host", "proxy-authorization", "proxy-connection"),
@@ -114,9 +114,9 @@ class PageRequest:
         elif method == "GET":
             body = None
         elif body is None:
-            # A next link with nothing but headers: they carry the position, the query stays.
+            # The position is in the headers alone, and the body stays as it is.
             body = self.body
-        # A redirect may have chosen this page: then its server was not the one that was asked.
+        # After a redirect to another origin, the page is not from the server that was asked.
         is_own_page = Origin.of(page_url) == Origin.of(self.href)
         return PageRequest(href, method, sent, body, Origin.of(href) if is_own_page else None)
 
@@ -174,11 +174,7 @@ class Page:
         return InvalidResponseError(f"{self.redacted_url}: {problem}", url=self.redacted_url)
 
     def features(self, field_name: str = "features") -> list[Any]:
-        """Return the list of the page.
-
-        Raises:
-            InvalidResponseError: If there is no list.
-        """
+        """Return the list of the page, or raise InvalidResponseError if it has none."""
         listed = self.document.get(field_name)
         if not isinstance(listed, list):
             raise self.error(
@@ -187,11 +183,7 @@ class Page:
         return listed
 
     def next_link(self) -> Mapping[str, Any] | None:
-        """Return the link to the page that follows, or None on the last one.
-
-        Raises:
-            InvalidResponseError: If the page's links are no list.
-        """
+        """Return the link to the page that follows, or None on the last one."""
         links = self.document.get("links") or ()
         if not isinstance(links, (list, tuple)):
             raise self.error("a page whose links are no list.")
@@ -223,7 +215,7 @@ def in_background(read: Callable[[], T], stop: threading.Event, *, name: str) ->
         except BaseException as error:  # noqa: BLE001  # handed over to the caller, whatever it is
             result.set_exception(error)
 
-    # A daemon: a slow server must not keep an interpreter from ending.
+    # A daemon thread: a slow server must not keep the interpreter from ending.
     threading.Thread(target=run, name=name, daemon=True).start()
     return result
 
@@ -277,7 +269,6 @@ class Pages:
         # Hashes, which take less memory than ids. When `_seen` is full, it becomes `_seen_before`.
         self._seen: set[int] = set()
         self._seen_before: set[int] = set()
-        self._repeats = 0
         self._only_repeated = False
         self._empty = 0
         self._matched: int | None = None
@@ -375,8 +366,7 @@ class Pages:
         self._count += len(kept)
         if len(kept) == len(listed):
             return page
-        self.is_complete = False
-        if not self._repeats:
+        if self.is_complete:
             warnings.warn(
                 f"{page.redacted_url}: this page repeats {len(listed) - len(kept)} "
                 f"{self._field_name} of earlier pages. Repeats are left out. The order on the "
@@ -384,7 +374,7 @@ class Pages:
                 IncompleteListingWarning,
                 stacklevel=2,
             )
-        self._repeats += len(listed) - len(kept)
+        self.is_complete = False
         return replace(page, document={**page.document, self._field_name: kept})
 
     def _is_new(self, listed: Any) -> bool:
@@ -400,19 +390,15 @@ class Pages:
 
     def _check_progress(self, page: Page, listed: list[Any], kept: list[Any]) -> None:
         ids = [each.get("id") for each in listed if isinstance(each, Mapping)]
-        if ids and None not in ids and ids == self._last_ids:
-            problem = "the same page as the one before"
-        elif listed and not kept and self._only_repeated:
-            problem = "the second page in a row that lists nothing new"
-        else:
-            problem = ""
-        if problem:
+        is_same = bool(ids) and None not in ids and ids == self._last_ids
+        is_repeated = bool(listed) and not kept
+        if is_same or (is_repeated and self._only_repeated):
+            like = "the same page as" if is_same else "a page that lists nothing new, as"
             raise page.error(
-                f"{problem}. The server does not follow its own next links. What it lists is not "
-                "complete."
+                f"{like} the one before. The server does not follow its own next links. What it "
+                "lists is not complete."
             )
-        self._last_ids = ids
-        self._only_repeated = bool(listed) and not kept
+        self._last_ids, self._only_repeated = ids, is_repeated
         self._empty = 0 if listed else self._empty + 1
         if self._empty > self._limits.empty_pages:
             raise page.error(

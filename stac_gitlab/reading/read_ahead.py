@@ -54,7 +54,7 @@ class ReadAhead:
             self._begin(self._upcoming.popleft())
         document = self._under_way.pop(href, None)
         if self._process != os.getpid():
-            # The threads are in the process that this one was forked from.
+            # This process is a fork. The threads are in its parent.
             self._is_slow, document = False, None
             self._under_way.clear()
         known = ready_document.set(None if document is None else (href, document))
@@ -85,5 +85,5 @@ def _href_of(link: Link) -> str:
     try:
         return link.get_absolute_href() or ""
     except ValueError:
-        # It is no URL, which is reported where it is followed.
+        # It is not a URL. The error is raised when the link is followed.
         return ""
