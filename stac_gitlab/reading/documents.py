@@ -136,7 +136,7 @@ def digest_of(document: Mapping[str, Any]) -> bytes:
     text = b""
     if orjson is not None:
         with contextlib.suppress(TypeError):
-            # It knows no integers beyond 64 bits.
+            # orjson has no integers of more than 64 bits.
             text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
     if not text:
         text = json.dumps(
@@ -192,7 +192,7 @@ def _check(document: dict[str, Any], *, listed: bool) -> None:
         _expect(document, "id", (str, int, float))
         if not is_id(document["id"]):
             raise _BrokenFieldError("id is a truth value")
-    # pystac takes a text for a list of characters, and an empty object for an empty list.
+    # pystac reads a text as a list of characters, and an empty object as an empty list.
     if document.get("stac_extensions") != {}:
         _expect(document, "stac_extensions", (list, str), optional=True)
     _check_links(document, is_item=is_item, listed=listed)
@@ -212,8 +212,7 @@ def is_id(value: object) -> bool:
 
 
 def _check_item(document: dict[str, Any]) -> None:
-    _expect(document, "properties", dict)
-    properties = document["properties"]
+    properties = _expect(document, "properties", dict)
     _expect(properties, "datetime", str, optional=True, where="properties.")
     if properties.get("datetime") is None and None in (
         properties.get("start_datetime", properties.get("dtr:start_datetime")),
@@ -236,7 +235,7 @@ def _check_links(document: dict[str, Any], *, is_item: bool, listed: bool) -> No
             raise _BrokenFieldError(f"{where}.rel is missing")
         if link["rel"] == "self" and not listed:
             continue
-        # An item may have a link that leads nowhere.
+        # pystac accepts an item with an empty href.
         if not (is_item and "href" in link and not link["href"]):
             _check_link_url(link, where)
 
@@ -260,8 +259,7 @@ def _check_link_url(link: dict[str, Any], where: str) -> None:
     href = link.get("href")
     if type(href) is str and href.isascii() and "[" not in href and "]" not in href:
         return
-    _expect(link, "href", str, where=f"{where}.")
-    href = link["href"]
+    href = _expect(link, "href", str, where=f"{where}.")
     try:
         # pystac replaces the backslashes, and parses the path once more by itself.
         urlsplit(urlsplit(href.replace("\\", "/")).path)
@@ -270,11 +268,9 @@ def _check_link_url(link: dict[str, Any], where: str) -> None:
 
 
 def _check_extent(document: dict[str, Any]) -> None:
-    _expect(document, "extent", dict)
-    extent = document["extent"]
+    extent = _expect(document, "extent", dict)
     for part, field in (("spatial", "bbox"), ("temporal", "interval")):
-        _expect(extent, part, dict, where="extent.")
-        _expect(extent[part], field, list, where=f"extent.{part}.")
+        _expect(_expect(extent, part, dict, where="extent."), field, list, where=f"extent.{part}.")
 
 
 def _expect(
@@ -284,14 +280,12 @@ def _expect(
     *,
     optional: bool = False,
     where: str = "",
-) -> None:
+) -> Any:
     value = holder.get(field)
     if isinstance(value, types) or (value is None and optional):
-        return
-    if value is None:
-        problem = "is missing" if field not in holder else "is null"
-        raise _BrokenFieldError(f"{where}{field} {problem}")
-    raise _BrokenFieldError(f"{where}{field} is {_json_type(value)}")
+        return value
+    problem = f"is {_json_type(value)}" if field in holder else "is missing"
+    raise _BrokenFieldError(f"{where}{field} {problem}")
 
 
 def _json_type(value: Any) -> str:
@@ -303,7 +297,7 @@ def _json_type(value: Any) -> str:
 
 def _excerpt(text: str) -> str:
     # Redacted before it is cut: half a secret is still a secret.
-    shown = strip_token_parameters(text[:8192])
-    shown = redact(shown) if len(text) < 8192 else redact_beginning(shown)
-    text = " ".join(shown.split())
+    beginning = strip_token_parameters(text[:8192])
+    redacted = redact(beginning) if len(text) < 8192 else redact_beginning(beginning)
+    text = " ".join(redacted.split())
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")

@@ -40,7 +40,6 @@ def list_items(
 
     Raises:
         STACGitLabError: If a page cannot be read.
-        InvalidResponseError: If the server pages in circles.
     """
     pages = item_pages(stac_io, items_url)
     yield from pages.listed(partial(is_readable, stac_io), limit=limit)
@@ -48,17 +47,14 @@ def list_items(
 
 
 def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
-    """Return the pages of an items endpoint, none of them read yet.
-
-    What they list has yet to pass :func:`is_readable`.
-    """
+    """Return the unread pages of an items endpoint. Check what they list with `is_readable`."""
     first = PageRequest(with_limit(items_url, stac_io.page_size))
     return Pages(
         partial(read_items_page, stac_io),
         first,
         limits=stac_io.session.limits,
         known_gaps=stac_io.known_gaps,
-        # The URL may have a limit of its own.
+        # If the URL has its own limit, the page size is unknown.
         page_size=None if first.href == items_url else stac_io.page_size,
     )
 
@@ -168,7 +164,6 @@ def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[di
 
     Raises:
         STACGitLabError: If a page cannot be read.
-        InvalidResponseError: If the server pages in circles.
     """
     pages = Pages(
         stac_io.read_page,

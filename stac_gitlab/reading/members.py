@@ -49,7 +49,7 @@ from stac_gitlab.reading.stac_io import GitLabStacIO, reader_of
 from stac_gitlab.redaction import quoted, redact
 
 MAX_LEVELS = 100
-"""Catalogs that may be above another one. Python stops at 1000 nested calls."""
+"""Maximum depth of a catalog below its root. Python stops at 1000 nested calls."""
 
 _FEATURES_CLASSES = ("/ogcapi-features", "/ogcapi-features-1/1.0/conf/core")
 LinkOrder = Callable[[list[Link]], list[Link]]
@@ -110,10 +110,8 @@ def linked_items(
     for link in catalog.get_links(pystac.RelType.ITEM):
         href = link.get_absolute_href() or ""
         try:
-            document: dict[str, Any]
             if link.is_resolved():
-                target = cast("STACObject", link.target)
-                document = target.to_dict(transform_hrefs=False)
+                document = cast("STACObject", link.target).to_dict(transform_hrefs=False)
             else:
                 document = stac_io.read_json(link)
                 href = getattr(document, "url", href)
@@ -169,11 +167,7 @@ def is_expected(found: STACObject, rel: str | pystac.RelType, stac_io: GitLabSta
 
 
 def check_ancestors(child: pystac.Catalog, parent: pystac.Catalog) -> None:
-    """Check that a child is not one of its own ancestors, and has not too many of them.
-
-    Raises:
-        InvalidResponseError: If it is, or has.
-    """
+    """Raise InvalidResponseError if a child is its own ancestor, or has too many ancestors."""
     above: Any = parent
     for _ in range(MAX_LEVELS):
         if (
@@ -207,11 +201,7 @@ def _href_without_fragment(catalog: pystac.Catalog) -> str | None:
 
 
 def check_tree(catalog: pystac.Catalog) -> None:
-    """Follow the child links of a catalog to the last, and check each.
-
-    Raises:
-        InvalidResponseError: If a link leads to no catalog, or the tree has no end.
-    """
+    """Raise InvalidResponseError if a child link leads to no catalog, or the tree has no end."""
     for link in catalog.get_links(pystac.RelType.CHILD):
         child = cast("Any", link.resolve_stac_object(root=catalog.get_root()).target)
         stac_io = reader_of(catalog)
@@ -264,7 +254,7 @@ def listed_items(catalog: pystac.Catalog, stac_io: GitLabStacIO, url: str) -> It
 def items_by_id(
     catalog: pystac.Catalog, stac_io: GitLabStacIO, url: str, ids: tuple[str, ...]
 ) -> Iterator[pystac.Item]:
-    """Yield the items with some ids: those that are linked, then those that the server returns."""
+    """Yield the items with these ids: linked ones first, then those that the server returns."""
     missing = dict.fromkeys(ids)
     for found in linked_members(catalog, stac_io, pystac.RelType.ITEM):
         if found.id in missing:
@@ -309,7 +299,7 @@ def listed_collections(
 def collection_by_id(
     catalog: pystac.Catalog, stac_io: GitLabStacIO, collections_url: str, collection_id: str
 ) -> pystac.Collection | None:
-    """Return one collection; None if it is not at its usual place, and may be in the list."""
+    """Return one collection, or None if it is not at its usual URL. It may still be listed."""
     try:
         response = read_item(stac_io, collections_url, collection_id)
     except InvalidRequestError:
@@ -325,14 +315,14 @@ def collection_by_id(
 def _attached(collection: pystac.Collection, parent: pystac.Catalog, url: str) -> pystac.Collection:
     """Return a collection as a child of `parent`: the known object, or else this one."""
     if collection.get_self_href() is None:
-        # pystac would look it up by the ids of its ancestors, for which it follows parent links.
+        # Without it, pystac follows the parent links, to look the collection up by their ids.
         listed_at = url.partition("?")[0].rstrip("/")
         collection.add_link(Link.self_href(f"{listed_at}/{quote(str(collection.id))}"))
     check_ancestors(collection, parent)
     collection.set_parent(parent)
     root = parent.get_root()
     if root is not None:
-        # pystac does the same with the targets of links: one object for one href.
+        # One object for one href, as for the targets of links in pystac.
         known = root._resolved_objects.get_or_cache(collection)
         if isinstance(known, pystac.Collection):
             collection = known

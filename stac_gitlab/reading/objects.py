@@ -29,7 +29,7 @@ from stac_gitlab.reading.untrusted_links import ExtensionName
 from stac_gitlab.redaction import redact, redacting_logger, strip_token_parameters
 
 logger = redacting_logger(__name__)
-# The fields that are arguments of Item, or none of its business. All others are its extra fields.
+# Fields that are arguments of Item, or that pystac writes itself. All others are extra fields.
 _FIELDS = frozenset(
     {
         *("type", "stac_version", "stac_extensions", "id", "collection"),
@@ -37,7 +37,7 @@ _FIELDS = frozenset(
     }
 )
 _TEXT = frozenset({str, ExtensionName})
-# pystac-core 1.15.0 detects deprecation in another way; there, pystac makes the items.
+# pystac-core 1.15.0 detects deprecated items in another way. There, pystac makes all items.
 _HAS_DEPRECATION_MESSAGE = hasattr(pystac.EXTENSION_HOOKS, "get_deprecation_message")
 # URLs that pystac does not change when it parses and joins them.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:-]+(?:/[A-Za-z0-9._~/@%+,=:-]*)?")
@@ -76,27 +76,16 @@ class OwnDocument(dict[str, Any]):
 
 
 def release_document(found: pystac.STACObject) -> None:
-    """Let a clone of an object copy its fields, which are what is left of an `OwnDocument`."""
+    """Give an object ordinary extra fields, because an `OwnDocument` is not copied with a clone."""
     if isinstance(found, (pystac.Catalog, pystac.Item)):
         found.extra_fields = {**found.extra_fields}
 
 
 def item_from(document: dict[str, Any]) -> pystac.Item:
-    """Return the item that a document describes. The document is used up.
-
-    Raises:
-        Exception: Whatever pystac raises about a broken document.
-    """
-    version, extensions = document.get("stac_version"), document.get("stac_extensions") or []
-    if (
-        not _HAS_DEPRECATION_MESSAGE
-        or document.get("type") != "Feature"
-        or type(version) is not str
-        or type(extensions) is not list
-        or not _TEXT.issuperset(map(type, extensions))
-    ):
+    """Return the item that a document describes. The document is changed. Errors are pystac's."""
+    if not _is_usual(document):
         return pystac.Item.from_dict(document)
-    document = _migrated(document, version, extensions)
+    document = _migrated(document)
     properties = document.get("properties", {})
     time = properties.get("datetime")
     item = pystac.Item(
@@ -129,11 +118,9 @@ def saved_item(document: dict[str, Any], stac_io: pystac.StacIO, url: str) -> di
     properties, links = document.get("properties"), document.get("links")
     time = properties.get("datetime") if type(properties) is dict else 0
     is_usual = (
-        _HAS_DEPRECATION_MESSAGE
-        and document.get("type") == "Feature"
-        and type(document.get("stac_version")) is type(document.get("id")) is str
+        _is_usual(document)
+        and type(document.get("id")) is str
         and type(document.get("stac_extensions")) is list
-        and _TEXT.issuperset(map(type, document["stac_extensions"]))
         and type(links) is list
         and all(type(link.get("rel")) is str and link.get("href") for link in links)
         and type(document.get("assets")) is dict
@@ -145,22 +132,35 @@ def saved_item(document: dict[str, Any], stac_io: pystac.StacIO, url: str) -> di
         with explain_pystac_errors(url, document):
             return item.to_dict(include_self_link=False, transform_hrefs=False)
     with explain_pystac_errors(url, document):
-        saved = _migrated(document, document["stac_version"], document["stac_extensions"])
+        saved = _migrated(document)
     saved["stac_version"] = pystac.get_stac_version()
     saved["properties"].setdefault("datetime", None)
     return saved
 
 
 def _usual_time(text: Any) -> datetime | None:
-    """Return the same as pystac's ``str_to_datetime``, in a sixth of the time, or None."""
+    """Return a time in the usual notation six times as fast as pystac; None for other notations."""
     if type(text) is str and _USUAL_TIME.fullmatch(text):
-        # There may be no such day; pystac raises the error.
+        # A day that does not exist is left to pystac, which raises the error.
         with contextlib.suppress(ValueError):
             return datetime.fromisoformat(text[:-1]).replace(tzinfo=_UTC)
     return None
 
 
-def _migrated(document: dict[str, Any], version: str, extensions: list[str]) -> dict[str, Any]:
+def _is_usual(document: dict[str, Any]) -> bool:
+    """Return whether a document is an item that pystac can migrate without making an object."""
+    extensions = document.get("stac_extensions") or []
+    return (
+        _HAS_DEPRECATION_MESSAGE
+        and document.get("type") == "Feature"
+        and type(document.get("stac_version")) is str
+        and type(extensions) is list
+        and _TEXT.issuperset(map(type, extensions))
+    )
+
+
+def _migrated(document: dict[str, Any]) -> dict[str, Any]:
+    version, extensions = document["stac_version"], document.get("stac_extensions") or []
     described = _described(version, tuple(extensions))
     if version != STACVersion.DEFAULT_STAC_VERSION or not all(":" in name for name in extensions):
         return migrate_to_latest(OwnDocument(document), described)
@@ -210,13 +210,13 @@ def _link_from(document: dict[str, Any], item: pystac.Item) -> Link:
 
 @contextlib.contextmanager
 def explain_pystac_errors(href: str, document: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what pystac raises about a remote document into an error of ours."""
+    """Raise a STACGitLabError for any exception that pystac raises about a remote document."""
     try:
         yield
     except STACGitLabError:
         raise
     except Exception as error:
-        # Migrations and extensions raise anything, a bare Exception included.
+        # Migrations and extensions may raise any exception, even a bare Exception.
         if href and is_local(href):
             raise
         redacted = redact(strip_token_parameters(href)) or "a document without a URL"
@@ -247,7 +247,7 @@ def mark_materialized(catalog: pystac.Catalog) -> None:
 
 
 def is_materialized(catalog: pystac.Catalog) -> bool:
-    """Return whether the items of a catalog are linked, none of them only listed."""
+    """Return whether the catalog was marked as one whose items are all linked."""
     return getattr(catalog, _MATERIALIZED, False)
 
 
@@ -261,11 +261,7 @@ def make_own_root(found: pystac.STACObject, href: str) -> None:
 
 
 def check_feature(feature: Any, *, url: str) -> None:
-    """Check that what a page lists is an item with an id that pystac can read.
-
-    Raises:
-        InvalidResponseError: If it is not; the message names the field.
-    """
+    """Raise InvalidResponseError unless a page lists an item that pystac can read, with an id."""
     if not isinstance(feature, dict):
         raise InvalidResponseError(f"{url}: the page lists something that is no object.", url=url)
     if feature.get("type") != "Feature":
@@ -282,15 +278,9 @@ def check_feature(feature: Any, *, url: str) -> None:
 
 
 def check_collection(listed: Any, *, url: str) -> None:
-    """Check that what ``/collections`` lists is a collection that pystac can read.
-
-    Raises:
-        InvalidResponseError: If it is not; the message names the field.
-    """
+    """Raise InvalidResponseError unless pystac can read what ``/collections`` lists."""
     if not isinstance(listed, dict):
-        raise InvalidResponseError(
-            f"{url}: collections lists something that is no object.", url=url
-        )
+        raise InvalidResponseError(f"{url}: the list holds something that is no object.", url=url)
     check_stac(with_version(listed), url=url, listed=True)
 
 
@@ -367,7 +357,7 @@ def root_of(catalog: pystac.Catalog) -> pystac.Catalog | None:
     try:
         return catalog.get_root()
     except pystac.STACError as error:
-        # A token may give access to a catalog and not to its root.
+        # A token may give access to a catalog, but not to its root.
         logger.info("The root of %s cannot be read, its items go without: %s", catalog, error)
         return None
 
@@ -376,7 +366,7 @@ _RELATIVES = frozenset({"parent", "collection", "root"})
 
 
 def known_relative(link: Link, owner: pystac.STACObject) -> pystac.STACObject | None:
-    """Return the target of a link to a relative, if another such link has led to it."""
+    """Return the target of a link to a parent, collection or root, if another link has read it."""
     href = link.get_absolute_href() if link.rel in _RELATIVES else None
     for other in owner.links if href is not None else ():
         known = other.target if other.rel in _RELATIVES and other.is_resolved() else None

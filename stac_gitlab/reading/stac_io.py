@@ -62,18 +62,15 @@ from stac_gitlab.settings import (
 
 HREF = str | os.PathLike[str]
 T = TypeVar("T")
-# Where a `read_text` reads over the session.
+# A `read_text` of these modules reads over the session. Any other is one of a subclass.
 _OWN_MODULES = (__name__, "stac_gitlab.search")
 # The URL of a document that was read ahead, and that document; see `read_ahead`.
 ready_document: ContextVar[tuple[str, Future[dict[str, Any]]] | None] = ContextVar(
     "stac_gitlab_ready_document", default=None
 )
-# What a pickle holds, besides the credentials.
-_SESSION_SETTINGS = ("timeout", "retry", "limits", "only", "offline")
-_SETTINGS = (
-    *("cache", "page_size", "on_bad_item", "max_document_bytes", "allow_pickle_token"),
-    "_is_warned",
-)
+# The attributes of a session and of a reader that a pickle holds, besides the credentials.
+_KEPT_OF_SESSION = ("timeout", "retry", "limits", "only", "offline")
+_KEPT = ("cache", "page_size", "on_bad_item", "max_document_bytes", "allow_pickle_token")
 
 
 class GitLabStacIO(pystac.StacIO):
@@ -221,8 +218,9 @@ class GitLabStacIO(pystac.StacIO):
     def __getstate__(self) -> dict[str, Any]:
         return {
             "credentials": self.credentials.state(with_secrets=self.allow_pickle_token),
-            "session": {name: getattr(self.session, name) for name in _SESSION_SETTINGS},
-            **{name: getattr(self, name) for name in _SETTINGS},
+            "session": {name: getattr(self.session, name) for name in _KEPT_OF_SESSION},
+            "_is_warned": self._is_warned,
+            **{name: getattr(self, name) for name in _KEPT},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -289,20 +287,14 @@ class GitLabStacIO(pystac.StacIO):
         def page(response: Document) -> Page:
             redacted = redact(response.url)
             document = parse_json(response.body, url=redacted, limits=self.session.limits)
-            etag = header_without_secret("ETag", response.headers)
-            return self._page(request, response.url, document, response.body, etag=etag)
+            read = self._page(request, response.url, document, response.body)
+            return replace(read, etag=header_without_secret("ETag", response.headers))
 
         headers = self.credentials.without_secret_names(request.headers)
         return self._fetch(replace(request, headers=headers), page, retry=retry)
 
     def _page(
-        self,
-        request: PageRequest,
-        received: str,
-        document: dict[str, Any],
-        body: bytes,
-        *,
-        etag: str | None = None,
+        self, request: PageRequest, received: str, document: dict[str, Any], body: bytes
     ) -> Page:
         """Return a document without secrets, corrected, and checked."""
         redacted = redact(received)
@@ -316,7 +308,7 @@ class GitLabStacIO(pystac.StacIO):
             upgrade_links(document, url=url)
         secure_links(document, url=url)
         check_stac(document, url=redacted)
-        return Page(url, document, etag)
+        return Page(url, document)
 
     def _has_own_parser(self) -> bool:
         """Return whether a subclass reads or parses texts in its own way, as pystac suggests."""
@@ -408,10 +400,10 @@ class GitLabStacIO(pystac.StacIO):
         try:
             text = super().json_dumps(json_dict, *args, **kwargs)
         except TypeError:
-            # Where orjson is installed pystac uses it, and it knows no integers beyond 64 bits.
+            # pystac uses orjson if it is installed. It has no integers of more than 64 bits.
             text = json.dumps(json_dict, indent=2)
         if "NaN" in text or "Infinity" in text:
-            # Without orjson they are written as they are, and no strict parser reads them.
+            # The standard library writes them as they are. No strict parser reads them.
             text = json.dumps(_with_finite_numbers(json_dict), indent=2)
         return text
 

@@ -51,17 +51,13 @@ _LISTS = ("features", "collections")
 _SERVER = re.compile(r"http://[^/?#]*", re.IGNORECASE)
 _PASSED_OVER = "".join(map(chr, range(33)))
 _REMOVED = dict.fromkeys(map(ord, "\t\r\n"))
-# The members of a JSON Schema that are its own name, and references to others.
+# The members of a JSON Schema that name it, and those that refer to other schemas.
 _SCHEMA_NAMES = frozenset({"$id", "id"})
 _SCHEMA_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$schema"})
 
 
 def check_followable(href: str) -> None:
-    """Check that an href is not one that was marked.
-
-    Raises:
-        InvalidResponseError: If it is.
-    """
+    """Raise InvalidResponseError if an href was marked as a local file."""
     if href.startswith(REMOTE_FILE):
         raise InvalidResponseError(
             f"{href.removeprefix(REMOTE_FILE)}: a document from a server points at a file. It is "
@@ -138,14 +134,14 @@ def secure_schema(text: str, *, url: str) -> str:
     except ValueError:
         return text
     except RecursionError:
-        # The next reader may be able to parse it, so it is not returned.
+        # It is not returned, because another parser may be able to read it.
         raise InvalidResponseError(
             f"{url}: JSON that is nested too deeply to be read.", url=url
         ) from None
     named = list(_texts_under(_SCHEMA_NAMES, schema))
     references = list(_texts_under(_SCHEMA_REFERENCES, schema))
-    # urllib joins nothing to a base of a scheme that it does not know: what is relative to urn:x
-    # stays a path, be it a name or a reference, and would be one on this machine.
+    # urllib joins nothing to a base whose scheme it does not know. A name or reference relative to
+    # urn:x stays a path, and would be opened on this machine.
     bases_are_web = all(
         _scheme_of(value) in ("", "http", "https") and not _names_file(value)
         for _, _, value in named
@@ -170,9 +166,8 @@ def _secure(holder: dict[str, Any], url: str, *, listed: bool) -> None:
     )
     for link in links:
         href = link.get("href")
-        rel = link.get("rel")
         if isinstance(href, str) and href and not is_web(href):
-            keep = is_remote and rel != "self"
+            keep = is_remote and link.get("rel") != "self"
             link["href"] = _secured(href, url, keep_relative=keep)
     named = holder.get("stac_extensions")
     extensions: list[Any] = named if isinstance(named, list) else []
@@ -206,13 +201,13 @@ def _secured(href: str, url: str, *, keep_relative: bool) -> str:
     try:
         path = safe_urlparse(seen).path
     except ValueError:
-        # It is not a URL at all, which the check of the document reports.
+        # It is not a URL. `check_stac` reports it.
         return href
     if _names_file(href):
         return f"{REMOTE_FILE}{href}"
     if not is_local(seen):
         return href
-    # As written, pystac takes a path from the root of the server for one on this machine.
+    # pystac takes a path from the root of the server for a path on this machine.
     rooted = path.startswith(("/", "\\")) or seen.startswith("//")
     if keep_relative and not rooted:
         return href
@@ -235,7 +230,7 @@ def _names_file(href: str) -> bool:
 
 
 def _as_parsed(href: str) -> str:
-    """Return an href without what urllib passes over.
+    """Return an href without the characters that urllib ignores.
 
     pystac looks at what is left, and takes ``c:/x`` for a drive, but not a ``c`` with a tab.
     """
@@ -243,7 +238,7 @@ def _as_parsed(href: str) -> str:
 
 
 def _scheme_of(href: str) -> str:
-    """Return the scheme as urllib sees it, which passes over spaces and line breaks."""
+    """Return the scheme as urllib sees it, which ignores spaces and line breaks."""
     try:
         return urlsplit(href).scheme
     except ValueError:
