@@ -393,7 +393,7 @@ class Pages:
         is_same = bool(ids) and None not in ids and ids == self._last_ids
         is_repeated = bool(listed) and not kept
         if is_same or (is_repeated and self._only_repeated):
-            like = "the same page as" if is_same else "a page that lists nothing new, as"
+            like = "the same page as" if is_same else "a page that lists nothing new, like"
             raise page.error(
                 f"{like} the one before. The server does not follow its own next links. What it "
                 "lists is not complete."
