@@ -19,7 +19,7 @@ from stac_gitlab.files.paths import is_web
 from stac_gitlab.reading import paging
 from stac_gitlab.reading.stac_io import GitLabStacIO, ready_document
 
-WIDTH = 16
+WIDTH = 32
 """Documents that are read at the same time."""
 
 
