@@ -398,10 +398,10 @@ def test_a_full_disk_leaves_nothing_behind(
     server.route(ARCHIVE, zipped({"top/a.csv": b"a", "top/b.csv": b"b"}))
     opened = Path.open
 
-    def open_until_full(path: Path, mode: str = "r", *rest: Any) -> Any:
+    def open_until_full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
         if path.name == "b.csv":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return opened(path, mode, *rest)
+        return opened(path, mode, *rest, **options)
 
     monkeypatch.setattr(Path, "open", open_until_full)
     with pytest.raises(DownloadError, match=r"lakes' cannot be written.*No space"):
