@@ -51,7 +51,7 @@ def _login(arguments: argparse.Namespace, output: Output) -> int:
         token = getpass.getpass(f"Token for {server}: ")
     with GitLabStacIO(token, base_url=server) as io:
         try:
-            _check(io, url_of(arguments))
+            _check(io, _url_of(arguments))
         except AuthenticationError:
             raise
         except STACGitLabError as error:
@@ -79,7 +79,7 @@ def _status(arguments: argparse.Namespace, output: Output) -> int:
             "header": ", ".join(headers) or None,
         }
         try:
-            _check(io, url_of(arguments))
+            _check(io, _url_of(arguments))
             found["answer"] = "accepted"
         except STACGitLabError as error:
             found["answer"] = str(error)
@@ -88,9 +88,15 @@ def _status(arguments: argparse.Namespace, output: Output) -> int:
     return 0 if found["answer"] == "accepted" else 3
 
 
-def _server_of(arguments: argparse.Namespace) -> str:
+def _url_of(arguments: argparse.Namespace) -> str:
+    """Return the URL of the command, which may be the name of a host only."""
     url = url_of(arguments)
-    origin = Origin.of(url if "://" in url else f"https://{url}")
+    return url if "://" in url else f"https://{url}"
+
+
+def _server_of(arguments: argparse.Namespace) -> str:
+    url = _url_of(arguments)
+    origin = Origin.of(url)
     if origin is None:
         raise ConfigurationError(f"{url!r} is not the URL of a server.")
     return str(origin)

@@ -15,7 +15,7 @@ import pystac
 
 from stac_gitlab.auth import URL_VARIABLE
 from stac_gitlab.cli.browse import read
-from stac_gitlab.cli.options import Commands, add_command, add_selection, reader
+from stac_gitlab.cli.options import Commands, add_command, add_selection, reader, roles_of
 from stac_gitlab.cli.output import Output
 from stac_gitlab.download.content_version import FILE_NAME, read_records
 from stac_gitlab.download.downloader import STACDownloader
@@ -58,6 +58,7 @@ def _download(arguments: argparse.Namespace, output: Output) -> int:
     names = ["include", "exclude", "overwrite", "segments", "fail_fast", "dry_run", "save_json"]
     names += ["template"] if arguments.template else []
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    options["roles"] = roles_of(arguments)
     with reader(arguments, base_url) as io:
         shown = not (output.json or arguments.quiet)
         loader = STACDownloader(stac_io=io, max_workers=arguments.jobs, progress=shown)

@@ -153,6 +153,13 @@ def test_downloads_are_selected_reported_and_verified(
     assert sorted(json.loads(done.stdout).values()) == ["changed", "missing"]
 
 
+def test_roles_select_the_files(hub: SharingHubServer, tmp_path: Path) -> None:
+    thumbnails = printed("download", item_url(hub), "-o", str(tmp_path), "-r", "thumbnail")
+    assert [result["key"] for result in thumbnails] == ["images/preview.png"]
+    of_any_role = printed("download", item_url(hub), "-o", str(tmp_path), "-r", "any")
+    assert {"images/preview.png", "docs/about.md"} < {result["key"] for result in of_any_role}
+
+
 def test_a_failed_file_is_named_and_fails_the_command(
     hub: SharingHubServer, tmp_path: Path
 ) -> None:
@@ -281,6 +288,12 @@ def test_the_token_of_the_environment_comes_before_a_stored_one(
     assert run("ls", hub.url, token="glpat-wrong-0000001", **home).returncode == 3
     status = printed("auth", "status", hub.url, **home)
     assert status["token from"] == "STAC_GITLAB_TOKEN"
+
+
+def test_the_name_of_a_host_is_enough() -> None:
+    done = run("auth", "status", "127.0.0.1:9", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["answer"].startswith("GET https://127.0.0.1:9/api/")
 
 
 def test_a_wrong_token_is_not_stored(hub: SharingHubServer, tmp_path: Path) -> None:
