@@ -120,7 +120,12 @@ class Changes:
         return list(self._deleted)
 
     def _compare(self, lfs_above: int) -> None:
-        attributes = GitAttributes({path: self._content(path) for path in self._attribute_files()})
+        rules = {
+            path: self._content(path)
+            for path in self._final | {ATTRIBUTES_FILE}
+            if posixpath.basename(path) == ATTRIBUTES_FILE
+        }
+        attributes = GitAttributes(rules)
         in_lfs_by_size = []
         for path, local in self._files.items():
             if path in (README, ATTRIBUTES_FILE):
@@ -142,10 +147,7 @@ class Changes:
                 self._add(path, lfs_pointer(ids.sha256, ids.size))
             else:
                 self._add(path, local, ids.blob)
-        self._add_attributes(attributes, in_lfs_by_size)
-
-    def _attribute_files(self) -> list[str]:
-        return [path for path in self._final if posixpath.basename(path) == ATTRIBUTES_FILE]
+        self._add_attributes(rules[ATTRIBUTES_FILE], attributes, in_lfs_by_size)
 
     def _content(self, path: str) -> bytes:
         """Return the local content of a small file, or the one in the project, or none."""
@@ -155,9 +157,10 @@ class Changes:
             return self._project.read(path, self._head)
         return b""
 
-    def _add_attributes(self, attributes: GitAttributes, in_lfs: Sequence[str]) -> None:
+    def _add_attributes(
+        self, content: bytes, attributes: GitAttributes, in_lfs: Sequence[str]
+    ) -> None:
         """Change .gitattributes, before all pointers, so that git fetches what they stand for."""
-        content = self._content(ATTRIBUTES_FILE)
         others = [path for path in self._final.difference(in_lfs) if not attributes.uses_lfs(path)]
         lines = lfs_lines(in_lfs, others)
         if lines and content and not content.endswith(b"\n"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -69,9 +69,7 @@ def _of_item(item: pystac.Item) -> dict[str, Any]:
     made.update({n: properties[n] for n in ("license", "providers") if n in properties})
     start, end = properties.get("start_datetime"), properties.get("end_datetime")
     extent: dict[str, Any] = {"temporal": [start, end]} if start and end else {}
-    if item.bbox and len(item.bbox) in (4, 6):
-        half = len(item.bbox) // 2
-        extent["spatial"] = [*item.bbox[:2], *item.bbox[half : half + 2]]
+    extent |= _spatial(item.bbox)
     if extent:
         made["extent"] = extent
     plain = {k: v for k, v in properties.items() if k not in _OF_THE_SERVER | _EXTENT}
@@ -94,13 +92,18 @@ def _extent_of(collection: pystac.Collection) -> dict[str, Any]:
     made = collection.extent.to_dict() if collection.extent else {}
     bbox = next(iter(made.get("spatial", {}).get("bbox") or ()), None)
     interval = next(iter(made.get("temporal", {}).get("interval") or ()), None)
-    extent: dict[str, Any] = {}
-    if bbox and len(bbox) in (4, 6):
-        half = len(bbox) // 2
-        extent["spatial"] = [*bbox[:2], *bbox[half : half + 2]]
+    extent = _spatial(bbox)
     if interval and all(interval):
         extent["temporal"] = list(interval)
     return extent
+
+
+def _spatial(bbox: Sequence[float] | None) -> dict[str, Any]:
+    """Return the spatial extent for a bounding box, without its heights."""
+    if not bbox or len(bbox) not in (4, 6):
+        return {}
+    half = len(bbox) // 2
+    return {"spatial": [*bbox[:2], *bbox[half : half + 2]]}
 
 
 def _link_of(link: pystac.Link) -> dict[str, Any]:

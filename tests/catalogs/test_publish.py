@@ -326,6 +326,14 @@ def test_existing_rules_of_gitattributes_decide(host: GitHost, folder: Path) -> 
     assert files[".gitattributes"].count(b"\n") == 2
 
 
+def test_the_rules_in_the_project_are_read_once(host: GitHost, folder: Path) -> None:
+    host.write(PROJECT, {".gitattributes": b"*.csv filter=lfs diff=lfs merge=lfs -text\n"})
+    published(host, folder)
+    assert host.files(PROJECT)["lakes.csv"].startswith(b"version https://git-lfs")
+    reads = [path for path in sent(host, "GET") if path.endswith(".gitattributes/raw")]
+    assert len(reads) == 1
+
+
 def test_a_wrong_token_and_a_wrong_branch_are_told(host: GitHost, folder: Path) -> None:
     with (
         GitLabStacIO("glpat-wrong-0000000000", base_url=host.url) as reader,
