@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output, such as head, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (STACGitLabError, pystac.STACError) as error:
+    except (STACGitLabError, pystac.STACError, OSError) as error:
         code = _explain(error, verbose=verbose)
         # The demo either shows all or fails.
         return FAILED if arguments.command == "demo" else code

@@ -193,6 +193,14 @@ def test_a_wrong_token_has_an_exit_code_of_its_own(hub: SharingHubServer) -> Non
     assert done.stderr.count("\n") == 1
 
 
+def test_a_missing_local_file_is_one_line() -> None:
+    done = run("show", "missing.json")
+    assert done.returncode == 1
+    assert done.stderr.startswith("stac-gitlab: ")
+    assert "missing.json" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_token_on_the_command_line_warns(hub: SharingHubServer, tmp_path: Path) -> None:
     done = run("ls", hub.url, "--token", TOKEN, token=None)
     assert done.returncode == 0
