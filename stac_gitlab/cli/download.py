@@ -60,8 +60,7 @@ def _download(arguments: argparse.Namespace, output: Output) -> int:
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     options["roles"] = roles_of(arguments)
     with reader(arguments, base_url) as io:
-        shown = not (output.json or arguments.quiet)
-        loader = STACDownloader(stac_io=io, max_workers=arguments.jobs, progress=shown)
+        loader = STACDownloader(stac_io=io, max_workers=arguments.jobs, progress=output.bars)
         error = None
         try:
             report = loader.download_items(_items(io, arguments), arguments.output, **options)

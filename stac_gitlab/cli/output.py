@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from stac_gitlab.redaction import printable
@@ -25,6 +26,11 @@ class Output:
         self.json = json
         self._silent = json or quiet
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    @property
+    def bars(self) -> bool:
+        """Whether to show bars on a terminal: for people, if tqdm is installed."""
+        return not self._silent and find_spec("tqdm") is not None
 
     def say(self, text: str = "") -> None:
         """Print a line for people. Nothing is printed with ``--quiet`` and ``--json``."""

@@ -49,7 +49,7 @@ def _mirror(arguments: argparse.Namespace, output: Output) -> int:
             max_items=arguments.max_items,
             prune=arguments.prune,
             stac_io=io,
-            progress=not (output.json or arguments.quiet),
+            progress=output.bars,
         )
     if output.json:
         output.data(vars(report))
@@ -65,7 +65,7 @@ def _publish(arguments: argparse.Namespace, output: Output) -> int:
             arguments.folder,
             arguments.project,
             stac_io=io,
-            progress=not (output.json or arguments.quiet),
+            progress=output.bars,
             **{name: getattr(arguments, name) for name in names},
         )
     if output.json:
