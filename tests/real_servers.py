@@ -356,7 +356,7 @@ http {{
         nobody   401;
         guest    403;
     }}
-    limit_req_zone $binary_remote_addr zone=slow:1m rate=20r/s;
+    limit_req_zone $binary_remote_addr zone=slow:1m rate=5r/s;
 
     proxy_set_header Host $http_host;
     proxy_set_header X-Forwarded-Proto $scheme;
