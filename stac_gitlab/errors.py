@@ -54,6 +54,8 @@ from typing import Any
 import pystac
 import requests
 
+from stac_gitlab.tracebacks import folded_traceback
+
 _LONG_WORD = re.compile(r"\S{300,}")
 _MAX_LINE = 1500
 
@@ -90,6 +92,9 @@ class STACGitLabError(Exception):
 
     def __init__(self, message: str) -> None:
         Exception.__init__(self, _shortened(message))
+
+    def _render_traceback_(self) -> list[str]:
+        return folded_traceback(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, dict(self.__dict__))

@@ -20,7 +20,7 @@ from pystac.stac_object import STACObject
 from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.errors import ConfigurationError, STACGitLabError
 from stac_gitlab.files.paths import is_local
 from stac_gitlab.reading.documents import check_stac, with_version
 from stac_gitlab.reading.members import (
@@ -48,6 +48,7 @@ from stac_gitlab.reading.saving import SafeLayout, warn_about_unlinked_items
 from stac_gitlab.reading.stac_io import GitLabStacIO, reader_of
 from stac_gitlab.reading.untrusted_links import ExtensionName
 from stac_gitlab.redaction import redact, strip_token_parameters
+from stac_gitlab.tracebacks import folded_traceback
 
 _MARK = "_stac_gitlab_hook"
 
@@ -256,7 +257,13 @@ def _resolve_stac_object(stock: Stock, self: Link, root: pystac.Catalog | None =
         self._target_object = owner
     elif owner is not None and not self.is_resolved() and reader_of(owner):
         self._target_object = known_relative(self, owner)
-    return stock(self, root)
+    try:
+        return stock(self, root)
+    except pystac.STACError as error:
+        if isinstance(error.__cause__, STACGitLabError):
+            # IPython calls it, as that of our own errors.
+            vars(error)["_render_traceback_"] = functools.partial(folded_traceback, error)
+        raise
 
 
 def _clone_link(stock: Stock, self: Link) -> Any:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the servers that the slow tests use: PostgreSQL with PostGIS and nginx from Debian, and
-# stac-fastapi with PgSTAC, rustac and the Git LFS server giftless in a virtual environment. Git LFS
-# from Debian reads what was published.
+# Installs the servers and other programs that the slow tests use: PostgreSQL with PostGIS and nginx
+# from Debian, and stac-fastapi with PgSTAC, rustac, the Git LFS server giftless and Jupyter's kernel
+# in a virtual environment. Git LFS from Debian reads what was published.
 #
 #     tests/servers/install.sh FOLDER
 #     STAC_GITLAB_SERVERS_VENV=FOLDER python -m pytest -m slow
@@ -28,3 +28,7 @@ python3 -m venv "$venv"
     'giftless==0.6.2' 'flask==3.1.3' flask-classful flask-marshmallow 'marshmallow<4' \
     marshmallow-enum webargs 'PyJWT<2.10' cryptography figcan cachetools python-dateutil python-dotenv \
     pyyaml typing_extensions
+# For the notebooks, which import the package itself from where the tests find it.
+"$venv/bin/pip" install -q --disable-pip-version-check \
+    'ipykernel==7.4.0' 'ipywidgets==8.1.9' 'nbclient==0.11.0' \
+    'pystac>=1.15.1' 'requests>=2.32.4' 'tenacity>=9' 'tqdm>=4.66' 'urllib3>=2.6.3'
