@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import TracebackType
 
-_LIBRARIES = frozenset({"stac_gitlab", "pystac", "pystac_client", "tenacity", "requests", "urllib3"})
-_MACHINERY = frozenset({"concurrent", "contextlib", "functools", "threading", "IPython"})
+_LIBRARIES = ("stac_gitlab", "pystac", "pystac_client", "tenacity", "requests", "urllib3")
+_MACHINERY = ("concurrent", "contextlib", "functools", "threading", "IPython")
 
 
 def folded_traceback(error: BaseException) -> list[str]:
@@ -44,7 +44,7 @@ def _without_libraries(traceback: TracebackType | None) -> TracebackType | None:
     frames = []
     while traceback is not None:
         module = str(traceback.tb_frame.f_globals.get("__name__"))
-        if module.partition(".")[0] not in _LIBRARIES | _MACHINERY:
+        if module.partition(".")[0] not in _LIBRARIES + _MACHINERY:
             frames.append(traceback)
         traceback = traceback.tb_next
     kept: TracebackType | None = None

@@ -101,7 +101,7 @@ def blocks_of(text: str) -> Iterator[Block]:
 def examples_of(page: Path) -> list[tuple[Block, Block | None]]:
     """The python blocks of a page, each with the block that shows its output."""
     blocks = list(blocks_of(page.read_text(encoding="utf-8")))
-    following: list[Block | None] = [*blocks[1:], None]
+    following: list[Block | None] = [*blocks, None][1:]
     return [
         (block, after if after and after.language == "text" and after.follows_block else None)
         for block, after in zip(blocks, following, strict=True)
