@@ -22,6 +22,7 @@ from stac_gitlab.errors import (
     NotSTACError,
     UndeclaredExtensionWarning,
 )
+from stac_gitlab.html_table import html_fields
 from stac_gitlab.reading.listing import is_readable, item_pages, read_item, readable_item_of
 from stac_gitlab.reading.objects import ItemRelations, check_feature, item_of
 from stac_gitlab.reading.paging import PageRequest, number_matched, with_parameters
@@ -244,6 +245,7 @@ class ItemQuery:
 
     Attributes:
         parameters: The query parameters that are sent, by name.
+        collection: The id of the collection.
     """
 
     def __init__(
@@ -252,10 +254,12 @@ class ItemQuery:
         endpoint: Callable[[], Endpoint],
         parameters: Mapping[str, str],
         *,
+        collection: str,
         ids: tuple[str, ...] | None = None,
         max_items: int | None = None,
     ) -> None:
         self.parameters = dict(parameters)
+        self.collection = collection
         self._io = stac_io
         self._endpoint = endpoint
         self._ids = ids
@@ -263,9 +267,20 @@ class ItemQuery:
         self._is_stripped = "fields" in parameters
 
     def __repr__(self) -> str:
-        ids = {"ids": ",".join(self._ids)} if self._ids else {}
-        pairs = ", ".join(f"{n}={v!r}" for n, v in {**ids, **self.parameters}.items())
-        return f"<ItemQuery {pairs or 'of all items'}>"
+        pairs = ", ".join(f"{name}={value!r}" for name, value in self._choices().items())
+        return redact(f"<ItemQuery of {self.collection!r}: {pairs or 'all items'}>")
+
+    def _repr_html_(self) -> str:
+        fields = {"collection": self.collection, **self._choices()}
+        fields.setdefault("limit", f"{self._io.page_size} on a page")
+        fields.setdefault("max_items", "all")
+        return html_fields("ItemQuery", fields)
+
+    def _choices(self) -> dict[str, object]:
+        """Return the filters and limits that were chosen."""
+        ids = {} if self._ids is None else {"ids": ",".join(self._ids)}
+        most = {} if self._max_items is None else {"max_items": self._max_items}
+        return {**ids, **self.parameters, **most}
 
     def __iter__(self) -> Iterator[pystac.Item]:
         """Yield the items, page by page.

@@ -36,6 +36,7 @@ from stac_gitlab.api.transactions import (
     patch_body,
 )
 from stac_gitlab.errors import ConfigurationError, ConflictError, NotFoundError
+from stac_gitlab.html_table import html_fields, web_link
 from stac_gitlab.reading.listing import list_collections, readable_collection_of
 from stac_gitlab.reading.objects import (
     ItemRelations,
@@ -66,7 +67,7 @@ class STACAPI:
     Example:
         >>> from stac_gitlab import STACAPI
         >>> STACAPI("https://stac.example.org").items("sentinel-2", bbox=[5, 46, 8, 47], limit=50)
-        <ItemQuery bbox='5,46,8,47', limit='50'>
+        <ItemQuery of 'sentinel-2': bbox='5,46,8,47', limit='50'>
     """
 
     def __init__(self, url: str, *, stac_io: GitLabStacIO | None = None) -> None:
@@ -86,6 +87,15 @@ class STACAPI:
         if "stac_io" not in self.__dict__:
             return "<STACAPI, not initialized>"
         return f"<STACAPI at {redact(self.url)}>"
+
+    def _repr_html_(self) -> str:
+        known = None if self._conformance is None else len(self._conformance.classes)
+        fields = {
+            "landing page": web_link(self.url),
+            "conformance classes": known,
+            "reader": self.stac_io,
+        }
+        return html_fields("STACAPI", fields)
 
     # -- landing page, conformance, collections -----------------------------------------------
 
@@ -205,6 +215,7 @@ class STACAPI:
             self.stac_io,
             partial(self._endpoint, collection, parameters),
             parameters,
+            collection=collection if isinstance(collection, str) else collection.id,
             ids=None if ids is None else filters.ids_parameter(ids),
             max_items=None if max_items is None else whole_number("max_items", max_items, least=0),
         )

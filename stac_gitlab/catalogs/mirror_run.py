@@ -32,6 +32,7 @@ from stac_gitlab.download.run import run_plans
 from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.partial_file import OWN_PREFIX
 from stac_gitlab.files.paths import contained_path, is_local, is_web, relative_path
+from stac_gitlab.html_table import file_link, html_fields, listing
 from stac_gitlab.reading.documents import digest_of
 from stac_gitlab.reading.listing import list_items, report_bad_member
 from stac_gitlab.reading.members import items_endpoint_of, linked_items
@@ -86,6 +87,13 @@ class MirrorReport:
 
     def __repr__(self) -> str:
         return f"<MirrorReport of {str(self.catalog_path)!r}: {self}>"
+
+    def _repr_html_(self) -> str:
+        fields: dict[str, object] = {"catalog": file_link(self.catalog_path), "items": str(self)}
+        for status, ids in self.ids.items():
+            fields[status] = listing(ids, getattr(self, status))
+        fields |= itertools.islice(self.errors.items(), 3)
+        return html_fields("MirrorReport", fields)
 
 
 @dataclass

@@ -23,7 +23,9 @@ from stac_gitlab.catalogs.source import local_source
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.progress import ProgressOption, open_progress
 from stac_gitlab.errors import ConfigurationError, NotFoundError
+from stac_gitlab.html_table import html_fields, listing, web_link
 from stac_gitlab.reading.stac_io import GitLabStacIO, default_reader
+from stac_gitlab.redaction import redact
 from stac_gitlab.settings import expect_text, whole_number
 
 _TOPIC_PREFIX = "sharinghub:"
@@ -61,7 +63,19 @@ class PublishReport:
             for name in ("created", "updated", "unchanged", "deleted")
         )
         planned = "planned: " if self.dry_run else ""
-        return f"<PublishReport of {self.project_url}: {planned}{counts}>"
+        return redact(f"<PublishReport of {self.project_url}: {planned}{counts}>")
+
+    def _repr_html_(self) -> str:
+        fields: dict[str, object] = {
+            "project": web_link(self.project_url),
+            "item": None if self.item_url is None else web_link(self.item_url),
+            "status": "planned" if self.dry_run else f"{self.uploaded_bytes} bytes sent",
+        }
+        for name in ("created", "updated", "unchanged", "deleted"):
+            paths = getattr(self, name)
+            if paths:
+                fields[name] = listing(paths, len(paths))
+        return html_fields("PublishReport", fields)
 
 
 def publish(

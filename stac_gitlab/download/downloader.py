@@ -33,7 +33,9 @@ from stac_gitlab.download.run import run_plans
 from stac_gitlab.download.source import Verify
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.paths import relative_path
+from stac_gitlab.html_table import html_fields
 from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.redaction import redact
 from stac_gitlab.settings import (
     DEFAULT_TIMEOUT,
     RetryPolicy,
@@ -107,7 +109,16 @@ class STACDownloader:
     def __repr__(self) -> str:
         if "base_url" not in self.__dict__:
             return "<STACDownloader, not initialised>"
-        return f"<STACDownloader for {self.base_url or 'any server'} with {self.stac_io!r}>"
+        server = redact(self.base_url or "any server")
+        return f"<STACDownloader for {server} with {self.stac_io!r}>"
+
+    def _repr_html_(self) -> str:
+        fields = {
+            "server": self.base_url or "any",
+            "workers": self.max_workers or "as many as pay",
+            "reader": self.stac_io,
+        }
+        return html_fields("STACDownloader", fields)
 
     def __enter__(self) -> Self:
         return self

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Literal
 
 from stac_gitlab.errors import DownloadError, DownloadHTTPError, HTTPStatusError
+from stac_gitlab.html_table import file_link, html_fields, html_table, html_text
 from stac_gitlab.redaction import printable, quoted, redact
 
 AssetStatus = Literal["downloaded", "resumed", "skipped", "failed", "planned"]
@@ -23,9 +24,12 @@ _SPECIFICS = re.compile(r"'[^']*'|\"[^\"]*\"|(?<!\S)[^\s\d/]*+[\d/]\S*")
 # What a server says may differ for each request, in ways that nobody can know.
 _SAID = re.compile(r" \(the server says: .*?\)(?=\.)", re.DOTALL)
 _MAX_LINES = 20
+# What a notebook shows of a report, so that it stays small.
+_MAX_EXAMPLES = 5
+_MAX_HTML_ROWS = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AssetResult:
     """The result of one asset.
 
@@ -52,8 +56,25 @@ class AssetResult:
     verified: bool = False
     error: Exception | None = None
 
+    def __repr__(self) -> str:
+        more = f", {self.path}" if self.error is None else f": {self.error}"
+        what = f"{self.status}, {human_size(self.size)}, verified: {_yes_or_no(self)}{more}"
+        return redact(f"<AssetResult {quoted(self.key)}: {what}>")
 
-@dataclass(frozen=True)
+    def _repr_html_(self) -> str:
+        fields = {
+            "status": self.status,
+            "file": file_link(self.path),
+            "size": human_size(self.size),
+            "verified": _yes_or_no(self),
+            "checksum": self.checksum,
+            "href": self.href,
+            "error": self.error,
+        }
+        return html_fields(self.key, fields)
+
+
+@dataclass(frozen=True, repr=False)
 class DownloadReport(Mapping[str, AssetResult]):
     """The result of each asset, by asset key, in the order of the item.
 
@@ -120,35 +141,36 @@ class DownloadReport(Mapping[str, AssetResult]):
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         return ", ".join(filter(None, parts)) or "empty"
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        """Return the columns to print: status, size, asset and path."""
-        complete = [result for result in self.results.values() if result.status != "failed"]
-        failures = _describe({result.key: result for result in self.failed})
-        return [
-            *(
-                (r.status, human_size(r.size), printable(r.key), str(r.path or ""))
-                for r in complete
-            ),
-            *(("failed", "-", failure, "") for failure in failures),
-        ]
+    def _failures(self) -> list[str]:
+        return _describe({result.key: result for result in self.failed})
+
+    def _complete(self) -> list[AssetResult]:
+        return [result for result in self.results.values() if result.status != "failed"]
 
     def __str__(self) -> str:
-        lines = [f"{status:<10} {size:>9}  {asset}" for status, size, asset, _ in self._rows()]
+        lines = [
+            f"{result.status:<10} {human_size(result.size):>9}  {printable(result.key)}"
+            for result in self._complete()
+        ]
+        lines += [f"{'failed':<10} {'-':>9}  {failure}" for failure in self._failures()]
         return "\n".join([*lines, self.summary()])
 
+    def __repr__(self) -> str:
+        return f"<DownloadReport: {self.summary()}>"
+
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{status}</td><td style='text-align:right'>{size}</td>"
-            f"<td>{escape(asset)}</td><td>{escape(path)}</td></tr>"
-            for status, size, asset, path in self._rows()
-        )
-        return (
-            "<table><thead><tr><th>status</th><th>size</th><th>asset</th><th>path</th></tr></thead>"
-            f"<tbody>{cells}</tbody><caption>{escape(self.summary())}</caption></table>"
-        )
+        complete, failures = self._complete(), self._failures()
+        rows: list[tuple[object, ...]] = [("failed", "-", "", f) for f in failures[:_MAX_LINES]]
+        rows += [
+            (r.status, human_size(r.size), _yes_or_no(r), r.key, file_link(r.path))
+            for r in complete[:_MAX_HTML_ROWS]
+        ]
+        rows += _rest(len(complete) - _MAX_HTML_ROWS)
+        header = ("status", "size", "verified", "asset", "file")
+        return html_table(rows, header=header, caption=self.summary())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BatchReport(Mapping[str, DownloadReport]):
     """The report of each item, by item id, in the order of the items.
 
@@ -188,19 +210,55 @@ class BatchReport(Mapping[str, DownloadReport]):
         """Whether nothing failed."""
         return all(report.ok for report in self.reports.values())
 
+    def summary(self) -> str:
+        """Return the number of items, and of assets with each status, on one line."""
+        if not self.reports:
+            return "empty"
+        results = {
+            f"{item_id}: {key}": result
+            for item_id, report in self.reports.items()
+            for key, result in report.items()
+        }
+        items = "1 item" if len(self) == 1 else f"{len(self)} items"
+        return f"{items}: {DownloadReport(results).summary()}"
+
     def __str__(self) -> str:
-        lines = [f"{printable(name)}: {report.summary()}" for name, report in self.reports.items()]
-        return "\n".join(lines) or "empty"
+        lines = [
+            f"{printable(name)}: {report.summary()}"
+            for name, report in itertools.islice(self.reports.items(), _MAX_LINES)
+        ]
+        lines += [text for [text] in _rest(len(self) - _MAX_LINES)]
+        lines += _describe(self.failed)
+        return "\n".join([*lines, self.summary()])
+
+    def __repr__(self) -> str:
+        return f"<BatchReport of {self.summary()}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(printable(name))}</td><td>{escape(report.summary())}</td></tr>"
-            for name, report in self.reports.items()
-        )
-        return (
-            "<table><thead><tr><th>item</th><th>assets</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-        )
+        rows: list[tuple[object, ...]] = [
+            (html_text(group[0][0], limit=60), html_text(group[0][1]), f"{len(group)} failed")
+            for group in _groups_by_cause(self.failed)[:MAX_SINGLE_FAILURES]
+        ]
+        rows += [
+            (html_text(name, limit=60), report.summary(), f"{_verified(report)} verified")
+            for name, report in itertools.islice(self.reports.items(), _MAX_EXAMPLES)
+        ]
+        rows += _rest(len(self) - _MAX_EXAMPLES)
+        if self.catalog_path is not None:
+            rows.append((file_link(self.catalog_path),))
+        return html_table(rows, caption=self.summary())
+
+
+def _yes_or_no(result: AssetResult) -> str:
+    return "yes" if result.verified else "no"
+
+
+def _verified(report: DownloadReport) -> int:
+    return sum(result.verified for result in report.values())
+
+
+def _rest(count: int) -> list[tuple[str]]:
+    return [(f"… and {count} more",)] if count > 0 else []
 
 
 def _counted(what: str, results: Sequence[AssetResult]) -> str:
@@ -264,20 +322,30 @@ class StoppedError(DownloadError):
 
 def _describe(failures: Mapping[str, AssetResult]) -> list[str]:
     """Return a line for each failure. Many failures with the same cause share one line."""
-    lines = _grouped(failures, lambda text: _SPECIFICS.sub("", text))
-    if len(lines) > _MAX_LINES:
-        lines = _grouped(failures, lambda text: _SPECIFICS.sub("", _SAID.sub("", text)))
-    return lines
+    lines = _lines(_groups(failures, lambda text: _SPECIFICS.sub("", text)))
+    return lines if len(lines) <= _MAX_LINES else _lines(_groups_by_cause(failures))
 
 
-def _grouped(failures: Mapping[str, AssetResult], cause_in: Callable[[str], str]) -> list[str]:
-    groups: dict[object, list[tuple[str, str]]] = defaultdict(list)
+# The names of assets that failed with the same cause, in quotes, and their messages.
+_Group = list[tuple[str, str]]
+
+
+def _groups_by_cause(failures: Mapping[str, AssetResult]) -> list[_Group]:
+    return _groups(failures, lambda text: _SPECIFICS.sub("", _SAID.sub("", text)))
+
+
+def _groups(failures: Mapping[str, AssetResult], cause_in: Callable[[str], str]) -> list[_Group]:
+    groups: dict[object, _Group] = defaultdict(list)
     for name, result in failures.items():
         text = str(result.error).removeprefix(f"{quoted(result.key)}: ")
         status = getattr(result.error, "status_code", None)
         groups[type(result.error), status, cause_in(text)].append((quoted(name), text))
+    return list(groups.values())
+
+
+def _lines(groups: Iterable[_Group]) -> list[str]:
     lines: list[str] = []
-    for group in groups.values():
+    for group in groups:
         if len(group) <= MAX_SINGLE_FAILURES:
             lines += [f"{name}: {text}" for name, text in group]
         else:

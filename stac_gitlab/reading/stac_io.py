@@ -28,6 +28,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files.partial_file import write_atomically
 from stac_gitlab.files.paths import is_local, local_path, read_local
+from stac_gitlab.html_table import html_fields
 from stac_gitlab.http.document_cache import CachedDocuments, DocumentCache, cache_in
 from stac_gitlab.http.responses import Document, header_without_secret, text_of
 from stac_gitlab.http.session import GitLabSession
@@ -186,6 +187,16 @@ class GitLabStacIO(pystac.StacIO):
         origins = ", ".join(sorted(map(str, self.credentials.origins))) or "the first server read"
         token = "a token" if self.credentials.available else "no token"
         return f"<GitLabStacIO with {token} for {origins}>"
+
+    def _repr_html_(self) -> str:
+        fields = {
+            "token": "yes" if self.credentials.available else "none: requests are anonymous",
+            "for": ", ".join(sorted(map(str, self.credentials.origins))) or "the first server read",
+            "cache": None if self.cache is None else self.cache.folder,
+            "offline": self.session.offline,
+            "page size": self.page_size,
+        }
+        return html_fields("GitLabStacIO", fields)
 
     # -- headers, life, copies --------------------------------------------------------------
 

@@ -81,7 +81,7 @@ def test_no_markup_or_control_character_gets_into_a_notebook_or_a_terminal(
     html = report._repr_html_()
     page = Tags()
     page.feed(html)
-    assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "caption"}
+    assert page.tags <= {"table", "tr", "th", "td", "caption", "a"}
     assert html.isprintable()
     assert "script" in page.text
     assert str(report).replace("\n", "").isprintable()
@@ -143,8 +143,59 @@ def test_a_batch_report_sums_up_its_items() -> None:
     assert batch.bytes == 3010
     assert not batch.ok
     assert batch.failed == {f"one: {HOSTILE}": RESULTS[HOSTILE]}
-    assert str(batch).splitlines()[1] == "two: 1 downloaded (1.5 kB)"
+    lines = str(batch).splitlines()
+    assert lines[1] == "two: 1 downloaded (1.5 kB)"
+    assert "no <b>name</b>" in lines[2]
+    assert lines[-1] == batch.summary()
+    assert batch.summary() == (
+        "2 items: 3 downloaded (3.0 kB), 1 planned (size unknown), 1 skipped, 1 failed"
+    )
+    assert repr(batch) == f"<BatchReport of {batch.summary()}>"
     assert str(BatchReport()) == "empty"
+
+
+def test_a_report_of_many_items_is_small_in_a_notebook() -> None:
+    one = AssetResult("data/a.csv", "https://h/a", Path("out/a.csv"), 10, verified=True)
+    no = failed("data/b.csv", "GET https://h/b: 404 Not Found. " + "It is not there. " * 40)
+    batch = BatchReport(
+        {
+            f"{HOSTILE}/{n}": DownloadReport({"a": one} if n % 10 else {"a": one, "b": no})
+            for n in range(1000)
+        }
+    )
+    html = batch._repr_html_()
+    assert len(html.encode()) < 2048
+    assert len(repr(batch)) < 200
+    assert "1000 items: 1000 downloaded (10.0 kB), 100 failed" in html
+    assert "100 failed</td>" in html
+    assert "404 Not Found" in html
+    assert "1 verified" in html
+    assert "… and 995 more" in html
+    assert len(str(batch).splitlines()) == 23
+    assert "… and 980 more" in str(batch)
+
+
+def test_a_report_of_many_assets_is_small_in_a_notebook() -> None:
+    report = DownloadReport({str(n): AssetResult(str(n), "", size=1) for n in range(1000)})
+    assert len(report._repr_html_()) < 20_000
+    assert "… and 950 more" in report._repr_html_()
+    assert repr(report) == "<DownloadReport: 1000 downloaded (1.0 kB)>"
+
+
+def test_a_notebook_links_the_files_and_says_what_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path.parent / "else where"
+    html = DownloadReport(
+        {
+            "a": AssetResult("a", "", Path("out/a b.csv"), 1, verified=True),
+            "b": AssetResult("b", "", elsewhere, 1),
+        }
+    )._repr_html_()
+    left = '<td style="text-align:left">'
+    assert f'{left}yes</td>{left}a</td>{left}<a href="./out/a%20b.csv">out/a b.csv</a></td>' in html
+    assert f'{left}no</td>{left}b</td>{left}<a href="{elsewhere.as_uri()}">' in html
 
 
 @pytest.mark.parametrize(
