@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,9 @@ except ImportError:
 _TOO_DEEP = "JSON that is nested too deeply to be read."
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Brackets as signed bytes: one level more, or one less.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_STEPS = bytes(set(range(256)) - set(b'[{]}"'))
 _USUAL = Limits()
 
 
@@ -38,7 +42,7 @@ def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, A
     """
     body = body.removeprefix(_BOM)
     # Each value follows one of these bytes. Counting them takes no memory; parsing would.
-    if sum(map(body.count, (b",", b"[", b"{"))) > limits.members:
+    if len(body) > limits.members < sum(map(body.count, (b",", b"[", b"{"))):
         raise InvalidResponseError(
             f"{url}: JSON with more than {limits.members} values. If you expect that, raise "
             "Limits(members=).",
@@ -57,7 +61,7 @@ def parse_json(body: bytes, *, url: str, limits: Limits = _USUAL) -> dict[str, A
         raise InvalidResponseError(
             f"{url}: JSON, but {_json_type(document)} where an object was expected.", url=url
         )
-    if _is_too_deep(document, limits.nesting):
+    if _depth(body) > limits.nesting:
         raise InvalidResponseError(
             f"{url}: {_TOO_DEEP} It has more than {limits.nesting} levels; if you expect that, "
             "raise Limits(nesting=).",
@@ -76,15 +80,19 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
-def _is_too_deep(document: dict[str, Any], allowed: int) -> bool:
-    """Return whether the objects and lists have more levels than allowed."""
-    level: list[Any] = [document]
-    for _ in range(allowed):
-        values = (each.values() if type(each) is dict else each for each in level)
-        level = [each for inner in values for each in inner if type(each) in (dict, list)]
-        if not level:
-            return False
-    return True
+def _depth(body: bytes) -> int:
+    """Return how many levels the objects and lists of a JSON text have.
+
+    Only brackets and quotes are kept of the text, which is several times as fast as a walk through
+    the parsed document.
+    """
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    steps = body.translate(_STEPS, _NO_STEPS).replace(b'""', b"")
+    if b'"' in steps:
+        # What is left of the texts holds brackets.
+        steps = b"".join(steps.split(b'"')[::2])
+    return max(accumulate(memoryview(steps).cast("b")), default=0)
 
 
 def _unreadable(error: ValueError, body: bytes, *, url: str) -> InvalidResponseError:
