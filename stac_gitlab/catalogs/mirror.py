@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ import pystac
 
 from stac_gitlab.catalogs.mirror_index import MirrorIndex
 from stac_gitlab.catalogs.mirror_run import (
-    WRITERS,
     MirrorReport,
     MirrorRun,
     file_of,
     without_secrets,
 )
+from stac_gitlab.catalogs.mirror_writer import ItemWriter
 from stac_gitlab.download.assets import Names
 from stac_gitlab.download.local_copy import read_existing
 from stac_gitlab.download.options import checked_options, folder_of
@@ -82,17 +81,18 @@ def mirror(
     options = checked_options({"roles": roles, "include": include, "progress": progress})
     folder = folder_of(output_dir)
     root = _root(catalog, stac_io)
+    own = reader_of(root) or default_reader()
     with (
         open_progress(options["progress"]) as shown,
         _opened_index(folder, root) as index,
-        ThreadPoolExecutor(WRITERS, thread_name_prefix="stac-gitlab-mirror") as writers,
+        ItemWriter(folder.absolute(), own.json_dumps) as writer,
     ):
         options["progress"] = shown
         run = MirrorRun(
-            reader_of(root) or default_reader(),
+            own,
             folder,
             index,
-            writers,
+            writer,
             options,
             assets=assets,
             max_items=max_items,

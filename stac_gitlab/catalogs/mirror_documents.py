@@ -27,6 +27,7 @@ from stac_gitlab.redaction import redact_text
 ORIGIN = "origin"
 """The name of the alternate asset that leads to the original of a file in the mirror."""
 
+_LINKS_WRITTEN_TOGETHER = 100
 _JSON, _GEOJSON = MEDIA_TYPES["child"], MEDIA_TYPES["item"]
 
 
@@ -141,6 +142,7 @@ def write_catalog(folder: Path, catalog: Entry, document: str, members: Iterable
     fields: dict[str, Any] = json.loads(document)
     links = fields.pop("links")
     start = f"{catalog.folder}/" if catalog.folder else ""
+    waiting: list[str] = []
     try:
         with PartialFile(contained_path(folder, catalog.path)) as file:
             file.write(f"{json.dumps(fields, indent=2)[:-2]},\n".encode())
@@ -149,11 +151,18 @@ def write_catalog(folder: Path, catalog: Entry, document: str, members: Iterable
                 file.write(f"{separator}{json.dumps(link)}".encode())
                 separator = ",\n    "
             for member in members:
+                # Names of files in a mirror have no character that JSON escapes.
                 href = f"./{member.path.removeprefix(start)}"
                 media_type = _GEOJSON if member.kind == ITEM else _JSON
-                link = {"rel": member.kind, "href": href, "type": media_type}
-                file.write(f"{separator}{json.dumps(link)}".encode())
-            file.write(b"\n  ]\n}\n")
+                waiting.append(
+                    f'{separator}{{"rel": "{member.kind}", "href": "{href}", '
+                    f'"type": "{media_type}"}}'
+                )
+                separator = ",\n    "
+                if len(waiting) >= _LINKS_WRITTEN_TOGETHER:
+                    file.write("".join(waiting).encode())
+                    waiting.clear()
+            file.write("".join([*waiting, "\n  ]\n}\n"]).encode())
             file.finish()
     except OSError as error:
         raise DownloadError(

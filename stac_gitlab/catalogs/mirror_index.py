@@ -177,8 +177,10 @@ class MirrorIndex:
         name = name_of(object_id)
         folder = "" if parent is None else parent.folder
         folder = f"{folder}/" if folder else ""
-        other = with_hash(name, f"{kind} {object_id} {source}")
-        for stem in (f"{folder}{name}", f"{folder}{other}"):
+        for is_taken in (False, True):
+            if is_taken:
+                name = with_hash(name, f"{kind} {object_id} {source}")
+            stem = f"{folder}{name}"
             # The root has no folder of its own.
             identity = "" if parent is None else stem.casefold()
             path = file if parent is None else f"{stem}/{file}" if file else f"{stem}.json"

@@ -6,9 +6,8 @@ import copy
 import itertools
 import os
 import shutil
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from stac_gitlab.catalogs.mirror_documents import (
     write_catalog,
 )
 from stac_gitlab.catalogs.mirror_index import CATALOG, ITEM, Entry, MirrorIndex
-from stac_gitlab.download.local_copy import write_document
+from stac_gitlab.catalogs.mirror_writer import ItemFile, ItemWriter
 from stac_gitlab.download.options import AllOptions, Selection
 from stac_gitlab.download.plan import ItemPlan, Planner
 from stac_gitlab.download.run import run_plans
@@ -44,13 +43,11 @@ from stac_gitlab.redaction import quoted, redact, strip_token_parameters
 MAX_LISTED = 1000
 """Ids and errors that a report names."""
 
-# Items whose assets are downloaded together. Their documents are in memory.
+# Items whose assets are downloaded together, and whose files are written together. Their documents
+# are in memory.
 _BATCH = 64
 # The beginning of the digest of an item in a short form.
 _PARTIAL = b"partial:"
-# Creating a file takes longer than anything else. A disk does it best for several threads.
-WRITERS = 4
-_MAX_WRITING = 64
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ class _Job:
     status: str
 
 
-_Writing = tuple[_Job, Mapping[str, str], Mapping[str, Exception], "Future[int]"]
+_Finished = tuple[_Job, Mapping[str, str], Mapping[str, Exception]]
 
 
 class MirrorRun:
@@ -132,7 +129,7 @@ class MirrorRun:
         stac_io: GitLabStacIO,
         folder: Path,
         index: MirrorIndex,
-        writers: Executor,
+        writer: ItemWriter,
         options: AllOptions,
         *,
         assets: bool,
@@ -150,8 +147,8 @@ class MirrorRun:
         self._prune = prune
         self._selection = Selection(options)
         self._batch: list[_Job] = []
-        self._writers = writers
-        self._writing: deque[_Writing] = deque()
+        self._writer = writer
+        self._finished: list[_Finished] = []
         self._visited: set[int] = set()
         self._root_path = "catalog.json"
         self._counts: Counter[str] = Counter()
@@ -309,31 +306,28 @@ class MirrorRun:
                 job.status = "changed"
             errors = {r.key: r.error or DownloadError(r.key) for r in report.failed}
             self._write(job, files, errors)
-        self._await_files(0)
+        self._write_finished()
 
     # -- files ------------------------------------------------------------------------------
 
     def _write(self, job: _Job, files: Mapping[str, str], errors: Mapping[str, Exception]) -> None:
-        """Write the file of an item in a thread."""
-        path, to_json = job.entry.path, self._stac_io.json_dumps
-        document = item_document(job.document, job.url, job.place, path, files)
-        writing = self._writers.submit(
-            write_document, self._folder, path, "the item", lambda: document, to_json
-        )
-        self._writing.append((job, files, errors, writing))
-        self._await_files(_MAX_WRITING)
+        """Write the file of an item, together with others."""
+        self._finished.append((job, files, errors))
+        if len(self._finished) >= _BATCH:
+            self._write_finished()
 
-    def _await_files(self, left: int) -> None:
-        """Wait until no more files than `left` are being written, and note the others."""
-        while len(self._writing) > left:
-            job, files, errors, writing = self._writing.popleft()
+    def _write_finished(self) -> None:
+        """Write the files of the items that wait for it."""
+        finished, self._finished = self._finished, []
+        written = self._writer.write([_file_of(job, files) for job, files, _ in finished])
+        for (job, files, errors), result in zip(finished, written, strict=True):
             name, size = job.entry.id, None
             for key, error in errors.items():
                 self._add_error(f"{name}: {key}", error)
-            try:
-                size = writing.result()
-            except DownloadError as error:
-                self._add_error(name, error)
+            if isinstance(result, DownloadError):
+                self._add_error(name, result)
+            else:
+                size = result
             failed = size is None or bool(errors)
             self._index.saved(job.entry, None if failed else job.digest, size)
             self._count(job.status, name)
@@ -394,6 +388,11 @@ class MirrorRun:
     def _add_error(self, name: str, error: Exception) -> None:
         if len(self._errors) < MAX_LISTED:
             self._errors[name] = error
+
+
+def _file_of(job: _Job, files: Mapping[str, str]) -> ItemFile:
+    document = item_document(job.document, job.url, job.place, job.entry.path, files)
+    return ItemFile(job.entry.path, document, is_new=job.entry.size is None)
 
 
 def _names(jobs: Iterable[_Job]) -> Iterator[str]:

@@ -306,13 +306,23 @@ def _listed_hrefs(document: Mapping[str, Any], rel: str, file: Path) -> Iterator
             yield href
 
 
-def write_document(
-    folder: Path, path: str, name: str, document: Callable[[], dict[str, Any]], to_json: ToJSON
-) -> int:
-    """Write a document, if it differs from the one that is there; return its size in bytes.
+def replace_if_changed(target: Path, content: bytes) -> None:
+    """Write a file, unless it is there with this content."""
+    # A symbolic link is replaced, as for the assets: it may lead anywhere.
+    if not _has_content(target, content):
+        replace_file(target, content)
 
-    Errors call it `name`.
-    """
+
+def write_document(
+    folder: Path,
+    path: str,
+    name: str,
+    document: Callable[[], dict[str, Any]],
+    to_json: ToJSON,
+    *,
+    write: Callable[[Path, bytes], None] = replace_if_changed,
+) -> int:
+    """Write a document, and return its size in bytes. Errors call it `name`."""
     failed = f"{name} cannot be written to {str(folder / path)!r}"
     try:
         content = redact_text(to_json(document())).encode("utf-8")
@@ -320,11 +330,7 @@ def write_document(
         # pystac raises any of these for values that JSON cannot hold.
         raise DownloadError(f"{failed} as JSON: {redact(str(error))}.") from error
     try:
-        target = contained_path(folder, path)
-        if _has_content(target, content):
-            return len(content)
-        # A symbolic link is replaced, as for the assets: it may lead anywhere.
-        replace_file(target, content)
+        write(contained_path(folder, path), content)
     except OSError as error:
         raise DownloadError(f"{failed}: {error.strerror or error}.") from error
     return len(content)

@@ -345,6 +345,36 @@ def replace_file(target: str | os.PathLike[str], content: bytes) -> None:
         part.finish()
 
 
+class SmallFiles:
+    """Writes small files below a folder that no other process writes to meanwhile.
+
+    All go through the same partial file, which needs neither a lock nor a name of its own: creating
+    many files is limited by the number of system calls. Use it in one thread at a time.
+
+    Args:
+        folder: The folder. What a killed process left there is removed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._path = os.path.join(folder, f"{OWN_PREFIX}.part")
+        _remove(self._path)
+
+    def write(self, target: str | os.PathLike[str], content: bytes) -> None:
+        """Write a file, or replace a file or link, in one step."""
+        handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _BINARY, 0o666)
+        try:
+            try:
+                view = memoryview(content)
+                while view:
+                    view = view[os.write(handle, view) :]
+            finally:
+                os.close(handle)
+            os.replace(self._path, target)
+        except BaseException:
+            _remove(self._path)
+            raise
+
+
 def _lock_abandoned(path: str) -> int | None:
     """Open and lock a partial file that no process writes to; return None if one may do so."""
     match = _NAME.fullmatch(os.path.basename(path))

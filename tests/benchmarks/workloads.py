@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.documents import COLLECTION
@@ -296,6 +297,33 @@ def _one_by_one(site: Site) -> Workload:
     )
 
 
+def _mirror(site: Site) -> Workload:
+    count = site.sizes.items
+    landing_url = site.api("near", version="1.1.0", items=count)
+    collection_url = f"{landing_url}collections/{COLLECTION}"
+    walk, files, first, second = "walk", "files alone", "mirror", "mirror, second run"
+    return Workload(
+        "W11",
+        f"a mirror of {count} items of 3 KB without assets, no latency",
+        [
+            _ours(walk, "objects", collection_url),
+            _python(files, "small_files", "create", FOLDER, str(count), "3000"),
+            _ours(first, "mirror", collection_url, FOLDER),
+            replace(_ours(second, "mirror", collection_url, FOLDER), continues=first),
+        ],
+        _counted(count),
+        [
+            _ratio(first, walk, 1.3),
+            Aim(
+                f"wall time of {first} / {walk} and {files}",
+                lambda m: m[first].wall / (m[walk].wall + m[files].wall),
+                1.3,
+            ),
+            _ratio(second, first, 0.3),
+        ],
+    )
+
+
 # -- memory and imports -------------------------------------------------------------------------
 
 
@@ -362,5 +390,6 @@ WORKLOADS: dict[str, Callable[[Site], Workload]] = {
     "W8": _imports,
     "W9": _second_run,
     "W10": _capped,
+    "W11": _mirror,
 }
 """What makes each workload, once there is a site to read from."""

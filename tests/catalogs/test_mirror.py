@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from stac_gitlab import (
     mirror,
 )
 from stac_gitlab.catalogs import mirror as mirror_module
+from stac_gitlab.catalogs import mirror_writer
 from stac_gitlab.catalogs.mirror_index import FILE_NAME
 from stac_gitlab.catalogs.mirror_layout import id_of, name_of
 from stac_gitlab.testing import Fault, LoopbackServer, Project, SharingHubServer
@@ -389,6 +391,39 @@ def test_a_run_that_is_killed_is_continued_by_the_next(folder: Path) -> None:
     assert len(list(folder.rglob("x.csv"))) == 60
     leftovers = [p.name for p in folder.rglob(".stac-gitlab*.part")]
     assert leftovers == []
+
+
+def test_a_slow_disk_is_written_to_by_several_threads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_writer, "_LONG_WAIT", -1.0)
+    writers = set()
+    write_document = mirror_writer.write_document
+
+    def noted(*arguments: Any, **options: Any) -> int:
+        writers.add(threading.current_thread().name)
+        return write_document(*arguments, **options)
+
+    monkeypatch.setattr(mirror_writer, "write_document", noted)
+    projects = [Project(f"many/p{n:03}", {}) for n in range(100)]
+    with SharingHubServer(projects, token=TOKEN) as hub:
+        mirrored(hub, folder, assets=False)
+    assert len(items_in(folder)) == 100
+    assert any(name.startswith("stac-gitlab-mirror") for name in writers)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_the_others_are_there(
+    hub: SharingHubServer, folder: Path
+) -> None:
+    (folder / "dataset/alpine~2Flakes.json").mkdir(parents=True)
+    with pytest.raises(DownloadError, match="1 items of the mirror") as failure:
+        mirrored(hub, folder, assets=False)
+    assert list(failure.value.errors) == ["alpine/lakes"]
+    assert isinstance(failure.value.report, MirrorReport)
+    assert failure.value.report.ids["failed"] == ("alpine/lakes",)
+    assert set(items_in(folder)) == {"ai-model/alpine/rivers", "dataset/alpine/rivers"}
+    (folder / "dataset/alpine~2Flakes.json").rmdir()
+    assert mirrored(hub, folder, assets=False).new == 1
 
 
 def test_a_folder_belongs_to_one_catalog_and_one_run(

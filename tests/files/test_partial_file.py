@@ -18,6 +18,7 @@ from stac_gitlab.files.partial_file import (
     OWN_PREFIX,
     Leftover,
     PartialFile,
+    SmallFiles,
     leftovers_for,
     leftovers_in,
     open_own,
@@ -573,3 +574,50 @@ def test_only_a_regular_file_is_opened_as_one_of_ours(tmp_path: Path) -> None:
     for name in ("pipe", "folder"):
         with pytest.raises(FileNotFoundError, match="is not a regular file"):
             open_own(tmp_path / name)
+
+
+def test_small_files_are_written_and_replaced_through_one_partial_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"not ours")
+    (tmp_path / "sub/b.json").symlink_to(elsewhere)
+    files = SmallFiles(tmp_path)
+    files.write(tmp_path / "a.json", b"a")
+    files.write(tmp_path / "sub/b.json", b"b")
+    files.write(tmp_path / "a.json", b"another")
+    assert (tmp_path / "a.json").read_bytes() == b"another"
+    assert (tmp_path / "sub/b.json").read_bytes() == b"b"
+    assert elsewhere.read_bytes() == b"not ours"
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "elsewhere", "sub"]
+
+
+def test_a_partial_small_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"not ours")
+    (tmp_path / f"{OWN_PREFIX}.part").hardlink_to(elsewhere)
+    SmallFiles(tmp_path).write(tmp_path / "a.json", b"a")
+    assert elsewhere.read_bytes() == b"not ours"
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "elsewhere"]
+
+
+def test_a_small_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a.json"
+    target.write_bytes(b"old")
+    files = SmallFiles(tmp_path)
+    write = os.write
+
+    def write_half(handle: int, content: memoryview) -> int:
+        if len(content) < 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, content[:3])
+
+    monkeypatch.setattr(os, "write", write_half)
+    with pytest.raises(OSError, match="No space"):
+        files.write(target, b"new content")
+    monkeypatch.undo()
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.json"]
+    files.write(target, b"new")
+    assert target.read_bytes() == b"new"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pystac
 
 from stac_gitlab import GitLabStacIO, STACDownloader
+from stac_gitlab import mirror as mirror_catalog
 from stac_gitlab.reading.listing import list_items
 
 TOKEN = "glpat-benchmark-0123"
@@ -47,3 +48,10 @@ def dicts(collection_url: str) -> int:
     """Walk through the items of a collection as dictionaries."""
     with _reader(collection_url) as stac_io:
         return sum(1 for _ in list_items(stac_io, f"{collection_url}/items"))
+
+
+def mirror(collection_url: str, folder: str) -> int:
+    """Mirror a collection without the assets of its items."""
+    with _reader(collection_url) as stac_io:
+        report = mirror_catalog(collection_url, folder, assets=False, stac_io=stac_io)
+        return report.new + report.unchanged
