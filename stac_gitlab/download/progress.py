@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
+from stac_gitlab.download.notebook_bars import notebook_bar_maker
 from stac_gitlab.download.report import AssetResult
 from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.redaction import printable
 
 # More do not fit on a small terminal.
 MAX_FILE_BARS = 4
+LARGE_FILE = 10_000_000
+"""Bytes from which on a file has a bar of its own."""
 
 
 class Progress(Protocol):
@@ -60,21 +64,34 @@ def open_progress(option: ProgressOption) -> Iterator[Progress]:
         ConfigurationError: If bars are requested and tqdm is missing.
     """
     if option is True or option == "force":
-        try:
-            from tqdm.auto import tqdm  # noqa: PLC0415  # optional, and slow to import
-        except ImportError:
-            raise ConfigurationError(
-                "progress=True shows bars with tqdm, which is not installed: "
-                "pip install 'stac-gitlab[progress]'."
-            ) from None
+        make_bar = _bar_maker()
         # Without a console, for example under pythonw, sys.stderr is None.
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        if option == "force" or is_terminal or "ipykernel" in sys.modules:
-            with contextlib.closing(_Bars(tqdm)) as bars:
+        if option == "force" or is_terminal or _is_notebook():
+            with contextlib.closing(_Bars(make_bar)) as bars:
                 yield bars
                 return
         option = None
     yield _NoProgress() if option is None or option is False else option
+
+
+def _bar_maker() -> Callable[..., Any]:
+    try:
+        if _is_notebook():
+            return notebook_bar_maker()
+        from tqdm.auto import tqdm  # noqa: PLC0415  # optional, and slow to import
+    except ImportError:
+        raise ConfigurationError(
+            "progress=True shows bars with tqdm, which is not installed: "
+            "pip install 'stac-gitlab[progress]'."
+        ) from None
+    maker: Callable[..., Any] = tqdm
+    return maker
+
+
+def _is_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython.get_ipython(), "kernel") if ipython is not None else False
 
 
 def check_progress(option: ProgressOption) -> None:
@@ -113,15 +130,15 @@ class _NoProgress:
 
 
 class _Bars:
-    """One bar for all bytes, and one for each of the first few files in progress.
+    """One bar for all bytes, and one for each of a few large files in progress.
 
     The total of the first bar is the sum of all sizes that are known: from the metadata, and from
     the responses for the other files. What is skipped counts as present, but not as downloaded, so
     the rate and the time left are those of the download.
     """
 
-    def __init__(self, tqdm: Any) -> None:
-        self._tqdm = tqdm
+    def __init__(self, make_bar: Callable[..., Any]) -> None:
+        self._make_bar = make_bar
         self._lock = threading.Lock()
         self._files = self._finished = 0
         # Bytes that were announced without the names of their files, and bytes of known files.
@@ -149,9 +166,11 @@ class _Bars:
 
     def advance(self, key: str, received: int, total: int | None) -> None:
         with self._lock:
-            if key not in self._received and self._positions:
+            is_large = max(received, total or 0) >= LARGE_FILE
+            if is_large and key not in self._bars and self._positions:
                 position = self._positions.pop()
-                self._bars[key] = self._bar(total=total, position=position, desc=key[-30:])
+                desc = printable(key)[-30:]
+                self._bars[key] = self._bar(total=total, position=position, desc=desc)
             size = self._sizes.get(key, 0) if total is None else total
             self._set_size(key, max(received, size))
             self._set_received(key, received)
@@ -204,7 +223,7 @@ class _Bars:
         self._all.set_description(f"{self._finished} of {self._files} files")
 
     def _bar(self, *, total: int | None, position: int, desc: str) -> Any:
-        return self._tqdm(
+        return self._make_bar(
             total=total,
             desc=desc,
             position=position,

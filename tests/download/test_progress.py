@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import fault_server as faulty
@@ -16,7 +17,14 @@ import pytest
 from sample_items import BODY, SHA256, files_in, item_of, served
 
 from stac_gitlab import STACDownloader
-from stac_gitlab.download.progress import MAX_FILE_BARS, _Bars, check_progress, open_progress
+from stac_gitlab.download import notebook_bars
+from stac_gitlab.download.progress import (
+    LARGE_FILE,
+    MAX_FILE_BARS,
+    _Bars,
+    check_progress,
+    open_progress,
+)
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.testing import Answer, Fault, LoopbackServer
 
@@ -255,15 +263,24 @@ def test_a_skipped_file_is_no_part_of_the_rate(bars: _Bars) -> None:
     assert (whole.n, whole.total, whole.initial, whole.last_print_n) == (1000, 1000, 900, 900)
 
 
-def test_a_few_files_have_bars_and_each_its_own_line(bars: _Bars) -> None:
+def test_a_few_large_files_have_bars_and_each_its_own_line(bars: _Bars) -> None:
     for number in range(8):
-        bars.advance(str(number), 1, 10)
+        bars.advance(str(number), 1, LARGE_FILE)
     assert len(Bar.made) == 1 + MAX_FILE_BARS
-    bars.done("1", 10)
-    bars.done("2", 10)
+    bars.done("1", LARGE_FILE)
+    bars.done("2", LARGE_FILE)
     for number in range(8, 12):
-        bars.advance(str(number), 1, 10)
+        bars.advance(str(number), 1, LARGE_FILE)
     assert [bar.desc for bar in Bar.made if not bar.closed][1:] == ["0", "3", "8", "9"]
+
+
+def test_small_files_have_no_bars_and_others_when_they_turn_out_to_be_large(bars: _Bars) -> None:
+    for number in range(8):
+        bars.advance(str(number), 1, LARGE_FILE - 1)
+    bars.advance("8", 1, None)
+    assert len(Bar.made) == 1
+    bars.advance("8", LARGE_FILE, None)
+    assert [bar.desc for bar in Bar.made[1:]] == ["8"]
 
 
 @pytest.fixture
@@ -330,3 +347,72 @@ def test_bars_of_real_tqdm_end_where_they_should(
     err = capsys.readouterr().err
     assert "12 files: 100%" in err
     assert "480k/480k" in err
+
+
+# -- in a notebook; `notebooks/test_progress.py` uses a real one -----------------------------------
+
+
+class Output:
+    """An output of a cell, which keeps what it showed."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, str]] = []
+
+    def display(self, shown: dict[str, str], *, raw: bool, display_id: bool) -> Output:
+        assert raw
+        assert display_id
+        assert self.shown == []
+        self.shown.append(shown)
+        return self
+
+    def update(self, shown: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self.shown.append(shown)
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> Output:
+    """Pretend to be in a notebook."""
+    pytest.importorskip("tqdm")
+    output = Output()
+    ipython, module = ModuleType("IPython"), ModuleType("IPython.display")
+    vars(ipython)["get_ipython"] = lambda: SimpleNamespace(kernel=None)
+    vars(module)["display"] = output.display
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    return output
+
+
+def test_a_notebook_shows_all_bars_in_one_output(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "<script>\x1b[2J"
+    monkeypatch.setattr(notebook_bars, "_MIN_INTERVAL", 0)
+    with open_progress(True) as bars:
+        bars.expect(2, 4 * LARGE_FILE)
+        bars.advance(hostile, LARGE_FILE, 3 * LARGE_FILE)
+        bars.advance("small", 5, 5)
+        bars.expect(0, 0)
+        html = output.shown[-1]["text/html"]
+        assert html.count(f'<progress value="{LARGE_FILE + 5}" max="{4 * LARGE_FILE}">') == 1
+        assert html.count(f'<progress value="{LARGE_FILE}" max="{3 * LARGE_FILE}">') == 1
+        assert "&lt;script&gt;" in html
+        assert "<script" not in html
+        assert html.isprintable()
+        [whole, one] = output.shown[-1]["text/plain"].splitlines()
+        assert whole.startswith("0 of 2 files: 25%, 10.0M of 40.0M, ")
+        assert one.endswith("B/s")
+        bars.done(hostile, 3 * LARGE_FILE)
+        bars.done("small", 5)
+    assert output.shown[-1]["text/plain"].startswith("2 of 2 files: ")
+    assert output.shown[-1]["text/html"].count("<progress") == 1
+
+
+def test_a_notebook_is_not_flooded_with_updates(output: Output) -> None:
+    with open_progress(True) as bars:
+        bars.expect(1000, 0)
+        for number in range(1000):
+            bars.advance(str(number), 1, 1)
+            bars.done(str(number), 1)
+    assert len(output.shown) < 200
+    assert output.shown[-1]["text/plain"].startswith("1000 of 1000 files: 100%")
