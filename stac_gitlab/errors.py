@@ -11,15 +11,15 @@
     ├── InvalidResponseError        (ValueError)            not JSON, not STAC, truncated
     │   └── NotSTACError            (pystac.STACTypeError)  JSON, but not the STAC object asked for
     ├── HTTPStatusError             (requests.HTTPError)
-    │   ├── AuthenticationError     401, or a sign-in page instead of a response
+    │   ├── AuthenticationError     (PermissionError)       401, or a sign-in page
     │   ├── ConflictError           409, 412
     │   ├── InvalidRequestError     400, 422
-    │   ├── PermissionDeniedError   403
-    │   ├── NotFoundError           404
+    │   ├── PermissionDeniedError   (PermissionError)       403
+    │   ├── NotFoundError           (FileNotFoundError)     404
     │   ├── RateLimitError          429
     │   └── ServerError             5xx
     └── DownloadError
-        ├── AssetNotFoundError
+        ├── AssetNotFoundError      (FileNotFoundError)
         ├── ChecksumMismatchError
         ├── DownloadHTTPError       (requests.HTTPError)    all failures are error responses
         ├── IncompleteDownloadError
@@ -166,7 +166,7 @@ class HTTPStatusError(STACGitLabError, requests.HTTPError):
         self.retry_after = retry_after
 
 
-class AuthenticationError(HTTPStatusError):
+class AuthenticationError(HTTPStatusError, PermissionError):
     """401, or a sign-in page with status 200: the token is missing or not valid."""
 
 
@@ -178,11 +178,11 @@ class InvalidRequestError(HTTPStatusError):
     """400 or 422: the server does not accept a filter, an item or another value."""
 
 
-class PermissionDeniedError(HTTPStatusError):
+class PermissionDeniedError(HTTPStatusError, PermissionError):
     """403: the token is valid, but lacks the permission."""
 
 
-class NotFoundError(HTTPStatusError):
+class NotFoundError(HTTPStatusError, FileNotFoundError):
     """404: it does not exist, or the token gives no access to it."""
 
 
@@ -215,7 +215,7 @@ class DownloadError(STACGitLabError):
         self.report = report
 
 
-class AssetNotFoundError(DownloadError):
+class AssetNotFoundError(DownloadError, FileNotFoundError):
     """The item has no such asset."""
 
 

@@ -164,6 +164,21 @@ def test_requests_http_error_catches_a_status_error() -> None:
     assert caught.value.response.status_code == 429
 
 
+@pytest.mark.parametrize(
+    ("error", "base"),
+    [
+        (errors.NotFoundError, FileNotFoundError),
+        (errors.AuthenticationError, PermissionError),
+        (errors.PermissionDeniedError, PermissionError),
+    ],
+)
+def test_users_of_files_catch_a_status_error(error: type[Exception], base: type[Exception]) -> None:
+    made = error("it failed", **STATUS)  # type: ignore[call-arg]  # of a base class
+    with pytest.raises(base, match="it failed"):
+        raise made
+    assert isinstance(made, requests.HTTPError)
+
+
 def test_a_remote_write_is_a_not_implemented_error_as_in_pystac() -> None:
     with pytest.raises(NotImplementedError):
         raise errors.RemoteWriteError("no")

@@ -58,6 +58,11 @@ class StallRule:
             self.restart()
 
     @property
+    def now(self) -> float:
+        """The time on the policy's clock."""
+        return self._policy.clock()
+
+    @property
     def deadline(self) -> float:
         """The end of the window, on the policy's clock."""
         return self._since + self._policy.stall_window
@@ -65,7 +70,7 @@ class StallRule:
     @property
     def is_stalled(self) -> bool:
         """Whether the window has ended before enough bytes arrived."""
-        return self._policy.clock() >= self.deadline
+        return self.now >= self.deadline
 
     def __str__(self) -> str:
         """Return what to say of a stalled download."""

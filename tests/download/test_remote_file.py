@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from sample_items import BODY, TOKEN, item_of, multihash_of
 
 from stac_gitlab import RetryPolicy, STACDownloader
-from stac_gitlab.download.remote_file import BLOCK_SIZE
+from stac_gitlab.download.remote_content import BLOCK_SIZE
 from stac_gitlab.errors import (
     AssetNotFoundError,
     ChecksumMismatchError,
@@ -58,7 +58,7 @@ SOME = random.Random(5).randbytes(12_345)
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stac_gitlab.download.remote_file.BLOCK_SIZE", BLOCK)
+    monkeypatch.setattr("stac_gitlab.download.remote_content.BLOCK_SIZE", BLOCK)
 
 
 def asset_of(server: LoopbackServer, route: Any, **fields: Any) -> pystac.Asset:
@@ -87,6 +87,25 @@ def test_a_whole_file_is_read_in_few_requests(
     assert len(server.requests) <= 3
     assert bytes_asked_for(server) == len(BIG)
     assert all(request.headers["X-Gitlab-Token"] == TOKEN for request in server.requests)
+
+
+def test_a_file_that_is_read_piece_by_piece_comes_in_growing_blocks(
+    server: LoopbackServer, downloader: STACDownloader
+) -> None:
+    with downloader.open(asset_of(server, BIG)) as file:
+        assert b"".join(iter(lambda: file.read(256 * 1024), b"")) == BIG
+    assert len(server.requests) == 3
+    assert bytes_asked_for(server) == len(BIG)
+
+
+def test_a_large_piece_is_requested_alone(
+    server: LoopbackServer, downloader: STACDownloader
+) -> None:
+    with downloader.open(asset_of(server, BIG)) as file:
+        file.seek(2 * BLOCK_SIZE)
+        assert file.read(300_001) == BIG[2 * BLOCK_SIZE :][:300_001]
+    assert len(server.requests) == 2
+    assert bytes_asked_for(server) < BLOCK_SIZE + 310_000
 
 
 def test_a_small_file_takes_one_request(server: LoopbackServer, downloader: STACDownloader) -> None:
@@ -160,7 +179,7 @@ def open_file() -> Iterator[BinaryIO]:
     """`SOME` on a server, opened with blocks of 1000 bytes."""
     with LoopbackServer() as server, STACDownloader(TOKEN, server.url) as downloader:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stac_gitlab.download.remote_file.BLOCK_SIZE", BLOCK)
+            patch.setattr("stac_gitlab.download.remote_content.BLOCK_SIZE", BLOCK)
             file = downloader.open(asset_of(server, SOME))
         with file:
             yield file
