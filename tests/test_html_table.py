@@ -48,7 +48,8 @@ class Page(HTMLParser):
 
 
 def hostile_objects() -> list[Any]:
-    reader = GitLabStacIO(CANARY, base_url="https://hub.example.org", cache=HOSTILE)
+    # Offline, a reader does not create the folder of its cache.
+    reader = GitLabStacIO(CANARY, base_url="https://hub.example.org", cache=HOSTILE, offline=True)
     api = STACAPI(URL, stac_io=reader)
     error = DownloadError(f"{HOSTILE}: not found")
     path = Path("out", "<script>'&\"\x1b[2J?#%")
