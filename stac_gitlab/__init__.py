@@ -85,6 +85,8 @@ if TYPE_CHECKING:
     from stac_gitlab.download.report import AssetResult, AssetStatus, BatchReport, DownloadReport
     from stac_gitlab.download.source import Verify
     from stac_gitlab.download.task import Overwrite
+    from stac_gitlab.integrations.login import login
+    from stac_gitlab.integrations.preview import Preview, preview
 
 __all__ = [
     "STACAPI",
@@ -131,6 +133,7 @@ __all__ = [
     "Overwrite",
     "PartialItemWarning",
     "PermissionDeniedError",
+    "Preview",
     "Progress",
     "ProgressOption",
     "PublishReport",
@@ -158,8 +161,10 @@ __all__ = [
     "filter_assets",
     "group_by_role",
     "has_any_role",
+    "login",
     "materialize",
     "mirror",
+    "preview",
     "publish",
 ]
 
@@ -184,6 +189,8 @@ _LAZY_MODULES = {
     ),
     "download.source": ("Verify",),
     "download.task": ("Overwrite",),
+    "integrations.login": ("login",),
+    "integrations.preview": ("Preview", "preview"),
 }
 _MODULE_OF = {name: module for module, names in _LAZY_MODULES.items() for name in names}
 

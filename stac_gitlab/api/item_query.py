@@ -22,7 +22,7 @@ from stac_gitlab.errors import (
     NotSTACError,
     UndeclaredExtensionWarning,
 )
-from stac_gitlab.html_table import html_fields
+from stac_gitlab.notebook import html_fields
 from stac_gitlab.reading.listing import is_readable, item_pages, read_item, readable_item_of
 from stac_gitlab.reading.objects import ItemRelations, check_feature, item_of
 from stac_gitlab.reading.paging import PageRequest, number_matched, with_parameters

@@ -36,7 +36,7 @@ from stac_gitlab.api.transactions import (
     patch_body,
 )
 from stac_gitlab.errors import ConfigurationError, ConflictError, NotFoundError
-from stac_gitlab.html_table import html_fields, web_link
+from stac_gitlab.notebook import html_fields, web_link
 from stac_gitlab.reading.listing import list_collections, readable_collection_of
 from stac_gitlab.reading.objects import (
     ItemRelations,

@@ -31,7 +31,7 @@ from stac_gitlab.download.run import run_plans
 from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.partial_file import OWN_PREFIX
 from stac_gitlab.files.paths import contained_path, is_local, is_web, relative_path
-from stac_gitlab.html_table import file_link, html_fields, listing
+from stac_gitlab.notebook import file_link, html_fields, listing
 from stac_gitlab.reading.documents import digest_of
 from stac_gitlab.reading.listing import list_items, report_bad_member
 from stac_gitlab.reading.members import items_endpoint_of, linked_items

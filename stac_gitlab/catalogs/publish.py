@@ -23,7 +23,7 @@ from stac_gitlab.catalogs.source import local_source
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.progress import ProgressOption, open_progress
 from stac_gitlab.errors import ConfigurationError, NotFoundError
-from stac_gitlab.html_table import html_fields, listing, web_link
+from stac_gitlab.notebook import html_fields, listing, web_link
 from stac_gitlab.reading.stac_io import GitLabStacIO, default_reader
 from stac_gitlab.redaction import redact
 from stac_gitlab.settings import expect_text, whole_number

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import sys
 from typing import Any
-from urllib.parse import urlsplit
 
-from stac_gitlab.api.stac_api import STACAPI
-from stac_gitlab.auth import TOKEN_VARIABLES, Origin
-from stac_gitlab.auth.token_store import forget_token, store_token, stored_servers
+from stac_gitlab.auth import TOKEN_VARIABLES
+from stac_gitlab.auth.token_store import forget_token, stored_servers
 from stac_gitlab.cli.options import Commands, add_command, reader, token_of, url_of
 from stac_gitlab.cli.output import Output
 from stac_gitlab.dialects import api_url
-from stac_gitlab.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    NotFoundError,
-    STACGitLabError,
-)
+from stac_gitlab.errors import STACGitLabError
 from stac_gitlab.http.responses import Document
+from stac_gitlab.integrations.login import ask_for_token, check_token, log_in, server_of
 from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
 
@@ -40,36 +33,27 @@ def add_parser(commands: Commands) -> None:
 
 
 def _login(arguments: argparse.Namespace, output: Output) -> int:
-    server = _server_of(arguments)
+    url = url_of(arguments)
+    server = server_of(url)
     token = token_of(arguments)
     if token is None:
-        if not sys.stdin.isatty():
-            raise ConfigurationError(
-                "There is no terminal to ask for the token. Use --token-file FILE, or '-' for "
-                "standard input."
-            )
-        token = getpass.getpass(f"Token for {server}: ")
-    with GitLabStacIO(token, base_url=server) as io:
-        try:
-            _check(io, _url_of(arguments))
-        except AuthenticationError:
-            raise
-        except STACGitLabError as error:
-            print(f"stac-gitlab: the token could not be checked: {error}", file=sys.stderr)
-    place = store_token(server, token.strip())
+        token = ask_for_token(server)
+    place, problem = log_in(url, token)
+    if problem is not None:
+        print(f"stac-gitlab: the token could not be checked: {problem}", file=sys.stderr)
     output.say(f"The token for {server} is stored in {place}.")
     return 0
 
 
 def _logout(arguments: argparse.Namespace, output: Output) -> int:
-    server = _server_of(arguments)
+    server = server_of(url_of(arguments))
     found = forget_token(server)
     output.say(f"The token for {server} is {'removed' if found else 'not stored'}.")
     return 0
 
 
 def _status(arguments: argparse.Namespace, output: Output) -> int:
-    server = _server_of(arguments)
+    server = server_of(url_of(arguments))
     with reader(arguments, server) as io:
         url = api_url(server)
         headers = io.credentials.headers_for(url, io.session.dialect_of(url).token_header)
@@ -79,27 +63,13 @@ def _status(arguments: argparse.Namespace, output: Output) -> int:
             "header": ", ".join(headers) or None,
         }
         try:
-            _check(io, _url_of(arguments))
+            check_token(io, url_of(arguments))
             found["answer"] = "accepted"
         except STACGitLabError as error:
             found["answer"] = str(error)
         found.update(_scopes(io, server))
     output.table(found)
     return 0 if found["answer"] == "accepted" else 3
-
-
-def _url_of(arguments: argparse.Namespace) -> str:
-    """Return the URL of the command, which may be the name of a host only."""
-    url = url_of(arguments)
-    return url if "://" in url else f"https://{url}"
-
-
-def _server_of(arguments: argparse.Namespace) -> str:
-    url = _url_of(arguments)
-    origin = Origin.of(url)
-    if origin is None:
-        raise ConfigurationError(f"{url!r} is not the URL of a server.")
-    return str(origin)
 
 
 def _source_of(arguments: argparse.Namespace, server: str) -> str:
@@ -109,24 +79,6 @@ def _source_of(arguments: argparse.Namespace, server: str) -> str:
     if variable is not None:
         return variable
     return "auth login" if server in stored_servers() else "nowhere: requests are anonymous"
-
-
-def _check(io: GitLabStacIO, url: str) -> None:
-    """Raise an error unless the server accepts the token.
-
-    A SharingHub lists collections for everybody, but items only with a valid token.
-    """
-    if urlsplit(url).path.strip("/"):
-        io.read_json(url)
-        return
-    try:
-        api = STACAPI(api_url(url), stac_io=io)
-        for collection in api.collections():
-            next(iter(api.items(collection, limit=1, max_items=1)), None)
-            break
-    except NotFoundError:
-        # It is no SharingHub.
-        io.read_json(f"{url.rstrip('/')}/api/v4/user")
 
 
 def _scopes(io: GitLabStacIO, server: str) -> dict[str, Any]:

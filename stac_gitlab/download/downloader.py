@@ -33,7 +33,7 @@ from stac_gitlab.download.run import run_plans
 from stac_gitlab.download.source import Verify
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.paths import relative_path
-from stac_gitlab.html_table import html_fields
+from stac_gitlab.notebook import html_fields
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import redact
 from stac_gitlab.settings import (

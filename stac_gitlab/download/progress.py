@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from stac_gitlab.download.notebook_bars import notebook_bar_maker
 from stac_gitlab.download.report import AssetResult
 from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.notebook import is_notebook
 from stac_gitlab.redaction import printable
 
 # More do not fit on a small terminal.
@@ -67,7 +68,7 @@ def open_progress(option: ProgressOption) -> Iterator[Progress]:
         make_bar = _bar_maker()
         # Without a console, for example under pythonw, sys.stderr is None.
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        if option == "force" or is_terminal or _is_notebook():
+        if option == "force" or is_terminal or is_notebook():
             with contextlib.closing(_Bars(make_bar)) as bars:
                 yield bars
                 return
@@ -77,7 +78,7 @@ def open_progress(option: ProgressOption) -> Iterator[Progress]:
 
 def _bar_maker() -> Callable[..., Any]:
     try:
-        if _is_notebook():
+        if is_notebook():
             return notebook_bar_maker()
         from tqdm.auto import tqdm  # noqa: PLC0415  # optional, and slow to import
     except ImportError:
@@ -87,11 +88,6 @@ def _bar_maker() -> Callable[..., Any]:
         ) from None
     maker: Callable[..., Any] = tqdm
     return maker
-
-
-def _is_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    return hasattr(ipython.get_ipython(), "kernel") if ipython is not None else False
 
 
 def check_progress(option: ProgressOption) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from stac_gitlab.errors import DownloadError, DownloadHTTPError, HTTPStatusError
-from stac_gitlab.html_table import file_link, html_fields, html_table, html_text
+from stac_gitlab.notebook import file_link, html_fields, html_table, html_text
 from stac_gitlab.redaction import printable, quoted, redact
 
 AssetStatus = Literal["downloaded", "resumed", "skipped", "failed", "planned"]

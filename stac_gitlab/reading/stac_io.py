@@ -28,10 +28,10 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.files.partial_file import write_atomically
 from stac_gitlab.files.paths import is_local, local_path, read_local
-from stac_gitlab.html_table import html_fields
 from stac_gitlab.http.document_cache import CachedDocuments, DocumentCache, cache_in
 from stac_gitlab.http.responses import Document, header_without_secret, text_of
 from stac_gitlab.http.session import GitLabSession
+from stac_gitlab.notebook import html_fields
 from stac_gitlab.reading.documents import check_stac, parse_json
 from stac_gitlab.reading.objects import (
     OwnDocument,

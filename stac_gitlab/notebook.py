@@ -1,7 +1,8 @@
-"""Tables for notebooks: every text in them is escaped, and without secrets."""
+"""What notebooks show: tables, in which every text is escaped and without secrets."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -19,6 +20,12 @@ class Markup(str):
     """HTML that is shown as it is."""
 
     __slots__ = ()
+
+
+def is_notebook() -> bool:
+    """Return whether the code runs in a kernel of Jupyter."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython.get_ipython(), "kernel") if ipython is not None else False
 
 
 def html_table(

@@ -20,7 +20,7 @@ from stac_gitlab import (
     STACDownloader,
 )
 from stac_gitlab.errors import DownloadError
-from stac_gitlab.html_table import html_table, web_link
+from stac_gitlab.notebook import html_table, web_link
 
 CANARY = "glpat-canary-0123456789"
 HOSTILE = f"<script>alert(1)</script>\"'&\x1b[2J\u202e?gitlab_token={CANARY}"

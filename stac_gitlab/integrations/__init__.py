@@ -1,0 +1,1 @@
+"""What other tools need to use this package: notebooks."""
