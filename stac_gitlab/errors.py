@@ -93,6 +93,11 @@ class STACGitLabError(Exception):
     def __init__(self, message: str) -> None:
         Exception.__init__(self, _shortened(message))
 
+    def extend(self, text: str | None) -> None:
+        """Add a sentence to the message, if there is one."""
+        if self.args and text:
+            self.args = (f"{self.args[0]} {text}", *self.args[1:])
+
     def _render_traceback_(self) -> list[str]:
         return folded_traceback(self)
 

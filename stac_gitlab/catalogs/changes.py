@@ -18,14 +18,13 @@ from stac_gitlab.catalogs.git_attributes import ATTRIBUTES_FILE, GitAttributes, 
 from stac_gitlab.catalogs.gitlab_project import GitLabProject
 from stac_gitlab.catalogs.lfs import LFSObject
 from stac_gitlab.catalogs.readme import README, Readme, check_fields, file_assets
-from stac_gitlab.download.git_blobs import blob_id, git_ids_of, lfs_pointer
+from stac_gitlab.download.git_blobs import blob_id, git_ids_of, is_lfs_pointer, lfs_pointer
 from stac_gitlab.errors import ConfigurationError, HTTPStatusError
 from stac_gitlab.redaction import quoted
 
 # GitLab slows down requests with more than 20 MB. Base64 takes a third more than the files.
 _COMMIT_BYTES = 12_000_000
 _COMMIT_ACTIONS = 2_000
-_POINTER_START = b"version https://git-lfs.github.com/spec/v1\n"
 _PARALLEL_REQUESTS = 8
 
 
@@ -130,19 +129,22 @@ class Changes:
         for path, local in self._files.items():
             if path in (README, ATTRIBUTES_FILE):
                 continue
-            ids = git_ids_of(local)
             decided = attributes.uses_lfs(path)
-            in_lfs = ids.size > lfs_above if decided is None else decided
-            if not ids.size or (in_lfs and _is_pointer(local, ids.size)):
+            size = local.stat().st_size
+            in_lfs = size > lfs_above if decided is None else decided
+            if not size or (in_lfs and _is_pointer(local, size)):
                 in_lfs = False
             known = self._tree.get(path)
-            if in_lfs and decided is None and known != ids.blob:
+            # Without a rule, the project may have it in the other form.
+            may_be_either = known is not None and decided is None
+            ids = git_ids_of(
+                local, blob=may_be_either or not in_lfs, sha256=may_be_either or in_lfs
+            )
+            if in_lfs and decided is None and (known is None or known != ids.blob):
                 in_lfs_by_size.append(path)
-            if known == (ids.pointer if in_lfs else ids.blob) or (
-                decided is None and known in ids[:2]
-            ):
+            if known is not None and known in (ids.blob, ids.pointer):
                 self.unchanged.append(path)
-            elif in_lfs:
+            elif in_lfs and ids.sha256 is not None:
                 self.objects.append(LFSObject(path, local, ids.sha256, ids.size))
                 self._add(path, lfs_pointer(ids.sha256, ids.size))
             else:
@@ -252,4 +254,4 @@ def _is_pointer(path: Path, size: int) -> bool:
     """Return whether a local file is a Git LFS pointer, as in a clone without its objects."""
     if size > 1024:
         return False
-    return path.read_bytes().startswith(_POINTER_START)
+    return is_lfs_pointer(path.read_bytes())

@@ -186,6 +186,5 @@ def explained(error: HTTPStatusError) -> HTTPStatusError:
         note = "A proxy before GitLab limits the size of a request. Pass a smaller lfs_above=."
     elif status == 507 or _QUOTA.search(said):
         note = "The storage of the project is full. Remove files, or ask for a larger quota."
-    if note:
-        error.args = (f"{error.args[0]} {note}", *error.args[1:])
+    error.extend(note)
     return error

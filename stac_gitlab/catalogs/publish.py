@@ -180,8 +180,7 @@ def _described(project: GitLabProject, *, create_project: bool) -> dict[str, Any
     except NotFoundError as error:
         if create_project:
             return None
-        note = "To create it, pass create_project=True."
-        error.args = (f"{error.args[0]} {note}", *error.args[1:])
+        error.extend("To create it, pass create_project=True.")
         raise
 
 

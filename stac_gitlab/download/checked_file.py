@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from stac_gitlab.download.content_version import KEEP_FROM, ByteRange, ContentVersion
+from stac_gitlab.download.git_blobs import is_lfs_pointer
 from stac_gitlab.download.report import human_size
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BodyReader, BrokenBodyError, SegmentedDownload
@@ -296,9 +297,6 @@ PAGE_START = 8192
 """Bytes from the start of a body that show whether it is a page."""
 
 _MAX_EXCERPT = 200
-_LFS_POINTER = re.compile(
-    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
-)
 _DVC_POINTER = re.compile(rb"(?:^|\n)outs:[ \t\r]*+\n\s*+(?:-\s++)?(?:md5|etag|size|path|hash):")
 # The formats whose files begin with certain bytes: their names and media types, and those bytes.
 _FORMATS = {
@@ -360,7 +358,7 @@ def other_format(source: Source, start: bytes) -> str:
 
 def error_for_pointer(source: Source, content: bytes) -> LFSPointerError | None:
     """Return an error if a body is a pointer of Git LFS or DVC to the file."""
-    if _LFS_POINTER.match(content):
+    if is_lfs_pointer(content):
         return LFSPointerError(
             f"{quoted(source.key)}: the server sent a Git LFS pointer in place of the file. "
             f"{redact(source.url)} serves the repository without LFS. Use the URL of GitLab's "

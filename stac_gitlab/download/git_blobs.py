@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,11 @@ from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import redacting_logger
 from stac_gitlab.settings import RetryPolicy
 
+_POINTER_VERSION = "https://git-lfs.github.com/spec/v1"
+# The first versions of Git LFS had another name, and Windows has other line ends.
+_POINTER_START = re.compile(
+    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
+)
 _MAX_PAGE_BYTES = 4 * 1024 * 1024
 _MIN_PAGES = 20
 logger = redacting_logger(__name__)
@@ -76,21 +82,29 @@ class GitIds(NamedTuple):
     """What git and Git LFS call a file.
 
     Attributes:
-        blob: The blob id of the file.
-        pointer: The blob id of the Git LFS pointer to the file.
-        sha256: The SHA-256 of the file, in hex, which is its id in Git LFS.
         size: Its size in bytes.
+        blob: The blob id of the file; None if it was not wanted.
+        sha256: The SHA-256 of the file, in hex, which is its id in Git LFS; None if not wanted.
     """
 
-    blob: str
-    pointer: str
-    sha256: str
     size: int
+    blob: str | None = None
+    sha256: str | None = None
+
+    @property
+    def pointer(self) -> str | None:
+        """The blob id of the Git LFS pointer to the file."""
+        return None if self.sha256 is None else blob_id(lfs_pointer(self.sha256, self.size))
+
+
+def is_lfs_pointer(content: bytes) -> bool:
+    """Return whether a file that begins with `content` is a Git LFS pointer."""
+    return _POINTER_START.match(content) is not None
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
     """Return the Git LFS pointer to a file."""
-    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+    text = f"version {_POINTER_VERSION}\noid sha256:{sha256}\nsize {size}\n"
     return text.encode()
 
 
@@ -99,19 +113,23 @@ def blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def git_ids_of(path: Path) -> GitIds:
-    """Return the ids of a local file, which is read once."""
+def git_ids_of(path: Path, *, blob: bool, sha256: bool) -> GitIds:
+    """Return the wanted ids of a local file, which is read once."""
     size = path.stat().st_size
-    sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    sha256 = hashlib.sha256()
+    sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False) if blob else None
+    sha2 = hashlib.sha256() if sha256 else None
+    hashes = [each for each in (sha1, sha2) if each is not None]
     buffer = memoryview(bytearray(BUFFER_SIZE))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
-            sha1.update(buffer[:count])
-            sha256.update(buffer[:count])
+            for each in hashes:
+                each.update(buffer[:count])
             current_deadline().time_left()
-    pointer = blob_id(lfs_pointer(sha256.hexdigest(), size))
-    return GitIds(sha1.hexdigest(), pointer, sha256.hexdigest(), size)
+    return GitIds(
+        size,
+        None if sha1 is None else sha1.hexdigest(),
+        None if sha2 is None else sha2.hexdigest(),
+    )
 
 
 def _parse(document: Document) -> tuple[dict[str, str], str]:

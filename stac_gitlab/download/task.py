@@ -121,7 +121,8 @@ class DownloadTask:
         if self.blob_id is not None:
             if record is not None and record.blob_id == self.blob_id:
                 return True
-            if self.blob_id in git_ids_of(target)[:2] and not self._is_pointer():
+            ids = git_ids_of(target, blob=True, sha256=True)
+            if self.blob_id in (ids.blob, ids.pointer) and not self._is_pointer():
                 return True
         return None if record is not None and record.validator is not None else False
 

@@ -353,8 +353,8 @@ class Retrying(Generic[T]):
             return False
         why = f"{state.attempt_number} attempts" if was_last else "the time allowed for it"
         error = error_of(state)
-        if state.attempt_number > 1 and error is not None and error.args:
-            error.args = (f"{error.args[0]} (Given up after {why}.)", *error.args[1:])
+        if state.attempt_number > 1 and isinstance(error, STACGitLabError):
+            error.extend(f"(Given up after {why}.)")
         return True
 
     def _log(self, state: tenacity.RetryCallState) -> None:

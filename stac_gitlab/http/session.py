@@ -343,7 +343,7 @@ class GitLabSession(BaseSession):
         longest = self.retry.max_wait
         if wait is not None and wait > longest:
             note = f"That is longer than {longest:g} s; to wait, raise RetryPolicy(max_wait=)."
-            error.args = (f"{error.args[0]} {note}",)
+            error.extend(note)
         return error
 
     def page_error(
@@ -352,8 +352,7 @@ class GitLabSession(BaseSession):
         """Return the error for an HTML page that came with status 200 instead of `wanted`."""
         error = error_for_page(response, body, wanted=wanted)
         if isinstance(error, AuthenticationError):
-            advice = advice_on_credentials(response, self)
-            error.args = (" ".join(filter(None, (error.args[0], advice))),)
+            error.extend(advice_on_credentials(response, self))
         return error
 
     # -- the one retry layer ----------------------------------------------------------------

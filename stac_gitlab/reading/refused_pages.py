@@ -237,7 +237,7 @@ class _Parts:
             "Maybe it cannot read one of the items, and so not filter them. List without "
             f"{' and '.join(filters)} to leave that one out, and filter the items yourself."
         )
-        explained.args = (f"{refused.args[0]} {advice}",)
+        explained.extend(advice)
         return explained
 
     def _take_run(self, error: _Refusing) -> None:
