@@ -866,6 +866,14 @@ def test_the_table_lists_exactly_what_is_changed() -> None:
     assert changed == {(hook.owner, hook.method) for hook in hooks}
 
 
+def test_the_documentation_lists_every_hook_with_its_reason() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-it-works.md"
+    rows = [line.split("|")[1:3] for line in page.read_text("utf-8").splitlines() if "|" in line]
+    documented = {name.strip(" `"): why.strip() for names, why in rows for name in names.split(",")}
+    hooks = {f"{h.owner.__name__}.{h.method}": h.reason for h in pystac_hooks.HOOKS}
+    assert {name: why for name, why in documented.items() if "." in name} == hooks
+
+
 def test_every_hook_has_a_reason_and_a_test() -> None:
     for hook in all_hooks():
         assert hook.reason
