@@ -11,7 +11,7 @@ from typing import Any
 import pystac
 
 from stac_gitlab.api.stac_api import STACAPI
-from stac_gitlab.cli.options import Commands, add_command, reader, stac_url, url_of
+from stac_gitlab.cli.options import Commands, add_cache, add_command, reader, stac_url, url_of
 from stac_gitlab.cli.output import Output
 from stac_gitlab.download.assets import asset_roles
 from stac_gitlab.download.report import human_size
@@ -23,13 +23,16 @@ from stac_gitlab.redaction import printable, redact
 def add_parser(commands: Commands) -> None:
     """Add the commands to the parser."""
     ls = add_command(commands, "ls", _ls, "list a hub, a collection or an item")
+    add_cache(ls)
     ls.add_argument("url", nargs="?", metavar="URL", help="default: STAC_GITLAB_URL")
     ls.add_argument(
         "-n", "--max-items", type=int, default=20, help="items of each collection (default: 20)"
     )
     show = add_command(commands, "show", _show, "show one object with its metadata")
+    add_cache(show)
     show.add_argument("url", metavar="URL")
     search = add_command(commands, "search", _search, "print matching items as an ItemCollection")
+    add_cache(search)
     search.add_argument("url", metavar="URL", help="the landing page of the STAC API")
     search.add_argument("-c", "--collections", nargs="+", metavar="ID", help="default: all")
     search.add_argument("--ids", nargs="+", metavar="ID")

@@ -62,7 +62,18 @@ def reader(arguments: argparse.Namespace, url: str | None) -> GitLabStacIO:
         ConfigurationError: If the token cannot be read.
     """
     is_remote = url is not None and not is_local(url)
-    return GitLabStacIO(token_of(arguments), base_url=url if is_remote else None)
+    return GitLabStacIO(
+        token_of(arguments),
+        base_url=url if is_remote else None,
+        cache=getattr(arguments, "cache", None),
+        offline=getattr(arguments, "offline", False) or None,
+    )
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where documents are kept, and whether to read only those."""
+    parser.add_argument("--cache", metavar="FOLDER", help="keep documents in a folder")
+    parser.add_argument("--offline", action="store_true", help="read the cache, request nothing")
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,17 @@ class DocumentCache:
         number("max_age", self.max_age, unit="seconds")
         whole_number("max_bytes", self.max_bytes, least=0)
 
+    def clear(self) -> None:
+        """Remove all documents. Readers may go on using the cache.
+
+        Raises:
+            ConfigurationError: If the folder cannot be used.
+
+        Example:
+            >>> DocumentCache("stac-cache").clear()  # doctest: +SKIP
+        """
+        _Folder(self, create=False).clear()
+
 
 def cache_in(folder: str | os.PathLike[str] | DocumentCache | None) -> DocumentCache | None:
     """Return the cache in a folder. A cache, or None, is returned unchanged."""
@@ -367,7 +378,14 @@ class _Folder:
         with contextlib.suppress(OSError):
             os.unlink(self._path_of(name))
 
-    def _make_room(self) -> None:
+    def clear(self) -> None:
+        """Remove all documents, if there is a folder."""
+        with contextlib.suppress(FileNotFoundError):
+            for _, _, path in self._documents():
+                _unlink(path)
+
+    def _documents(self) -> list[tuple[float, int, str]]:
+        """Return when each document was last used, its size in bytes and its path."""
         files: list[tuple[float, int, str]] = []
         with os.scandir(self._private) as entries:
             for entry in entries:
@@ -375,11 +393,14 @@ class _Folder:
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
                         files.append((status.st_mtime, status.st_size, entry.path))
+        return files
+
+    def _make_room(self) -> None:
+        files = self._documents()
         total = sum(size for _, size, _ in files)
         if total > self._max_bytes:
             for _, size, path in sorted(files):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                _unlink(path)
                 total -= size
                 if total <= self._max_bytes * _KEPT_SHARE:
                     break
@@ -389,6 +410,11 @@ class _Folder:
 
     def _path_of(self, name: str) -> str:
         return os.path.join(self._private, f"{name}{_SUFFIX}")
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _write_whole(path: str, content: bytes) -> None:
@@ -409,8 +435,7 @@ def _create_complete(path: str, content: bytes) -> None:
     except OSError:
         # A file system without hard links.
         os.replace(beside, path)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(beside)
+    _unlink(beside)
 
 
 def _as_received(url: str) -> str:

@@ -92,6 +92,21 @@ def test_the_hub_of_the_environment_is_the_default(hub: SharingHubServer) -> Non
     assert "Give a URL, or set STAC_GITLAB_URL." in done.stderr
 
 
+def test_what_was_listed_with_a_cache_is_listed_offline(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    cache = ("--cache", str(tmp_path / "cache"))
+    listed = run("ls", hub.url, *cache).stdout
+    shown = run("show", item_url(hub), *cache).stdout
+    hub.clear_requests()
+    assert run("ls", hub.url, *cache, "--offline").stdout == listed
+    assert run("show", item_url(hub), *cache, "--offline").stdout == shown
+    assert hub.requests == []
+    done = run("ls", hub.url, "--cache", str(tmp_path / "other"), "--offline")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "not requested, because offline=True" in done.stderr
+
+
 def test_an_object_is_shown(hub: SharingHubServer) -> None:
     assert printed("show", item_url(hub))["id"] == LAKES
     shown = run("show", item_url(hub)).stdout

@@ -116,6 +116,22 @@ def test_a_document_that_has_changed_is_read_anew_and_kept(
     assert reader(offline=True).read_json(url) == {"x": 2}
 
 
+def test_a_cleared_cache_holds_nothing_and_can_be_used(
+    reader: Callable[..., GitLabStacIO], server: LoopbackServer, folder: Path
+) -> None:
+    url = versioned(server, "/a.json", {"x": 1})
+    stac_io = reader()
+    stac_io.read_json(url)
+    DocumentCache(folder).clear()
+    with pytest.raises(OfflineError, match="not in the cache"):
+        reader(offline=True).read_json(url)
+    stac_io.read_json(url)
+    assert server.requests[-1].headers.get("If-None-Match") is None
+    assert reader(offline=True).read_json(url) == {"x": 1}
+    DocumentCache(folder / "missing").clear()
+    assert not (folder / "missing").exists()
+
+
 def test_a_date_is_a_validator_as_well(
     reader: Callable[..., GitLabStacIO], server: LoopbackServer
 ) -> None:
