@@ -8,6 +8,8 @@
     StacIO.set_default(GitLabStacIO(token))
     for item in Catalog.from_file(url).get_items(recursive=True):
         ...
+
+PYTEST_DONT_REWRITE: the package has a pytest plugin, but holds no tests.
 """
 
 from __future__ import annotations

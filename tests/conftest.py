@@ -24,6 +24,9 @@ from fault_server import Certificate, TLSServer, make_certificate
 from home import Home
 from real_servers import gate, giftless, pgstac, rustac  # noqa: F401  # fixtures
 
+# The first is the plugin of this package, which pytest has loaded already if it is installed.
+pytest_plugins = ["pytest_stac_gitlab", "pytester"]
+
 # The time for one example depends on the load of the machine.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")

@@ -40,8 +40,6 @@ from stac_gitlab.testing import (
     sample_projects,
 )
 
-pytest_plugins = ["stac_gitlab.testing.fixtures"]
-
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # These are missing where the tests run against an installed package, without a checkout.

@@ -1,23 +1,20 @@
-"""pytest fixtures that start SharingHub stand-ins.
+"""The fixtures of the pytest plugin, for a `conftest.py` that names them.
 
-Enable them in a `conftest.py`:
+pytest loads the plugin `pytest_stac_gitlab` by itself, unless `PYTEST_DISABLE_PLUGIN_AUTOLOAD` is
+set. This line enables the fixtures in any case:
 
     pytest_plugins = ["stac_gitlab.testing.fixtures"]
-
-`sharinghub` is a running server over the sample projects. `sharinghub_factory` starts servers over
-projects of your own. All of them are closed when the test ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Protocol
 
-import pytest
-
-from stac_gitlab.testing.projects import Project, sample_projects
+from pytest_stac_gitlab import sharinghub, sharinghub_factory
+from stac_gitlab.testing.projects import Project
 from stac_gitlab.testing.server import SharingHubServer
+
+__all__ = ["SharingHubFactory", "sharinghub", "sharinghub_factory"]
 
 
 class SharingHubFactory(Protocol):
@@ -25,22 +22,3 @@ class SharingHubFactory(Protocol):
 
     def __call__(self, *projects: Project, **options: object) -> SharingHubServer:
         """Start a server over these projects."""
-
-
-@pytest.fixture
-def sharinghub() -> Iterator[SharingHubServer]:
-    """A running SharingHub stand-in over the sample projects."""
-    with SharingHubServer(sample_projects()) as server:
-        yield server
-
-
-@pytest.fixture
-def sharinghub_factory() -> Iterator[SharingHubFactory]:
-    """Starts SharingHub stand-ins: `sharinghub_factory(Project("group/lakes"), token="…")`."""
-    with ExitStack() as running:
-
-        def start(*projects: Project, **options: object) -> SharingHubServer:
-            server = SharingHubServer(projects, **options)  # type: ignore[arg-type]  # passed on
-            return running.enter_context(server)
-
-        yield start

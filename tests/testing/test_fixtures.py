@@ -1,19 +1,17 @@
-"""The public fixtures start servers and stop them."""
+"""The fixtures of the pytest plugin start servers and stop them, and change nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
 import requests
 
 from stac_gitlab.testing import Project, SharingHubServer
-
-if TYPE_CHECKING:  # pytest warns about a plugin that was imported before it loads it
-    from stac_gitlab.testing.fixtures import SharingHubFactory
-
-pytest_plugins = ["stac_gitlab.testing.fixtures"]
+from stac_gitlab.testing.fixtures import SharingHubFactory
 
 
 @pytest.fixture
@@ -47,3 +45,103 @@ def test_the_factory_serves_the_given_projects(
     assert (first_id(lakes), first_id(seas)) == ("group/lakes", "group/seas")
     assert lakes.token == "t"
     ended.extend((lakes, seas))
+
+
+# -- the plugin in a test run of its own -----------------------------------------------------------
+
+
+def installed() -> bool:
+    """Return whether the installed package names its plugin, as after `pip install`."""
+    return any(e.value == "pytest_stac_gitlab" for e in entry_points(group="pytest11"))
+
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run pytest in another process, without plugins of other packages."""
+    if not installed():
+        pytest.skip("this checkout was installed before the plugin existed: pip install -e .")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+    def run(*arguments: str) -> pytest.RunResult:
+        return pytester.runpytest_subprocess("-W", "error::pytest.PytestWarning", *arguments)
+
+    return run
+
+
+# By the name of its entry point, as pytest loads it without this option.
+WITH_PLUGIN = ("-p", "pytest_stac_gitlab")
+
+USES_FIXTURES = """
+    def test_hub(sharinghub, sharinghub_factory):
+        from stac_gitlab.testing import Project
+        lakes = sharinghub_factory(Project("group/lakes"), token="t")
+        assert lakes.url != sharinghub.url
+        assert lakes.token == "t"
+"""
+USES_NOTHING = """
+    import sys
+
+    def test_nothing(pytestconfig):
+        assert pytestconfig.pluginmanager.has_plugin("pytest_stac_gitlab")
+        loaded = {name.partition(".")[0] for name in sys.modules}
+        assert not loaded & {"stac_gitlab", "pystac", "requests", "urllib3", "tenacity"}
+"""
+
+
+def test_an_installed_package_brings_its_fixtures(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(USES_FIXTURES)
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    run().assert_outcomes(passed=1)
+
+
+def test_a_run_without_the_fixtures_imports_nothing_of_the_package(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    pytester.makepyfile(USES_NOTHING)
+    run(*WITH_PLUGIN).assert_outcomes(passed=1)
+
+
+def test_a_conftest_that_names_the_fixtures_works_as_before(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    pytester.makepyfile(USES_FIXTURES)
+    pytester.makeconftest('pytest_plugins = ["stac_gitlab.testing.fixtures"]')
+    run().assert_outcomes(passed=1)
+    run(*WITH_PLUGIN).assert_outcomes(passed=1)
+
+
+def test_the_plugin_changes_no_warning_and_no_setting(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import logging, warnings
+
+        def test_state(pytestconfig):
+            plugin = pytestconfig.pluginmanager.get_plugin("pytest_stac_gitlab")
+            if plugin is not None:
+                assert not [name for name in dir(plugin) if name.startswith("pytest_")]
+            print()
+            print("state", warnings.filters, logging.root.handlers, logging.root.level)
+        """
+    )
+    with_plugin, without = (
+        [line for line in run("-s", *options).outlines if line.startswith("state")]
+        for options in (WITH_PLUGIN, ())
+    )
+    assert len(with_plugin) == 1
+    assert with_plugin == without
+
+
+def test_a_run_in_a_process_that_has_the_package_gets_no_warning(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    pytester.makepyfile(USES_FIXTURES)
+    assert run
+    options = ["-W", "error", *WITH_PLUGIN]
+    program = f"import sys, stac_gitlab, pytest; sys.exit(pytest.main({options}))"
+    assert pytester.run(sys.executable, "-c", program).ret == 0
