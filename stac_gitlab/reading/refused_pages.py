@@ -1,6 +1,6 @@
 """Pages that a server refuses because of one item, read around that item.
 
-Half of the page is requested, then half of the part that fails, until a single item is left. That
+The page is requested in parts, and so is the part that fails, until a single item is left. That
 item comes in a shorter form, if the server has one, and the listing continues after it.
 """
 
@@ -137,6 +137,8 @@ class _Parts:
         # The part that was read last, and the request for what follows it, if anything does.
         self._last: Page | None = None
         self._rest: PageRequest | None = request
+        # Whether a part failed after another one had come. Then it was not a short failure of all.
+        self._has_failed_again = False
 
     @property
     def _has_whole_items(self) -> bool:
@@ -175,8 +177,10 @@ class _Parts:
     def _narrow_down(self, error: _Refusing) -> _Refusing:
         """Read what can be read before the first bad item; return the latest error."""
         suspects = self._limit
+        requests_left = (suspects - 1).bit_length()
         while suspects > 1 and self._rest is not None:
-            size = suspects // 2
+            requests_left -= 1
+            size = _part_size(suspects, requests_left)
             failure = self._take_whole(size)
             suspects = suspects - size if failure is None else size
             error = failure or error
@@ -189,6 +193,7 @@ class _Parts:
         except _REFUSALS as error:
             if not _is_refusal(error):
                 raise
+            self._has_failed_again |= self._has_whole_items
             return error
         self._listed += part.features()
         self._advance(part)
@@ -198,7 +203,9 @@ class _Parts:
         """Read the next item in a short form, and once more as a whole."""
         part, form = self._short_part(refused)
         for listed in part.features()[:1]:
-            is_sure = self._has_whole_items and form is not self._forms[0]
+            is_sure = self._has_whole_items and (
+                self._has_failed_again or form is not self._forms[0]
+            )
             if is_sure or self._bad:
                 # All requests with this item have failed, and requests without it have not.
                 self._add_bad(listed, error, form)
@@ -297,6 +304,15 @@ class _Parts:
         last = cast("Page", self._last)
         links = [] if self._rest is None else [{"rel": "next", "href": self._rest.href}]
         return Page(last.url, {**last.document, "features": self._listed, "links": links})
+
+
+def _part_size(suspects: int, requests_left: int) -> int:
+    """Return the size of the next part: a quarter, or more if few requests are left after it.
+
+    A part that fails costs about as much as one that does not, and is requested again. The smaller
+    the parts, the fewer items are requested twice.
+    """
+    return max(-(-suspects // 4), suspects - (1 << requests_left))
 
 
 def _date_of(listed: Any) -> Any:
