@@ -11,7 +11,7 @@ from urllib.parse import quote
 from stac_gitlab.redaction import printable, redact
 
 # Notebooks align cells to the right. They drop style sheets, but not all styles of an element.
-_LEFT = ' style="text-align:left"'
+_LEFT = ' style="text-align:left;padding-right:1em"'
 
 _MAX_NAMES = 4
 

@@ -336,5 +336,5 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     contents = [b.text for b in blocks_of(index) if b.language == "{toctree}"]
     lines = "\n".join(contents).splitlines()
     listed = {line for line in lines if line and not line.startswith(":")}
-    pages = {p.stem for p in (ROOT / "docs").iterdir() if p.suffix in (".md", ".rst")}
+    pages = {p.stem for p in (ROOT / "docs").iterdir() if p.suffix in (".md", ".rst", ".ipynb")}
     assert listed == pages - {"index"}

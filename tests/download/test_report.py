@@ -193,7 +193,7 @@ def test_a_notebook_links_the_files_and_says_what_is_verified(
             "b": AssetResult("b", "", elsewhere, 1),
         }
     )._repr_html_()
-    left = '<td style="text-align:left">'
+    left = '<td style="text-align:left;padding-right:1em">'
     assert f'{left}yes</td>{left}a</td>{left}<a href="./out/a%20b.csv">out/a b.csv</a></td>' in html
     assert f'{left}no</td>{left}b</td>{left}<a href="{elsewhere.as_uri()}">' in html
 

@@ -40,6 +40,7 @@ def main() -> None:
         timeout=100,
         kernel_name="python3",
         allow_errors=True,
+        record_timing=False,
         on_notebook_start=start if len(sys.argv) > 1 else None,
         on_notebook_complete=end,
     )

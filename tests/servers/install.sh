@@ -30,5 +30,5 @@ python3 -m venv "$venv"
     pyyaml typing_extensions
 # For the notebooks, which import the package itself from where the tests find it.
 "$venv/bin/pip" install -q --disable-pip-version-check \
-    'ipykernel==7.4.0' 'ipywidgets==8.1.9' 'nbclient==0.11.0' \
+    'ipykernel==7.4.0' 'ipython==9.18.1' 'ipywidgets==8.1.9' 'nbclient==0.11.0' \
     'pystac>=1.15.1' 'requests>=2.32.4' 'tenacity>=9' 'tqdm>=4.66' 'urllib3>=2.6.3'
