@@ -22,9 +22,11 @@ from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.redaction import redact, strip_token_parameters
 
 _ITEMS_PATH = re.compile(r"/api/stac/collections/(?P<collection>[^/]+)/items(?:/|$)")
-_API_PATH = re.compile(r"/api/(?:stac|download|proxy)(?:/|$)")
+# Other servers have APIs below such a path, for example at /api/stac/v1.
+_STAC = r"stac(?:/?$|/(?:collections|conformance|search)(?:/|$))"
+_API_PATH = re.compile(rf"/api/(?:{_STAC}|(?:download|proxy)(?:/|$))")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-_STAC_PATH = re.compile(r"/api/stac(?:/|$)")
+_STAC_PATH = re.compile(rf"/api/{_STAC}")
 _DOWNLOAD_PATH = re.compile(r"/api/download/")
 _EARLIEST, _LATEST = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
 _LINKS_OF_A_COLLECTION = frozenset({"self", "parent", "collection"})
