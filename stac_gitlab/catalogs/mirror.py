@@ -55,7 +55,7 @@ def mirror(
         assets: Whether to download assets. Others keep their remote href.
         max_items: The maximum number of items over all catalogs; None for all.
         prune: Whether to remove what the server no longer lists. Nothing is removed if a list was
-            incomplete.
+            incomplete. A listed item that cannot be read stays.
         stac_io: The reader. The default is that of `catalog`, or pystac's default reader if it is a
             `GitLabStacIO`, or else a new one.
         progress: How to report the progress of the assets, as for `STACDownloader`.
@@ -102,8 +102,8 @@ def mirror(
         try:
             run.take(root)
         except (STACGitLabError, pystac.STACError) as error:
-            run.is_complete, failure = False, error
-        report = run.finish()
+            failure = error
+        report = run.finish(failed=failure is not None)
     if failure is not None:
         raise failure
     if report.errors:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pystac
+from pystac.utils import datetime_to_str, str_to_datetime
 
 from stac_gitlab.catalogs.mirror_index import ITEM, Entry
 from stac_gitlab.download.local_copy import (
@@ -28,6 +32,9 @@ ORIGIN = "origin"
 """The name of the alternate asset that leads to the original of a file in the mirror."""
 
 _LINKS_WRITTEN_TOGETHER = 100
+_OPTIONAL_TIMES = ("created", "updated")
+_TIMES = ("start_datetime", "end_datetime", *_OPTIONAL_TIMES)
+_VALID_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)", re.ASCII)
 _JSON, _GEOJSON = MEDIA_TYPES["child"], MEDIA_TYPES["item"]
 
 
@@ -102,12 +109,36 @@ def item_document(
         key: _with_origin(asset, relative_href(files[key], path)) if key in files else asset
         for key, asset in document["assets"].items()
     }
-    properties = document["properties"]
-    if properties.get("description") == "":
-        # SharingHub writes it for a project without a README. It is not valid STAC.
-        properties = {name: v for name, v in properties.items() if name != "description"}
+    properties = _valid(document["properties"])
     changed = {"properties": properties, "links": [*own, *kept, came_from], "assets": assets}
     return {**document, **changed}
+
+
+def _valid(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return properties without what SharingHub writes though STAC does not allow it.
+
+    A project without a README has an empty description. Dates are as the README has them; they are
+    read as pystac reads them.
+    """
+    changes: dict[str, Any] = {}
+    if properties.get("description") == "":
+        changes["description"] = None
+    for name in _TIMES:
+        time = properties.get(name, "")
+        if time is None and name in _OPTIONAL_TIMES:
+            changes[name] = None
+        elif type(time) is str and time and not _VALID_TIME.fullmatch(time):
+            with contextlib.suppress(ValueError, OverflowError):
+                changes[name] = _in_utc(str_to_datetime(time))
+    if not changes:
+        return properties
+    changed = {**properties, **changes}
+    return {n: v for n, v in changed.items() if n not in changes or v is not None}
+
+
+def _in_utc(time: datetime) -> str:
+    # pystac takes a time without a zone for one in UTC.
+    return datetime_to_str(time if time.tzinfo is None else time.astimezone(UTC))
 
 
 def _with_origin(asset: Mapping[str, Any], href: str) -> dict[str, Any]:

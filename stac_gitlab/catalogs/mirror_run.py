@@ -9,6 +9,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -33,10 +34,10 @@ from stac_gitlab.files.partial_file import OWN_PREFIX
 from stac_gitlab.files.paths import contained_path, is_local, is_web, relative_path
 from stac_gitlab.notebook import file_link, html_fields, listing
 from stac_gitlab.reading.documents import digest_of
-from stac_gitlab.reading.listing import list_items, report_bad_member
+from stac_gitlab.reading.listing import is_readable, item_pages, report_bad_member
 from stac_gitlab.reading.members import items_endpoint_of, linked_items
-from stac_gitlab.reading.objects import item_of, saved_item
-from stac_gitlab.reading.refused_pages import PartialItem
+from stac_gitlab.reading.objects import id_of, item_of, saved_item
+from stac_gitlab.reading.refused_pages import PartialItem, UnreadableItem
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted, redact, strip_token_parameters
 
@@ -61,7 +62,8 @@ class MirrorReport:
         unchanged: The number of items that are the same.
         gone: The number of items of the mirror that the server no longer lists.
         failed: The number of items of which something is missing. The next run tries them again.
-        is_complete: Whether all that the server lists was seen. If not, nothing is removed.
+        is_complete: Whether all that the server lists was read. If not, only those items are gone
+            whose list was complete, apart from items that cannot be read.
         ids: The ids of the items, by ``new``, ``changed``, ``gone`` and ``failed``; the first 1000
             of each.
         errors: The errors, by ``{item id}: {asset key}`` or item id; the first 1000.
@@ -137,6 +139,9 @@ class MirrorRun:
         prune: bool,
     ) -> None:
         self.is_complete = True
+        # Whether all ids are known that the server lists. Items that cannot be read are among them.
+        self._is_listed = True
+        self._known_omissions = 0
         self._stac_io = stac_io
         # The current folder may change; reports name the folder as the caller did.
         self._folder, self._reported = folder.absolute(), folder
@@ -168,7 +173,7 @@ class MirrorRun:
         if place.entry.number in self._visited:
             return
         self._visited.add(place.entry.number)
-        before = self._stac_io.omissions
+        before, known = self._stac_io.omissions, self._known_omissions
         try:
             all_taken = self._take_items(catalog, place)
         except (STACGitLabError, pystac.STACError):
@@ -176,13 +181,14 @@ class MirrorRun:
             raise
         self._finish_batch()
         children = list(catalog.get_children())
-        is_complete = all_taken and self._stac_io.omissions == before
+        omissions = self._stac_io.omissions - before
+        is_listed = all_taken and omissions == self._known_omissions - known
         for child in children:
             self.take(child, place)
-        if is_complete:
+        if is_listed:
             self._index.completed(place.entry)
-        else:
-            self.is_complete = False
+        self._is_listed &= is_listed
+        self.is_complete &= is_listed and not omissions
 
     def _add_catalog(self, catalog: pystac.Catalog, parent: Place | None) -> Place:
         name = str(catalog.id)
@@ -217,12 +223,28 @@ class MirrorRun:
             self._take_item(place, document, href, without_secrets(href))
         if url is None:
             return True
-        for document in list_items(self._stac_io, url, limit=self._left):
+        pages = item_pages(self._stac_io, url)
+        for document in pages.listed(partial(self._is_readable, place), limit=self._left):
             if str(document["id"]) not in linked:
                 if not self._may_take():
                     return False
                 self._take_item(place, document, self._url_of(document, url), "")
-        return True
+        return pages.is_complete
+
+    def _is_readable(self, place: Place, listed: Any, url: str) -> bool:
+        if is_readable(self._stac_io, listed, url):
+            return True
+        name = listed.item_id if isinstance(listed, UnreadableItem) else id_of(listed)
+        if name is not None:
+            self._keep(place, str(name), "")
+        return False
+
+    def _keep(self, place: Place, item_id: str, source: str) -> None:
+        """Note that an item is still there, though it cannot be read."""
+        self._known_omissions += 1
+        held = self._index.find(place.entry.number, ITEM, item_id, source)
+        if held is not None:
+            self._index.seen(held)
 
     def _may_take(self) -> bool:
         if self._left is None:
@@ -257,6 +279,7 @@ class MirrorRun:
             make_absolute(document, url)
         except (STACGitLabError, ValueError) as error:
             report_bad_member(self._stac_io, error, f"the item {quoted(item_id)}")
+            self._keep(place, item_id, source)
             return
         status = "unchanged" if is_same else "new" if _is_new(held) else "changed"
         entry = held or self._index.add(place.entry, ITEM, item_id, source)
@@ -349,12 +372,18 @@ class MirrorRun:
 
     # -- the end ----------------------------------------------------------------------------
 
-    def finish(self) -> MirrorReport:
-        """Write the catalogs, remove what is gone if asked to, and return the report."""
+    def finish(self, *, failed: bool) -> MirrorReport:
+        """Write the catalogs, remove what is gone if asked to, and return the report.
+
+        Args:
+            failed: Whether an error ended the run early.
+        """
+        self.is_complete &= not failed
+        self._is_listed &= not failed
         self._counts["gone"] = self._index.find_gone()
         gone = (entry.id for entry in self._index.gone() if entry.kind == ITEM)
         self._ids["gone"] = list(itertools.islice(gone, MAX_LISTED))
-        prune = self._prune and self.is_complete
+        prune = self._prune and self._is_listed
         for catalog, document in self._index.catalogs():
             members = self._index.members(catalog, without_gone=prune)
             write_catalog(self._folder, catalog, document, members)

@@ -56,7 +56,7 @@ class PartialItem(dict[str, Any]):
 class UnreadableItem:
     """Replaces an item on a page that could not be read in any form."""
 
-    item_id: str
+    item_id: str | None
     error: STACGitLabError
 
 
@@ -262,7 +262,8 @@ class _Parts:
         if error.args and url not in str(error):
             error = copy(error)
             error.args = (f"{url}: each page with this item fails. {error.args[0]}",)
-        bad: BadItem = UnreadableItem(str(id_of(listed)), error)
+        name = id_of(listed)
+        bad: BadItem = UnreadableItem(None if name is None else str(name), error)
         if not isinstance(error, NotFoundError):
             with suppress(InvalidResponseError):
                 check_feature(listed, url=url)

@@ -266,15 +266,30 @@ def test_a_collection_that_is_gone_is_pruned_with_all_its_items(
 # -- what is incomplete -------------------------------------------------------------------------
 
 
-def test_items_that_are_left_out_are_not_pruned(hub: SharingHubServer, folder: Path) -> None:
-    mirrored(hub, folder)
-    page = {"type": "FeatureCollection", "features": [a("item", id="x", links=[5])], "links": []}
+def test_an_item_that_cannot_be_read_stays_while_others_are_pruned(
+    hub: SharingHubServer, folder: Path
+) -> None:
+    mirrored(hub, folder, assets=False)
+    bad = a("item", id="alpine/lakes", links=[5])
+    page = {"type": "FeatureCollection", "features": [bad], "links": []}
     hub.inject(Fault(path=f"{ITEMS}$", status=200, body=page, times=None))
-    with pytest.warns(UnreadableItemWarning, match="Left out item 'x'"):
-        report = mirrored(hub, folder, prune=True)
+    with pytest.warns(UnreadableItemWarning, match="Left out item 'alpine/lakes'"):
+        report = mirrored(hub, folder, assets=False, prune=True)
+    assert (report.ids["gone"], report.is_complete) == (("alpine/rivers",), False)
+    assert set(items_in(folder)) == {"dataset/alpine/lakes", "ai-model/alpine/rivers"}
+
+
+def test_an_item_without_an_id_may_be_any_so_nothing_is_pruned(
+    hub: SharingHubServer, folder: Path
+) -> None:
+    mirrored(hub, folder, assets=False)
+    bad = {name: value for name, value in a("item").items() if name != "id"}
+    page = {"type": "FeatureCollection", "features": [bad], "links": []}
+    hub.inject(Fault(path=f"{ITEMS}$", status=200, body=page, times=None))
+    with pytest.warns(UnreadableItemWarning, match="Left out an item without an id"):
+        report = mirrored(hub, folder, assets=False, prune=True)
     assert (report.gone, report.is_complete) == (0, False)
-    assert "dataset/alpine/lakes" in items_in(folder)
-    assert "dataset/alpine/rivers" in items_in(folder)
+    assert len(items_in(folder)) == 3
 
 
 def test_a_short_form_of_an_item_does_not_replace_the_whole(
@@ -580,3 +595,26 @@ def test_an_old_and_odd_item_is_saved_as_pystac_saves_it(
     [item] = opened(folder).get_items()
     item.validate()
     assert json.loads((folder / "odd.json").read_text())["stac_version"] == "1.1.0"
+
+
+def test_times_that_stac_does_not_allow_are_written_as_it_wants_them(
+    server: LoopbackServer, folder: Path
+) -> None:
+    loose = a("item", id="loose")
+    loose["properties"] |= {
+        "start_datetime": "2020-01-01",
+        "end_datetime": "2020-01-31T12:00:00.0",
+        "created": "2020-02-01T12:00:00+02:00",
+        "updated": None,
+    }
+    server.route("/c/items/0.json", loose)
+    server.route("/c/catalog.json", a("catalog", links=[{"rel": "item", "href": "items/0.json"}]))
+    with GitLabStacIO() as stac_io:
+        mirror(f"{server.url}/c/catalog.json", folder, stac_io=stac_io, assets=False)
+    [item] = opened(folder).get_items()
+    item.validate()
+    properties = json.loads((folder / "loose.json").read_text())["properties"]
+    assert properties["start_datetime"] == "2020-01-01T00:00:00Z"
+    assert properties["end_datetime"] == "2020-01-31T12:00:00Z"
+    assert properties["created"] == "2020-02-01T10:00:00Z"
+    assert "updated" not in properties
