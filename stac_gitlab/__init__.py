@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from stac_gitlab.download.report import AssetResult, AssetStatus, BatchReport, DownloadReport
     from stac_gitlab.download.source import Verify
     from stac_gitlab.download.task import Overwrite
+    from stac_gitlab.integrations.gdal import RasterioOpener, gdal_env
     from stac_gitlab.integrations.login import login
     from stac_gitlab.integrations.preview import Preview, preview
 
@@ -139,6 +140,7 @@ __all__ = [
     "Progress",
     "ProgressOption",
     "PublishReport",
+    "RasterioOpener",
     "RateLimitError",
     "RemoteFiles",
     "RemoteWriteError",
@@ -161,6 +163,7 @@ __all__ = [
     "data_assets",
     "describe_assets",
     "filter_assets",
+    "gdal_env",
     "group_by_role",
     "has_any_role",
     "login",
@@ -191,6 +194,7 @@ _LAZY_MODULES = {
     ),
     "download.source": ("Verify",),
     "download.task": ("Overwrite",),
+    "integrations.gdal": ("RasterioOpener", "gdal_env"),
     "integrations.login": ("login",),
     "integrations.preview": ("Preview", "preview"),
 }

@@ -12,6 +12,7 @@ import io
 import os
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,24 +96,33 @@ def _downloaded(
 class LocalContent:
     """The content of a file that was downloaded. Threads may share it.
 
+    Args:
+        file: The downloaded file, which is closed with this object.
+
     Attributes:
-        file: The downloaded file.
         size: Its size in bytes.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+        self._file = file
         self.size = file.seek(0, io.SEEK_END)
         file.seek(0)
         self._lock = threading.Lock()
+        # A finalizer of the file itself would warn that nobody has closed it.
+        self._closing = weakref.finalize(self, file.close)
+
+    def detach(self) -> BinaryIO:
+        """Return the file, which is closed by the caller then."""
+        self._closing.detach()
+        return self._file
 
     def read_into(self, start: int, view: memoryview) -> int:
         """Fill `view` from the position `start` on; return the number of bytes, 0 at the end."""
-        if hasattr(os, "preadv") and not isinstance(self.file, io.BytesIO):
-            return os.preadv(self.file.fileno(), [view], start)
+        if hasattr(os, "preadv") and not isinstance(self._file, io.BytesIO):
+            return os.preadv(self._file.fileno(), [view], start)
         with self._lock:
-            self.file.seek(start)
-            content = self.file.read(len(view))
+            self._file.seek(start)
+            content = self._file.read(len(view))
         view[: len(content)] = content
         return len(content)
 

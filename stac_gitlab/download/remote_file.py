@@ -25,8 +25,8 @@ from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import printable, quoted
 from stac_gitlab.settings import expect
 
-# Bytes that are copied at a time out of a block.
-_BUFFER_SIZE = 8192
+BUFFER_SIZE = 8192
+"""Bytes that are copied at a time out of a block."""
 
 
 def open_asset(
@@ -69,16 +69,16 @@ def open_local(source: Source, path: Path) -> BinaryIO:
 def file_of(content: RangedContent | LocalContent) -> BinaryIO:
     """Return a file over remote content, with a position of its own."""
     if isinstance(content, LocalContent):
-        return content.file
-    return cast("BinaryIO", io.BufferedReader(_RangeReader(content), _BUFFER_SIZE))
+        return content.detach()
+    return cast("BinaryIO", io.BufferedReader(ContentFile(content), BUFFER_SIZE))
 
 
-class _RangeReader(io.RawIOBase):
-    """A file over content that is read in ranges."""
+class ContentFile(io.RawIOBase):
+    """A file over remote content, which others may share."""
 
-    def __init__(self, content: RangedContent) -> None:
+    def __init__(self, content: RangedContent | LocalContent) -> None:
         self._size = content.size
-        self._blocks = BlockReader(content)
+        self._content = content if isinstance(content, LocalContent) else BlockReader(content)
         self._position = 0
 
     def readable(self) -> bool:
@@ -100,7 +100,7 @@ class _RangeReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        count = self._blocks.read_into(self._position, memoryview(buffer).cast("B"))
+        count = self._content.read_into(self._position, memoryview(buffer).cast("B"))
         self._position += count
         return count
 

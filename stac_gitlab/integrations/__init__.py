@@ -1,1 +1,1 @@
-"""What other tools need to use this package: notebooks."""
+"""What other tools need to use this package: notebooks, fsspec, rasterio and GDAL."""
