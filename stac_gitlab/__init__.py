@@ -19,67 +19,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from stac_gitlab.__about__ import __version__
-from stac_gitlab.auth import TokenSource
-from stac_gitlab.download.assets import (
-    HasAssets,
-    Names,
-    asset_roles,
-    assets_with_role,
-    data_assets,
-    filter_assets,
-    group_by_role,
-    has_any_role,
-)
-from stac_gitlab.errors import (
-    AssetNotFoundError,
-    AuthenticationError,
-    ChecksumMismatchError,
-    ConfigurationError,
-    ConflictError,
-    DownloadError,
-    DownloadHTTPError,
-    HTTPStatusError,
-    ImplicitTokenWarning,
-    IncompleteDownloadError,
-    IncompleteListingWarning,
-    InsecureTransportWarning,
-    InvalidRequestError,
-    InvalidResponseError,
-    LFSPointerError,
-    NetworkError,
-    NotFoundError,
-    NothingToDownloadWarning,
-    NotSTACError,
-    OfflineError,
-    OfflineWarning,
-    PartialItemWarning,
-    PermissionDeniedError,
-    RateLimitError,
-    RemoteWriteError,
-    RequestTimeoutError,
-    SecretInFileWarning,
-    ServerError,
-    STACGitLabError,
-    STACGitLabWarning,
-    UndeclaredExtensionWarning,
-    UnreadableItemWarning,
-    UnsafePathError,
-    UnverifiedDownloadWarning,
-)
-from stac_gitlab.http.document_cache import DocumentCache
-from stac_gitlab.reading import pystac_hooks
-from stac_gitlab.reading.saving import materialize
-from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.settings import Limits, RetryPolicy
 
 if TYPE_CHECKING:
     from stac_gitlab.api.item_query import ItemQuery
     from stac_gitlab.api.stac_api import STACAPI, CollectionLike, ItemLike
     from stac_gitlab.api.transactions import BulkReport, BulkResult, BulkStatus, OnConflict
+    from stac_gitlab.auth import TokenSource
     from stac_gitlab.catalogs.describe import RemoteFiles, describe_assets
     from stac_gitlab.catalogs.mirror import mirror
     from stac_gitlab.catalogs.mirror_run import MirrorReport
     from stac_gitlab.catalogs.publish import PublishReport, publish
+    from stac_gitlab.download.assets import (
+        HasAssets,
+        Names,
+        asset_roles,
+        assets_with_role,
+        data_assets,
+        filter_assets,
+        group_by_role,
+        has_any_role,
+    )
     from stac_gitlab.download.downloader import STACDownloader
     from stac_gitlab.download.local_copy import OnError
     from stac_gitlab.download.options import DownloadOptions
@@ -87,9 +46,49 @@ if TYPE_CHECKING:
     from stac_gitlab.download.report import AssetResult, AssetStatus, BatchReport, DownloadReport
     from stac_gitlab.download.source import Verify
     from stac_gitlab.download.task import Overwrite
+    from stac_gitlab.errors import (
+        AssetNotFoundError,
+        AuthenticationError,
+        ChecksumMismatchError,
+        ConfigurationError,
+        ConflictError,
+        DownloadError,
+        DownloadHTTPError,
+        HTTPStatusError,
+        ImplicitTokenWarning,
+        IncompleteDownloadError,
+        IncompleteListingWarning,
+        InsecureTransportWarning,
+        InvalidRequestError,
+        InvalidResponseError,
+        LFSPointerError,
+        NetworkError,
+        NotFoundError,
+        NothingToDownloadWarning,
+        NotSTACError,
+        OfflineError,
+        OfflineWarning,
+        PartialItemWarning,
+        PermissionDeniedError,
+        RateLimitError,
+        RemoteWriteError,
+        RequestTimeoutError,
+        SecretInFileWarning,
+        ServerError,
+        STACGitLabError,
+        STACGitLabWarning,
+        UndeclaredExtensionWarning,
+        UnreadableItemWarning,
+        UnsafePathError,
+        UnverifiedDownloadWarning,
+    )
+    from stac_gitlab.http.document_cache import DocumentCache
     from stac_gitlab.integrations.gdal import RasterioOpener, gdal_env
     from stac_gitlab.integrations.login import login
     from stac_gitlab.integrations.preview import Preview, preview
+    from stac_gitlab.reading.saving import materialize
+    from stac_gitlab.reading.stac_io import GitLabStacIO
+    from stac_gitlab.settings import Limits, RetryPolicy
 
 __all__ = [
     "STACAPI",
@@ -173,19 +172,49 @@ __all__ = [
     "publish",
 ]
 
-# Reading does not need these modules. Each is imported when one of its names is first used.
+# Each module is imported when one of its names is first used: `stac-gitlab --help` and the shell's
+# completion need none of them.
 _LAZY_MODULES = {
     "api.item_query": ("ItemQuery",),
-    "api.stac_api": ("STACAPI", "CollectionLike", "ItemLike"),
-    "api.transactions": ("BulkReport", "BulkResult", "BulkStatus", "OnConflict"),
-    "catalogs.describe": ("RemoteFiles", "describe_assets"),
+    "api.stac_api": (
+        "CollectionLike",
+        "ItemLike",
+        "STACAPI",
+    ),
+    "api.transactions": (
+        "BulkReport",
+        "BulkResult",
+        "BulkStatus",
+        "OnConflict",
+    ),
+    "auth": ("TokenSource",),
+    "catalogs.describe": (
+        "RemoteFiles",
+        "describe_assets",
+    ),
     "catalogs.mirror": ("mirror",),
     "catalogs.mirror_run": ("MirrorReport",),
-    "catalogs.publish": ("PublishReport", "publish"),
+    "catalogs.publish": (
+        "PublishReport",
+        "publish",
+    ),
+    "download.assets": (
+        "HasAssets",
+        "Names",
+        "asset_roles",
+        "assets_with_role",
+        "data_assets",
+        "filter_assets",
+        "group_by_role",
+        "has_any_role",
+    ),
     "download.downloader": ("STACDownloader",),
     "download.local_copy": ("OnError",),
     "download.options": ("DownloadOptions",),
-    "download.progress": ("Progress", "ProgressOption"),
+    "download.progress": (
+        "Progress",
+        "ProgressOption",
+    ),
     "download.report": (
         "AssetResult",
         "AssetStatus",
@@ -197,6 +226,49 @@ _LAZY_MODULES = {
     "integrations.gdal": ("RasterioOpener", "gdal_env"),
     "integrations.login": ("login",),
     "integrations.preview": ("Preview", "preview"),
+    "errors": (
+        "AssetNotFoundError",
+        "AuthenticationError",
+        "ChecksumMismatchError",
+        "ConfigurationError",
+        "ConflictError",
+        "DownloadError",
+        "DownloadHTTPError",
+        "HTTPStatusError",
+        "ImplicitTokenWarning",
+        "IncompleteDownloadError",
+        "IncompleteListingWarning",
+        "InsecureTransportWarning",
+        "InvalidRequestError",
+        "InvalidResponseError",
+        "LFSPointerError",
+        "NetworkError",
+        "NotFoundError",
+        "NotSTACError",
+        "NothingToDownloadWarning",
+        "OfflineError",
+        "OfflineWarning",
+        "PartialItemWarning",
+        "PermissionDeniedError",
+        "RateLimitError",
+        "RemoteWriteError",
+        "RequestTimeoutError",
+        "STACGitLabError",
+        "STACGitLabWarning",
+        "SecretInFileWarning",
+        "ServerError",
+        "UndeclaredExtensionWarning",
+        "UnreadableItemWarning",
+        "UnsafePathError",
+        "UnverifiedDownloadWarning",
+    ),
+    "http.document_cache": ("DocumentCache",),
+    "reading.saving": ("materialize",),
+    "reading.stac_io": ("GitLabStacIO",),
+    "settings": (
+        "Limits",
+        "RetryPolicy",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _LAZY_MODULES.items() for name in names}
 
@@ -214,4 +286,3 @@ def __dir__() -> list[str]:
 
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
-pystac_hooks.install()

@@ -6,29 +6,36 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import sys
 from pathlib import Path
 
 from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
-from stac_gitlab.cli.options import Commands, add_command
+from stac_gitlab.auth.token_store import store_path
 from stac_gitlab.cli.output import Output
 from stac_gitlab.redaction import redact
 
 _PACKAGES = ("stac-gitlab", "pystac", "requests", "urllib3", "tenacity", "orjson", "tqdm")
-_VARIABLES = (URL_VARIABLE, "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE")
+_EXTRAS = ("pystac-client", "PyYAML", "keyring", "distributed")
+_VARIABLES = (
+    URL_VARIABLE,
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "NO_COLOR",
+)
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the command to the parser."""
-    add_command(commands, "env", _run, "show versions and settings, for bug reports")
-
-
-def _run(_arguments: argparse.Namespace, output: Output) -> int:
+def show_environment(_arguments: argparse.Namespace, output: Output) -> int:
+    """Print versions and settings, without secrets."""
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **{name: _version_of(name) for name in (*_PACKAGES, "pystac-client", "PyYAML")},
+        "encoding": sys.getfilesystemencoding(),
+        **{name: _version_of(name) for name in (*_PACKAGES, *_EXTRAS)},
         **{name: redact(os.environ[name]) for name in _VARIABLES if os.environ.get(name)},
         **{name: "set" for name in TOKEN_VARIABLES if os.environ.get(name)},
+        "stored tokens": str(store_path()) if store_path().exists() else "none",
         "netrc": str(Path("~/.netrc").expanduser().exists()).lower(),
     }
     output.table(found)

@@ -69,12 +69,14 @@ def ask_for_token(server: str) -> str:
     except NotImplementedError:
         # A notebook that a program executes.
         raise nobody from None
+    except EOFError:
+        token = Secret("")
     if not token:
         raise ConfigurationError("No token was typed. Nothing is stored.")
     return token
 
 
-def log_in(url: str, token: str) -> tuple[str, STACGitLabError | None]:
+def log_in(url: str, token: str, *, header: str = "auto") -> tuple[str, STACGitLabError | None]:
     """Check and store a token; return where it is, and why it could not be checked.
 
     Raises:
@@ -83,7 +85,7 @@ def log_in(url: str, token: str) -> tuple[str, STACGitLabError | None]:
     """
     token = Secret(token.strip())
     server, problem = server_of(url), None
-    with GitLabStacIO(token, base_url=server) as io:
+    with GitLabStacIO(token, base_url=server, header=header) as io:
         try:
             check_token(io, url)
         except AuthenticationError:

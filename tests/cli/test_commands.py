@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -59,6 +60,18 @@ def run(*arguments: str, stdin: str = "", token: str | None = TOKEN, **environme
         patch.setattr(signal, "signal", lambda *_: None)
         code = main(arguments)
     return Done(code, out.getvalue(), error.getvalue())
+
+
+def command(*arguments: str, **environment: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-m", "stac_gitlab", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def printed(*arguments: str, **options: Any) -> Any:
@@ -150,6 +163,77 @@ def test_a_reader_that_ends_early_ends_the_command_quietly(hub: SharingHubServer
     assert (done.stdout, done.stderr) == ("{", "")
 
 
+def test_options_stand_before_the_command_or_the_url_and_are_repeated(
+    hub: SharingHubServer,
+) -> None:
+    listed = run("--json", "ls", "-n", "1", hub.url)
+    assert json.loads(listed.stdout)[0]["id"] == "ai-model"
+    both = printed("search", "-c", "dataset", "-c", "ai-model", hub.url, "--sortby", "-title")
+    assert {each["collection"] for each in both["features"]} == {"dataset", "ai-model"}
+
+
+def test_a_search_knows_the_options_of_pystac_client(hub: SharingHubServer) -> None:
+    found = printed("search", hub.url, "-c", "dataset", "--sortby", "-title")["features"]
+    assert [each["id"] for each in found] == [LAKES, "alpine/lakes/ice-cover"]
+    point = {"type": "Point", "coordinates": [6.9, 46]}
+    feature = json.dumps({"type": "Feature", "geometry": point})
+    here = printed("search", hub.url, "-c", "dataset", "--intersects", feature)["features"]
+    assert LAKES in {each["id"] for each in here}
+    assert printed("search", hub.url, "-c", "dataset", "--matched") == {"matched": 2}
+    west = printed("search", hub.url, "-c", "dataset", "--bbox", "-20", "-20", "-10", "-10")
+    assert west["features"] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("--max-items", "-1", "give a whole number, 0 or greater"),
+        ("--limit", "x", "give a whole number, 1 or greater"),
+        ("--intersects", "missing.json", "neither a GeoJSON geometry nor a file with one"),
+        ("--bogus", "x", "unrecognized arguments: --bogus x"),
+        ("--datetime", "soon", "datetime='soon'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    hub: SharingHubServer, option: str, value: str, problem: str
+) -> None:
+    arguments = [hub.url, "-c", "dataset", option, value]
+    done = command("search", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert problem in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_search_and_a_file_of_items_are_listed_and_downloaded(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    url = f"{hub.url}/api/stac/search?collections=dataset"
+    assert LAKES in [each["id"] for each in printed("ls", url)]
+    results = printed("download", url, "-o", str(tmp_path / "a"), "-i", "*.csv")
+    assert {result["item"] for result in results} == {LAKES, "alpine/lakes/ice-cover"}
+    file = tmp_path / "found.json"
+    run("search", hub.url, "-c", "dataset", "--save", str(file))
+    results = printed("download", str(file), "-o", str(tmp_path / "b"), "-n", "1")
+    assert {result["status"] for result in results} == {"downloaded"}
+
+
+def test_the_sizes_of_files_are_asked_for(hub: SharingHubServer) -> None:
+    assert "132.5 kB" not in run("ls", item_url(hub)).stdout
+    assert "132.5 kB" in run("ls", item_url(hub), "--sizes").stdout
+    listed = {each["key"]: each for each in printed("ls", item_url(hub), "--sizes")}
+    assert listed["data/temperature.csv"]["file:size"] == 132485
+
+
+def test_long_and_wide_titles_keep_the_columns(hub: SharingHubServer) -> None:
+    ids = ("group/a", "group/b")
+    titles = ("日本の湖 🌊", "A title " * 40)
+    projects = [Project(i, {"a.csv": b""}, title=t) for i, t in zip(ids, titles, strict=True)]
+    with SharingHubServer(projects, token=TOKEN) as wide:
+        lines = run("ls", f"{wide.url}/api/stac/collections/dataset").stdout.splitlines()
+    assert lines[1] == f"  group/a  日本の湖 🌊{' ' * 37}  data"
+    assert lines[2].startswith("  group/b  A title A title")
+
+
 # -- download and verify --------------------------------------------------------------------------
 
 
@@ -191,6 +275,55 @@ def test_a_dry_run_writes_nothing(hub: SharingHubServer, tmp_path: Path) -> None
     assert not (tmp_path / "new").exists()
 
 
+def test_a_pipe_needs_no_other_setting(hub: SharingHubServer, tmp_path: Path) -> None:
+    program = f"{sys.executable} -m stac_gitlab"
+    pipe = f"{program} search {hub.url} -c dataset --q temperature | {program} download - -o ."
+    done = subprocess.run(
+        ["sh", "-c", pipe],
+        env={**os.environ, "STAC_GITLAB_TOKEN": TOKEN},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"The token of the environment is sent to {hub.url}" in done.stderr
+    assert f"[3/3] {LAKES}: " in done.stderr
+    assert "3 downloaded (200.9 kB)" in done.stdout
+    assert (tmp_path / "dataset" / LAKES / "data/temperature.csv").exists()
+
+
+def test_a_piped_item_does_not_choose_the_server_of_a_named_one(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    with SharingHubServer(sample_projects(), token="glpat-another-000001") as other:
+        found = run("search", other.url, "-c", "dataset", token="glpat-another-000001").stdout
+        run("download", "-", "-o", str(tmp_path), stdin=found, STAC_GITLAB_URL=hub.url)
+        assert other.requests
+        assert all(TOKEN not in str(dict(request.headers)) for request in other.requests)
+
+
+def test_an_asset_that_does_not_exist_is_an_error(hub: SharingHubServer, tmp_path: Path) -> None:
+    done = run("download", item_url(hub), "-o", str(tmp_path), "-i", "nope")
+    assert done.returncode == 1
+    assert "has no asset 'nope'" in done.stderr
+    named = printed("download", item_url(hub), "-o", str(tmp_path), "-i", "images/preview.png")
+    assert [result["status"] for result in named] == ["downloaded"]
+
+
+def test_a_job_of_gitlab_folds_the_lines_about_files(hub: SharingHubServer, tmp_path: Path) -> None:
+    arguments = ("download", item_url(hub), "-o", str(tmp_path))
+    lines = run(*arguments, GITLAB_CI="true").stderr.split("\n")
+    assert re.fullmatch(
+        r"\x1b\[0Ksection_start:\d+:(\w+)\[collapsed=true\]\r\x1b\[0KDownload to .*", lines[0]
+    )
+    assert [line[:5] for line in lines[1:4]] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert re.fullmatch(r"\x1b\[0Ksection_end:\d+:(\w+)\r\x1b\[0K", lines[4])
+    elsewhere = run(*arguments)
+    assert "\x1b" not in elsewhere.stdout + elsewhere.stderr
+
+
 @pytest.mark.parametrize("stdin", ["", "[]", '{"features": [{}]}', '{"type": "Feature"}'])
 def test_what_is_no_item_on_standard_input_is_refused(stdin: str) -> None:
     done = run("download", "-", stdin=stdin)
@@ -205,7 +338,53 @@ def test_a_wrong_token_has_an_exit_code_of_its_own(hub: SharingHubServer) -> Non
     done = run("ls", hub.url, token="glpat-wrong-0000001")
     assert done.returncode == 3
     assert "401" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert f"stac-gitlab auth login {hub.url}" in done.stderr
+    assert done.stderr.count("\n") == 2
+
+
+def test_json_is_complete_where_the_locale_has_no_such_characters(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    project = Project("group/lakes", {"a.csv": b""}, title="日本の湖")
+    with SharingHubServer([project], token=TOKEN) as hub:
+        url = f"{hub.url}/api/stac/collections/dataset"
+        done = command("ls", url, "--json", STAC_GITLAB_TOKEN=TOKEN, **ascii_only)
+        assert json.loads(done.stdout)[0]["title"] == "日本の湖"
+        found = command("search", hub.url, "--q", "日本の湖", STAC_GITLAB_TOKEN=TOKEN, **ascii_only)
+        assert found.returncode == 0, found.stderr
+        assert hub.requests[-1].query["q"] == "日本の湖"
+    missing = command("ls", "日本.json", **ascii_only)
+    assert missing.returncode != 0
+    assert "Traceback" not in missing.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("redirect", [">&-", "> /dev/full"])
+def test_output_that_cannot_be_written_is_an_error(hub: SharingHubServer, redirect: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m stac_gitlab search {hub.url} {redirect}"],
+        env={**os.environ, "STAC_GITLAB_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr in (
+        "stac-gitlab: Standard output is closed\n",
+        "stac-gitlab: No space left on device\n",
+    )
+
+
+def test_errors_do_not_go_to_standard_output(hub: SharingHubServer) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m stac_gitlab ls {hub.url} 2>&-"],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
 
 
 def test_a_missing_local_file_is_one_line() -> None:
@@ -229,6 +408,16 @@ def test_a_token_on_the_command_line_warns(hub: SharingHubServer, tmp_path: Path
 def test_quiet_prints_nothing(hub: SharingHubServer, tmp_path: Path) -> None:
     done = run("download", item_url(hub), "-o", str(tmp_path), "-q")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    program = """
+import sys
+from stac_gitlab.cli.parser import make_parser
+make_parser().format_help()
+assert not {"pystac", "requests", "urllib3", "tenacity"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_the_environment_is_described_without_secrets() -> None:
@@ -315,8 +504,26 @@ def test_the_token_of_the_environment_comes_before_a_stored_one(
 
 def test_the_name_of_a_host_is_enough() -> None:
     done = run("auth", "status", "127.0.0.1:9", "--json")
-    assert done.returncode == 3
+    assert done.returncode == 1
     assert json.loads(done.stdout)["answer"].startswith("GET https://127.0.0.1:9/api/")
+
+
+def test_all_stored_tokens_are_shown_without_a_url(hub: SharingHubServer, tmp_path: Path) -> None:
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    run("auth", "login", hub.url, "--token-file", "-", stdin=TOKEN, token=None, **home)
+    shown = run("auth", "status", token=None, **home).stdout
+    assert hub.url in shown
+    assert "accepted" in shown
+    assert TOKEN not in shown
+
+
+def test_an_empty_token_is_not_stored(hub: SharingHubServer, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("\n")
+    done = run("auth", "login", hub.url, "--token-file", str(file), XDG_CONFIG_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert "holds no token" in done.stderr
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_wrong_token_is_not_stored(hub: SharingHubServer, tmp_path: Path) -> None:

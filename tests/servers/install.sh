@@ -22,7 +22,8 @@ fi
 
 python3 -m venv "$venv"
 "$venv/bin/pip" install -q --disable-pip-version-check \
-    'stac-fastapi.pgstac==7.2.0' 'pypgstac[psycopg]==0.10.0' 'uvicorn' 'rustac==0.9.18'
+    'stac-fastapi.pgstac==7.2.0' 'pypgstac[psycopg]==0.10.0' 'uvicorn' 'rustac==0.9.18' \
+    'stac-asset[cli]==0.4.8'
 # giftless states no requirements.
 "$venv/bin/pip" install -q --disable-pip-version-check \
     'giftless==0.6.2' 'flask==3.1.3' flask-classful flask-marshmallow 'marshmallow<4' \
