@@ -229,7 +229,7 @@ class BatchReport(Mapping[str, DownloadReport]):
         ]
         lines += [text for [text] in _rest(len(self) - _MAX_LINES)]
         lines += _describe(self.failed)
-        return "\n".join([*lines, self.summary()])
+        return "\n".join(lines if len(self) == 1 else [*lines, self.summary()])
 
     def __repr__(self) -> str:
         return f"<BatchReport of {self.summary()}>"
