@@ -26,7 +26,7 @@ DOCS = Path(__file__).parent
 HUB = "https://hub.example.org"
 ITEM = f"{HUB}/api/stac/collections/dataset/items/alpine/lakes/lake-temperature"
 COMMANDS = (f"ls {HUB}", f"download {ITEM} -o lakes", "verify lakes")
-COLUMNS, LINE, CHARACTER = 104, 20, 8.43
+COLUMNS, LINE, CHARACTER = 112, 20, 8.43
 _BOLD = re.compile(r"\x1b\[1m(.*?)\x1b\[0m")
 # What differs between two runs.
 _RATE = re.compile(r"\[[\d:<, ?]+, +[\d.?]+[kM]?B/s\]")

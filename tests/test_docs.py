@@ -163,7 +163,9 @@ def hosts(catalog_files: dict[str, bytes], tmp_path: Path) -> Iterator[dict[str,
 
 @pytest.fixture
 def user_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Set the token in the environment, and an empty working folder."""
+    """Set the token in the environment, and an empty working folder. It is typed if asked for."""
+    monkeypatch.setattr("stac_gitlab.integrations.login.ask_for_token", lambda _: TOKEN)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for variable in TOKEN_VARIABLES:
         monkeypatch.setenv(variable, TOKEN)
     monkeypatch.chdir(tmp_path)

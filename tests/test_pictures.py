@@ -24,6 +24,7 @@ def pictures() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_terminal_of_the_first_page_shows_what_the_commands_print(
     pictures: ModuleType,
 ) -> None:

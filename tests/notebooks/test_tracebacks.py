@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,26 @@ def test_a_404_is_a_few_lines_in_a_notebook_with_the_frames_of_the_user_only(
         assert source.strip().splitlines()[-1] in "\n".join(lines)
         assert any("404 Not Found" in line for line in lines)
     assert any("session.py" in line for line in all_frames.traceback)
+
+
+def test_no_output_of_a_notebook_holds_the_token(tmp_path: Path) -> None:
+    """Not even with the values of the variables in each frame."""
+    setup = SETUP.replace(
+        "sample_projects()", 'sample_projects(), token="".join(["glpat-", SECRET])'
+    )
+    cells = run_cells(
+        'SECRET = "canary-0123456789"\n%xmode Verbose' + setup,
+        "reader",
+        "downloader",
+        "api",
+        'item = api.item("dataset", "alpine/lakes/lake-temperature")\npreview(item)',
+        'downloader.download_assets(item, "out", progress=True)',
+        "hub.inject(Fault(status=401, times=None))\n" + MISSING[0],
+        MISSING[1],
+        'downloader.download_assets(item, "again")',
+        "hub.close()\nGitLabStacIO(hub.token, base_url=hub.url)" if False else "SECRET = None",
+        folder=tmp_path,
+    )
+    outputs = json.dumps([cell.outputs for cell in cells])
+    assert "401 Unauthorized" in outputs
+    assert "glpat-canary" not in outputs
