@@ -7,6 +7,7 @@ It also sets timeouts and keeps no cookies. :meth:`GitLabSession.fetch` and
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -130,6 +131,7 @@ class GitLabSession(BaseSession):
             self.mount("http://", adapter)
         else:
             expect("session", transport, requests.Session, wanted="a requests.Session")
+            _check_no_secrets(transport)
             self.proxies, self.verify = transport.proxies, transport.verify
             self.cert, self.trust_env = transport.cert, transport.trust_env
             usual = requests.utils.default_headers()
@@ -169,8 +171,7 @@ class GitLabSession(BaseSession):
             connect, read = timeout_pair(kwargs["timeout"])
             kwargs["timeout"] = (min(connect, left), min(read, left))
         self._authorize(request)
-        response: requests.Response = super().send(request, **kwargs)
-        return response
+        return _unread(super().send(request, **kwargs), request)
 
     def _check_allowed(self, request: requests.PreparedRequest) -> None:
         origin, url = Origin.of(request.url or ""), redact(request.url or "")
@@ -404,6 +405,33 @@ class GitLabSession(BaseSession):
         # setdefault is atomic: threads that find none get the same one.
         known = self._limiters.get(origin)
         return known or self._limiters.setdefault(origin, RateLimiter(self.retry))
+
+
+def _check_no_secrets(transport: requests.Session) -> None:
+    """Refuse a session that would send secrets, and other headers, to each server."""
+    usual = {name.lower() for name in requests.utils.default_headers()} | HARMLESS_HEADERS
+    names = [f"the header {name}" for name in transport.headers if name.lower() not in usual]
+    names += [name for name in ("auth", "cookies", "params") if getattr(transport, name)]
+    if names:
+        raise ConfigurationError(
+            f"session= has {' and '.join(names)} set, which requests would send to each server. "
+            "Pass headers= to the GitLabStacIO instead: they are sent only where the token is, and "
+            "hosts= names these servers."
+        )
+
+
+def _unread(response: requests.Response, request: requests.PreparedRequest) -> requests.Response:
+    """Return a response whose body can be read from the connection.
+
+    One that a test made by hand has only its content, decoded, and maybe no URL.
+    """
+    content = vars(response).get("_content")
+    if isinstance(content, bytes):
+        response.raw = io.BytesIO(content)
+        response.headers.pop("Content-Encoding", None)
+        response.url = response.url or request.url or ""
+        response.request = vars(response).get("request") or request
+    return response
 
 
 def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:

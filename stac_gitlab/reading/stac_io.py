@@ -99,7 +99,8 @@ class GitLabStacIO(pystac.StacIO):
         timeout: Seconds to wait for a connection, and between two packets of a response.
         retry: When requests are tried again, and how long they may take.
         limits: Upper limits on what is accepted from servers, besides `max_document_bytes`.
-        session: A ``requests.Session`` whose adapters, proxies and certificates to use.
+        session: A ``requests.Session`` whose adapters, proxies and certificates to use. It must
+            have no credentials.
         cache: A folder in which documents are kept, or a :class:`~stac_gitlab.DocumentCache`. They
             are requested again only if the server does not confirm them. None to keep none.
         offline: Whether documents come from `cache` only, and nothing is requested. None for what

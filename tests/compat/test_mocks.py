@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import betamax
 import mocket
@@ -86,6 +87,18 @@ def test_a_status_that_a_mock_gives_is_the_error_that_it_means() -> None:
         mock.get(f"{HOST}/item.json", status=404, json={"detail": "no such item"})
         with pytest.raises(NotFoundError, match="no such item"):
             stac_io.read_json(f"{HOST}/item.json")
+
+
+@pytest.mark.parametrize("replaced", ["adapters.HTTPAdapter", "Session"])
+def test_a_response_that_was_made_by_hand_is_read(replaced: str, tmp_path: Path) -> None:
+    def send(_: Any, request: requests.PreparedRequest, **__: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code = 200
+        response._content = documents(HOST)[request.url or ""]
+        return response
+
+    with patch(f"requests.{replaced}.send", send), GitLabStacIO(retry=ONCE) as stac_io:
+        assert read_and_download(stac_io, HOST, tmp_path) == CONTENT
 
 
 @pytest.mark.parametrize("mocked", ["all", "ours", "theirs"])

@@ -1500,7 +1500,7 @@ def test_an_adapter_mounted_on_our_session_is_used(policy: RetryPolicy) -> None:
 
 def test_a_session_of_the_callers_own_is_used(policy: RetryPolicy) -> None:
     own = requests.Session()
-    own.headers.update({"User-Agent": "my-script", "Authorization": "Basic canary"})
+    own.headers["User-Agent"] = "my-script"
     with GitLabStacIO(TOKEN, session=own, retry=policy) as stac_io:
         adapter = Adapter()
         own.mount("https://", adapter)  # later than the reader was made
@@ -1509,9 +1509,30 @@ def test_a_session_of_the_callers_own_is_used(policy: RetryPolicy) -> None:
     sent = adapter.last_request.headers
     assert sent["X-Gitlab-Token"] == TOKEN
     assert sent["User-Agent"] == "my-script"
-    assert "Authorization" not in sent
     assert "X-Gitlab-Token" not in own.headers
-    assert own.headers["Authorization"] == "Basic canary"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("auth", ("user", "canary"), "auth"),
+        ("params", {"key": "canary"}, "params"),
+        ("cookies", {"session": "canary"}, "cookies"),
+        ("headers", {"Authorization": "Basic canary", "User-Agent": "x"}, "the header Authoriz"),
+        ("headers", {"x-custom": "canary"}, "the header x-custom"),
+    ],
+)
+def test_secrets_of_a_session_of_the_callers_own_are_refused_and_not_dropped(
+    name: str, value: Any, named: str
+) -> None:
+    own = requests.Session()
+    if isinstance(value, dict):
+        getattr(own, name).update(value)
+    else:
+        setattr(own, name, value)
+    with pytest.raises(ConfigurationError, match=f"session= has {named}.*headers=") as caught:
+        GitLabStacIO(session=own)
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("netrc", "proxy")
