@@ -305,6 +305,9 @@ class _ExecutorWorkers(_Workers):
 class _RunElsewhere:
     """Runs tasks with a reader, or with its pickle in another process."""
 
+    # Dask names its tasks after the function.
+    __name__ = "stac_gitlab_download"
+
     def __init__(self, reader: HasSession) -> None:
         self._reader = reader
 

@@ -19,6 +19,7 @@ OURS = "stac_gitlab"
 # By module: the distribution without which it cannot run.
 _NEEDS = {
     "ours": "pystac",
+    "ours_with_dask": "distributed",
     "ours_without_orjson": "pystac",
     "peer_pystac_client": "pystac-client",
     "peer_stac_asset": "stac-asset",
@@ -369,9 +370,33 @@ def _imports(_site: Site) -> Workload:
             importing("pystac, requests, tenacity", "import pystac, requests, tenacity"),
             importing("nothing", ""),
             importing("pystac", "import pystac"),
-            importing(OURS, "import stac_gitlab"),
+            # The package imports its modules when they are used.
+            importing(OURS, "from stac_gitlab import GitLabStacIO"),
+            Contender("stac-gitlab --help", [sys.executable, "-m", "stac_gitlab", "--help"]),
         ],
-        aims=[_ratio(OURS, "pystac, requests, tenacity", 1.15)],
+        aims=[
+            _ratio(OURS, "pystac, requests, tenacity", 1.15),
+            _ratio("stac-gitlab --help", "pystac", 1.5),
+        ],
+    )
+
+
+def _cluster(site: Site) -> Workload:
+    sizes, ours, dask = site.sizes, f"{OURS}, threads", "Dask, two processes"
+    item_url = site.small_files_item("near")
+
+    def on_workers(name: str, *more: str) -> Contender:
+        return _python(name, "ours_with_dask", "download", item_url, FOLDER, *more)
+
+    return Workload(
+        "W12",
+        f"{sizes.files} items of one file of {sizes.small_file // 1000} KB in a Dask cluster",
+        [
+            _ours(ours, "download", item_url, FOLDER),
+            on_workers(dask),
+            on_workers(f"{dask}, one of them killed", "kill"),
+        ],
+        _files(sizes.files, sizes.small_file),
     )
 
 
@@ -391,5 +416,6 @@ WORKLOADS: dict[str, Callable[[Site], Workload]] = {
     "W9": _second_run,
     "W10": _capped,
     "W11": _mirror,
+    "W12": _cluster,
 }
 """What makes each workload, once there is a site to read from."""

@@ -23,13 +23,13 @@ fi
 python3 -m venv "$venv"
 "$venv/bin/pip" install -q --disable-pip-version-check \
     'stac-fastapi.pgstac==7.2.0' 'pypgstac[psycopg]==0.10.0' 'uvicorn' 'rustac==0.9.18' \
-    'stac-asset[cli]==0.4.8'
+    'stac-asset[cli]==0.4.8' 'distributed==2026.8.0'
 # giftless states no requirements.
 "$venv/bin/pip" install -q --disable-pip-version-check \
     'giftless==0.6.2' 'flask==3.1.3' flask-classful flask-marshmallow 'marshmallow<4' \
     marshmallow-enum webargs 'PyJWT<2.10' cryptography figcan cachetools python-dateutil python-dotenv \
     pyyaml typing_extensions
-# For the notebooks, which import the package itself from where the tests find it.
+# For notebooks and Dask, which import the package itself from where the tests find it.
 "$venv/bin/pip" install -q --disable-pip-version-check \
     'ipykernel==7.4.0' 'ipython==9.18.1' 'ipywidgets==8.1.9' 'nbclient==0.11.0' \
     'pystac>=1.15.1' 'requests>=2.32.4' 'tenacity>=9' 'tqdm>=4.66' 'urllib3>=2.6.3'
