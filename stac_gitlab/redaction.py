@@ -323,6 +323,11 @@ def redacting_logger(name: str) -> logging.Logger:
 # -- documents -----------------------------------------------------------------------------------
 
 
+def holds_secret(body: bytes) -> bool:
+    """Return whether a file contains a known secret."""
+    return any(secret.encode() in body for secret in list(_known))
+
+
 def redact_document(document: dict[str, Any], body: bytes, *, url: str) -> dict[str, Any]:
     """Return the document without token parameters and known secrets.
 

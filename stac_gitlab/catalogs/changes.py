@@ -17,10 +17,17 @@ from typing import Any
 from stac_gitlab.catalogs.git_attributes import ATTRIBUTES_FILE, GitAttributes, lfs_lines
 from stac_gitlab.catalogs.gitlab_project import GitLabProject
 from stac_gitlab.catalogs.lfs import LFSObject
-from stac_gitlab.catalogs.readme import README, Readme, check_fields, file_assets
+from stac_gitlab.catalogs.readme import (
+    README,
+    Readme,
+    assets_after,
+    check_fields,
+    file_assets,
+    without_secrets,
+)
 from stac_gitlab.download.git_blobs import blob_id, git_ids_of, is_lfs_pointer, lfs_pointer
 from stac_gitlab.errors import ConfigurationError, HTTPStatusError
-from stac_gitlab.redaction import quoted
+from stac_gitlab.redaction import holds_secret, quoted
 
 # GitLab slows down requests with more than 20 MB. Base64 takes a third more than the files.
 _COMMIT_BYTES = 12_000_000
@@ -148,6 +155,8 @@ class Changes:
                 self.objects.append(LFSObject(path, local, ids.sha256, ids.size))
                 self._add(path, lfs_pointer(ids.sha256, ids.size))
             else:
+                if known != ids.blob:
+                    _check_secrets(path, local.read_bytes())
                 self._add(path, local, ids.blob)
         self._add_attributes(rules[ATTRIBUTES_FILE], attributes, in_lfs_by_size)
 
@@ -180,15 +189,17 @@ class Changes:
         """
         content = self._content(README)
         readme = Readme(content or text.encode())
-        wanted = dict(fields)
+        wanted: dict[str, Any] = without_secrets(fields)
         paths = sorted(path for path in self._final if path != README)
-        if not (wanted.get("assets") or readme.fields.get("assets")):
-            wanted["assets"] = file_assets(
-                path for path in paths if not posixpath.basename(path).startswith(".")
-            )
+        known = readme.fields.get("assets")
+        if not (wanted.get("assets") or known):
+            wanted["assets"] = file_assets(_visible(paths))
+        elif not wanted.get("assets") and isinstance(known, list):
+            wanted["assets"] = assets_after(known, _visible(self._tree), _visible(paths))
         if not readme.fields.get("title"):
             wanted.setdefault("title", posixpath.basename(self._project.path))
         merged = readme.merged(wanted)
+        _check_secrets(README, merged)
         check_fields(Readme(merged).fields, paths)
         self._add(README, merged)
 
@@ -248,6 +259,20 @@ def _batches(changes: Iterable[_Change]) -> Iterator[list[_Change]]:
         size += change.size
     if batch:
         yield batch
+
+
+def _check_secrets(path: str, content: bytes) -> None:
+    if holds_secret(content):
+        raise ConfigurationError(
+            f"{quoted(path)} contains your token. All who can read the project could use it. "
+            "Remove the token from the file."
+        )
+
+
+def _visible(paths: Iterable[str]) -> list[str]:
+    """Return the files that can be assets."""
+    names = ((path, posixpath.basename(path)) for path in sorted(paths))
+    return [path for path, name in names if path != README and not name.startswith(".")]
 
 
 def _is_pointer(path: Path, size: int) -> bool:

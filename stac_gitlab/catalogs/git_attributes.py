@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 ATTRIBUTES_FILE = ".gitattributes"
 _LFS = "filter=lfs diff=lfs merge=lfs -text"
+_MACRO = "[attr]"
 _NEEDS_ESCAPE = re.compile(r"([\\*?\[])")
 
 
@@ -24,13 +25,21 @@ class GitAttributes:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         # The rules of a deeper folder come later, and the last rule that fits decides.
         self._rules: list[tuple[re.Pattern[str], bool]] = []
+        # Names that stand for several attributes.
+        self._macros: dict[str, list[str]] = {}
         for path in sorted(files, key=lambda path: path.count("/")):
             folder = posixpath.dirname(path)
             for line in files[path].decode("utf-8", "replace").splitlines():
                 self._add(folder, line)
 
     def _add(self, folder: str, line: str) -> None:
-        pattern, attributes = _split(line)
+        pattern, named = _split(line)
+        if pattern.startswith(_MACRO) and not folder:
+            self._macros[pattern.removeprefix(_MACRO)] = named
+        if pattern.startswith(("#", "!", _MACRO)):
+            # Negative patterns are forbidden.
+            return
+        attributes = [each for name in named for each in self._macros.get(name, [name])]
         filters = [a for a in attributes if re.match(r"[-!]?filter(?:=|$)", a)]
         if pattern and filters:
             prefix = f"{re.escape(folder)}/" if folder else ""
@@ -70,7 +79,7 @@ def _quoted(pattern: str) -> str:
 
 
 def _split(line: str) -> tuple[str, list[str]]:
-    """Return the pattern and the attributes of a line; no pattern for one without a rule."""
+    """Return the pattern and the attributes of a line."""
     line = line.strip()
     if line.startswith('"'):
         match = re.match(r'"((?:[^"\\]|\\.)*)"(.*)', line)
@@ -78,8 +87,7 @@ def _split(line: str) -> tuple[str, list[str]]:
             return "", []
         return re.sub(r"\\(.)", r"\1", match[1]), match[2].split()
     pattern, _, rest = line.partition(" ") if " " in line else line.partition("\t")
-    # Negative patterns are forbidden, and macros are not about files.
-    return ("" if pattern.startswith(("#", "!", "[attr]")) else pattern), rest.split()
+    return pattern, rest.split()
 
 
 def _regex(pattern: str) -> str:

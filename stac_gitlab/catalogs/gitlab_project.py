@@ -18,6 +18,7 @@ from stac_gitlab.errors import (
     HTTPStatusError,
     InvalidResponseError,
     NotFoundError,
+    RateLimitError,
     STACGitLabError,
 )
 from stac_gitlab.http.responses import Document
@@ -51,7 +52,7 @@ class GitLabProject:
     """
 
     def __init__(self, stac_io: GitLabStacIO, url: str) -> None:
-        self.url = url.rstrip("/").removesuffix(".git")
+        self.url = re.split("[?#]", url)[0].rstrip("/").removesuffix(".git")
         root = path_of_server(self.url, stac_io.credentials.paths)
         self.path = unquote(urlsplit(self.url).path.removeprefix(root).strip("/"))
         origin = Origin.of(self.url)
@@ -143,19 +144,26 @@ class GitLabProject:
         return f"{self._api}/repository/files/{file}{suffix}?ref={quote(ref, safe='')}"
 
     def _send(self, method: str, url: str, body: Any = None) -> dict[str, Any]:
-        try:
-            return self.session.fetch(
-                url,
-                self._parse,
-                max_bytes=_MAX_BYTES,
-                method=method,
-                json=body,
-                write_origin=self.origin,
-            )
-        except HTTPStatusError as error:
-            if method == "GET":
-                raise
-            raise explained(error) from error.__cause__
+        policy = self.session.retry
+        for left in reversed(range(policy.max_attempts)):
+            try:
+                return self.session.fetch(
+                    url,
+                    self._parse,
+                    max_bytes=_MAX_BYTES,
+                    method=method,
+                    json=body,
+                    write_origin=self.origin,
+                )
+            except RateLimitError as error:
+                # GitLab has not processed the request. The next attempt waits as it asks for.
+                if method == "GET" or not left or (error.retry_after or 0.0) > policy.max_wait:
+                    raise
+            except HTTPStatusError as error:
+                if method == "GET":
+                    raise
+                raise explained(error) from error.__cause__
+        raise AssertionError("the last attempt returns or raises")
 
     def _parse(self, response: Document) -> dict[str, Any]:
         url = redact(response.url)

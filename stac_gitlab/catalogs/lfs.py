@@ -122,6 +122,8 @@ class LFSUploader:
                 idempotent=True,
             )
         except HTTPStatusError as error:
+            if error.status_code in (404, 501):
+                error.extend("Maybe Git LFS is not enabled for the project.")
             raise explained(error) from error.__cause__
         for each in objects:
             described = answered.get(each.sha256)
@@ -173,15 +175,19 @@ class LFSUploader:
 
     def _verify(self, each: LFSObject, action: Mapping[str, Any]) -> None:
         url, headers = self._request_of(action)
-        self._session.fetch(
-            url,
-            lambda _: None,
-            max_bytes=_MAX_BYTES,
-            method="POST",
-            headers={"Accept": _MEDIA_TYPE, **headers, "Content-Type": _MEDIA_TYPE},
-            json=each._wanted,
-            idempotent=True,
-        )
+        try:
+            self._session.fetch(
+                url,
+                lambda _: None,
+                max_bytes=_MAX_BYTES,
+                method="POST",
+                headers={"Accept": _MEDIA_TYPE, **headers, "Content-Type": _MEDIA_TYPE},
+                json=each._wanted,
+                idempotent=True,
+            )
+        except HTTPStatusError as error:
+            error.extend(f"The upload of {quoted(each.name)} is not confirmed. Publish again.")
+            raise
 
     def _request_of(self, action: object) -> tuple[str, dict[str, str]]:
         """Return the URL and the headers of an action."""

@@ -7,8 +7,9 @@ shows files that are not there. A publish that was interrupted is run again.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -22,10 +23,10 @@ from stac_gitlab.catalogs.lfs import LFSUploader
 from stac_gitlab.catalogs.source import local_source
 from stac_gitlab.dialects import api_url
 from stac_gitlab.download.progress import ProgressOption, open_progress
-from stac_gitlab.errors import ConfigurationError, NotFoundError
+from stac_gitlab.errors import ConfigurationError, NotFoundError, STACGitLabError
 from stac_gitlab.notebook import html_fields, listing, web_link
 from stac_gitlab.reading.stac_io import GitLabStacIO, default_reader
-from stac_gitlab.redaction import redact
+from stac_gitlab.redaction import quoted, redact
 from stac_gitlab.settings import expect_text, whole_number
 
 _TOPIC_PREFIX = "sharinghub:"
@@ -138,28 +139,30 @@ def publish(
     whole_number("lfs_above", lfs_above, least=0)
     if isinstance(topics, str):
         raise ConfigurationError(f"topics={topics!r}: give a list of topics.")
-    files, fields, text = local_source(source)
-    there = GitLabProject(stac_io or default_reader(), project)
-    described = _described(there, create_project=create_project)
-    head = there.head(branch) if described else None
-    if described and head is None and not described.get("empty_repo"):
-        raise ConfigurationError(
-            f"branch={branch!r}: {there.url} has no such branch. Its default branch is "
-            f"{described.get('default_branch')!r}. Use that one, or create the branch in GitLab."
-        )
-    plan = Changes(there, head, files, delete=delete, lfs_above=lfs_above)
-    plan.add_readme(text, {**fields, **(metadata or {})})
-    sent, commits = 0, []
-    if not dry_run:
-        described = described or there.create()
-        with open_progress(progress) as shown:
-            sent = LFSUploader(there, branch).upload(plan.objects, shown)
-        for commit_id, size in plan.commits(branch, message or f"Publish {there.path}"):
-            commits.append(commit_id)
-            sent += size
-        known = described.get("topics") or described.get("tag_list") or []
-        if not set(topics) <= set(known):
-            there.set_topics([*known, *(topic for topic in topics if topic not in known)])
+    with _explained_file_errors():
+        files, fields, text = local_source(source)
+        there = GitLabProject(stac_io or default_reader(), project)
+        described = _described(there, create_project=create_project)
+        head = there.head(branch) if described else None
+        if described and head is None and not described.get("empty_repo"):
+            raise ConfigurationError(
+                f"branch={branch!r}: {there.url} has no such branch. Its default branch is "
+                f"{described.get('default_branch')!r}. Use that one, or create the branch in "
+                "GitLab."
+            )
+        plan = Changes(there, head, files, delete=delete, lfs_above=lfs_above)
+        plan.add_readme(text, {**fields, **(metadata or {})})
+        sent, commits = 0, []
+        if not dry_run:
+            described = described or there.create()
+            with open_progress(progress) as shown:
+                sent = LFSUploader(there, branch).upload(plan.objects, shown)
+            for commit_id, size in plan.commits(branch, message or f"Publish {there.path}"):
+                commits.append(commit_id)
+                sent += size
+            known = described.get("topics") or described.get("tag_list") or []
+            if not set(topics) <= set(known):
+                there.set_topics([*known, *(topic for topic in topics if topic not in known)])
     return PublishReport(
         created=tuple(plan.created),
         updated=tuple(plan.updated),
@@ -171,6 +174,20 @@ def publish(
         item_url=_item_url(hub, topics, there.path),
         dry_run=dry_run,
     )
+
+
+@contextlib.contextmanager
+def _explained_file_errors() -> Iterator[None]:
+    """Raise an error of a local file as one that names it."""
+    try:
+        yield
+    except STACGitLabError:
+        raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"{quoted(str(error.filename))} cannot be read: {error.strerror or error}. Nothing "
+            "else is sent. Publish again when the files are there."
+        ) from error
 
 
 def _described(project: GitLabProject, *, create_project: bool) -> dict[str, Any] | None:

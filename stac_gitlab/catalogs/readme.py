@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import pystac
 
+from stac_gitlab.download.source import redacted_url
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.paths import is_local, is_web
-from stac_gitlab.redaction import quoted
+from stac_gitlab.redaction import quoted, redact_text
 
 README = "README.md"
 _FRONT = re.compile(r"---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -107,14 +108,15 @@ def _spatial(bbox: Sequence[float] | None) -> dict[str, Any]:
 
 
 def _link_of(link: pystac.Link) -> dict[str, Any]:
-    named = {"rel": link.rel, "href": link.href, "type": link.media_type, "title": link.title}
+    href = redacted_url(link.href)
+    named = {"rel": link.rel, "href": href, "type": link.media_type, "title": link.title}
     return {name: value for name, value in named.items() if value}
 
 
 def _asset_of(key: str, asset: pystac.Asset, paths: Mapping[str, str]) -> dict[str, Any]:
     named = {
         "key": key,
-        "href": paths.get(key, asset.href),
+        "href": paths[key] if key in paths else redacted_url(asset.href),
         "type": asset.media_type,
         "roles": asset.roles,
         "title": asset.title,
@@ -131,6 +133,41 @@ def file_assets(paths: Iterable[str]) -> list[dict[str, str]]:
     return [{"key": path, "href": path} for path in paths]
 
 
+def assets_after(entries: Sequence[Any], before: Sequence[str], after: Sequence[str]) -> list[Any]:
+    """Return the entries for the assets of a README once the files have changed.
+
+    A list of all files stays one. From any other, only files that are gone are removed.
+
+    Args:
+        entries: The entries that there are.
+        before: The files that the project has.
+        after: The files that it will have.
+    """
+    files = set(after)
+    gone = set(before) - files
+    named = {repr(entry) for entry in entries}
+    if named == {repr(entry) for entry in file_assets(before)}:
+        return [*file_assets(sorted(files))]
+    return [entry for entry in entries if _path_in(entry) not in gone]
+
+
+def _path_in(entry: Any) -> str | None:
+    """Return the path of the file that an entry names, if it is one file."""
+    path = entry
+    if isinstance(entry, Mapping):
+        path = entry.get("path") or entry.get("href")
+    return posixpath.normpath(path.lstrip("/")) if isinstance(path, str) and path else None
+
+
+def without_secrets(value: Any) -> Any:
+    """Return metadata without token parameters and known secrets."""
+    if isinstance(value, Mapping):
+        return {name: without_secrets(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(each) for each in value]
+    return redact_text(value) if isinstance(value, str) else value
+
+
 def check_fields(fields: Mapping[str, Any], paths: Iterable[str]) -> None:
     """Check that SharingHub can make an item of a front matter.
 
@@ -144,11 +181,31 @@ def check_fields(fields: Mapping[str, Any], paths: Iterable[str]) -> None:
     for name, kind, wanted in _KINDS:
         if fields.get(name) is not None and not isinstance(fields[name], kind):
             raise _refused(name, fields[name], wanted)
+    _check_values(fields)
     _check_extent(fields.get("extent") or {})
     _check_lists(fields)
     files = set(paths)
     for entry in fields.get("assets") or ():
         _check_asset(entry, files)
+
+
+def _check_values(fields: Mapping[str, Any]) -> None:
+    """Check that JSON can hold all values: SharingHub fails on each list with others."""
+    for name, value in fields.items():
+        for each in _leaves(value):
+            if isinstance(each, float) and not math.isfinite(each):
+                raise _refused(name, each, "a finite number")
+            if isinstance(each, (set, bytes)):
+                raise _refused(name, each, "a text, a number, a date, a list or a mapping")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield all values inside lists and mappings."""
+    if isinstance(value, (Mapping, list, tuple)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(each)
+    else:
+        yield value
 
 
 def _check_lists(fields: Mapping[str, Any]) -> None:
@@ -245,7 +302,8 @@ class Readme:
 
     def __init__(self, content: bytes = b"") -> None:
         try:
-            self._text = content.decode("utf-8")
+            # SharingHub finds no front matter behind a byte order mark.
+            self._text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ConfigurationError(f"{README} is not UTF-8 (at byte {error.start}).") from None
         match = _FRONT.match(self._text)
@@ -318,7 +376,15 @@ def _spans(front: str) -> list[tuple[int, int, str]]:
 
 
 def _dumped(fields: Mapping[str, Any]) -> str:
-    text: str = _yaml().safe_dump(dict(fields), sort_keys=False, allow_unicode=True, width=100)
+    yaml = _yaml()
+    try:
+        text: str = yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True, width=100)
+    except yaml.YAMLError as error:
+        problem = ": ".join(map(str, error.args))
+        raise ConfigurationError(
+            f"The metadata cannot be written to {README} ({quoted(problem)}). Use texts, numbers, "
+            "dates, lists and mappings."
+        ) from None
     return text
 
 

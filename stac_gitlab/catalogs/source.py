@@ -20,6 +20,9 @@ from stac_gitlab.files.paths import is_local, local_path, relative_path
 from stac_gitlab.redaction import quoted
 from stac_gitlab.settings import path_of
 
+GIT = ".git"
+"""The name of what git keeps for itself, which no repository can contain."""
+
 
 def local_source(source: Any) -> tuple[dict[str, Path], dict[str, Any], str]:
     """Return the files to publish by their paths, the metadata, and a text for a new README."""
@@ -50,7 +53,7 @@ def _text_of(title: str, properties: Mapping[str, Any]) -> str:
 def _folder_files(folder: Path) -> dict[str, Path]:
     found = {}
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != ".git")
+        folders[:] = sorted(name for name in folders if name != GIT)
         for name in folders:
             if (Path(parent) / name).is_symlink():
                 raise ConfigurationError(
@@ -58,10 +61,26 @@ def _folder_files(folder: Path) -> dict[str, Path]:
                     "folder itself, or remove the link."
                 )
         for name in sorted(names):
-            if not name.startswith(OWN_PREFIX):
+            if not name.startswith(OWN_PREFIX) and name != GIT:
                 path = Path(parent) / name
-                found[path.relative_to(folder).as_posix()] = path
+                found[_checked(path.relative_to(folder).as_posix(), path)] = path
     return found
+
+
+def _checked(path: str, local: Path) -> str:
+    """Return a path in the project, if the project can have the file."""
+    if not local.is_file():
+        raise ConfigurationError(
+            f"{quoted(str(local))} is no file: a link that leads nowhere, a pipe, or a socket. "
+            "Remove it, or publish another folder."
+        )
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"{quoted(str(local))}: the name is not UTF-8. Rename the file."
+        ) from None
+    return path
 
 
 def _item_files(item: pystac.Item) -> dict[str, tuple[str, Path]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +28,7 @@ from stac_gitlab import (
     ServerError,
     publish,
 )
+from stac_gitlab.catalogs.changes import Changes
 from stac_gitlab.testing import Fault
 from stac_gitlab.testing.exchange import response_of
 
@@ -357,3 +360,202 @@ def test_the_source_has_to_exist(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     with pytest.raises(ConfigurationError, match="a link to a folder"):
         publish(tmp_path, "https://gitlab.example.org/a/b", stac_io=GitLabStacIO(TOKEN))
+
+
+# -- odd sources ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are files on POSIX systems only")
+def test_what_is_no_file_is_named_before_anything_is_sent(host: GitHost, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(ConfigurationError, match=r"'.*pipe' is no file"):
+        published(host, folder)
+    (folder / "pipe").unlink()
+    (folder / "gone.csv").symlink_to(folder / "nowhere")
+    with pytest.raises(ConfigurationError, match=r"'.*gone\.csv' is no file"):
+        published(host, folder)
+    assert host.requests == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_refused(host: GitHost, folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.csv")).write_bytes(b"x")
+    with pytest.raises(ConfigurationError, match="the name is not UTF-8"):
+        published(host, folder)
+
+
+def test_a_file_that_vanishes_is_named(
+    host: GitHost, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.before_commit = pytest.fail
+    add_readme = Changes.add_readme
+
+    def vanish(changes: Changes, text: str, fields: Any) -> None:
+        (folder / "lakes.csv").unlink()
+        add_readme(changes, text, fields)
+
+    monkeypatch.setattr(Changes, "add_readme", vanish)
+    with pytest.raises(ConfigurationError, match=r"'.*lakes\.csv' cannot be read: No such file"):
+        published(host, folder)
+
+
+def test_what_git_keeps_for_itself_is_left_out(host: GitHost, folder: Path) -> None:
+    write(folder, {"sub/.git": b"gitdir: elsewhere", ".git/config": b"secret"})
+    published(host, folder)
+    assert not any(".git" in path.split("/") for path in host.files(PROJECT))
+
+
+def test_names_that_git_and_yaml_quote_arrive(host: GitHost, folder: Path, tmp_path: Path) -> None:
+    odd = {
+        'c"d\\e.csv': b"1",
+        " first.csv": b"2",
+        "- a: b.csv": b"3",
+        "#hash.tif": LARGE[1:],
+        "!not.tif": LARGE[2:],
+        "with space.raw": LARGE[3:],
+    }
+    write(folder, odd)
+    published(host, folder)
+    clone = tmp_path / "clone"
+    git("clone", "-q", host.repository(PROJECT), clone, cwd=tmp_path)
+    assert {name for name in odd if (clone / name).is_file()} == odd.keys()
+    for name in list(odd)[3:]:
+        assert git("check-attr", "filter", name, cwd=clone).endswith(b"filter: lfs\n")
+    assert {entry["key"] for entry in front_matter(host)["assets"]} >= odd.keys()
+
+
+# -- secrets --------------------------------------------------------------------------------------
+
+
+def test_tokens_in_hrefs_are_not_published(host: GitHost, folder: Path) -> None:
+    item = pystac.Item("lakes", None, None, datetime(2020, 1, 1, tzinfo=UTC), {})
+    item.add_asset("csv", pystac.Asset(str(folder / "lakes.csv")))
+    hub = "https://hub.example.org/api/download/a"
+    item.add_asset("far", pystac.Asset(f"{hub}?gitlab_token=canary-0001&ref=main"))
+    item.add_asset("other", pystac.Asset(f"{hub}?private_token=canary-0002"))
+    item.add_link(pystac.Link("via", f"{hub}?private_token=canary-0003"))
+    published(host, item, metadata={"note": f"see {hub}?gitlab_token=canary-0004"})
+    assert b"canary" not in host.files(PROJECT)["README.md"]
+    assert front_matter(host)["assets"][1]["href"] == f"{hub}?ref=main"
+
+
+@pytest.mark.parametrize("name", ["sub/item.json", "README.md"])
+def test_a_file_with_the_token_is_refused_before_anything_is_sent(
+    host: GitHost, folder: Path, name: str
+) -> None:
+    write(folder, {name: f"see https://x/y?gitlab_token={TOKEN}".encode()})
+    with pytest.raises(ConfigurationError, match=f"'{name}' contains your token") as failure:
+        published(host, folder)
+    assert TOKEN not in str(failure.value)
+    assert {request.method for request in host.requests} == {"GET"}
+
+
+# -- metadata -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [object(), Path("a"), {1, 2}])
+def test_metadata_that_yaml_cannot_hold_is_refused(
+    host: GitHost, folder: Path, value: object
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"(?i)texts?, .*numbers?, .*dates?"):
+        published(host, folder, metadata={"x": value})
+
+
+def test_a_number_that_json_cannot_hold_is_refused(host: GitHost, folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"gsd is 'nan'.*finite number"):
+        published(host, folder, metadata={"gsd": [{"x": float("nan")}]})
+
+
+def test_front_matter_behind_a_byte_order_mark_is_found(host: GitHost, folder: Path) -> None:
+    write(folder, {"README.md": b"\xef\xbb\xbf---\ntitle: Mine\n---\ntext\n"})
+    published(host, folder)
+    assert host.files(PROJECT)["README.md"].startswith(b"---\ntitle: Mine\n")
+    assert host.files(PROJECT)["README.md"].endswith(b"---\ntext\n")
+
+
+def test_the_list_of_all_files_in_the_readme_follows_the_files(host: GitHost, folder: Path) -> None:
+    published(host, folder)
+    write(folder, {"new.csv": b"new"})
+    (folder / "lakes.csv").unlink()
+    report = published(host, folder, delete=True)
+    assert (report.created, report.updated) == (("new.csv",), ("README.md",))
+    assert report.deleted == ("lakes.csv",)
+    keys = [entry["key"] for entry in front_matter(host)["assets"]]
+    assert keys == ["big.tif", "new.csv", "sub/table é.csv"]
+
+
+def test_a_list_of_assets_of_ones_own_only_loses_what_is_deleted(
+    host: GitHost, folder: Path
+) -> None:
+    readme = b"---\nassets:\n- lakes.csv\n- path: big.tif\n  title: Big\n- '*.nc'\n---\n"
+    write(folder, {"README.md": readme})
+    published(host, folder)
+    write(folder, {"new.csv": b"new"})
+    published(host, folder)
+    assert host.files(PROJECT)["README.md"].startswith(readme[:-4])
+    (folder / "lakes.csv").unlink()
+    (folder / "README.md").unlink()
+    published(host, folder, delete=True)
+    assert front_matter(host)["assets"] == [{"path": "big.tif", "title": "Big"}, "*.nc"]
+
+
+# -- rules and refusals ---------------------------------------------------------------------------
+
+
+def test_a_macro_of_gitattributes_counts(host: GitHost, folder: Path) -> None:
+    rules = b"[attr]large filter=lfs diff=lfs merge=lfs -text\r\n*.dat large\r\n*.tif -filter\r\n"
+    write(folder, {".gitattributes": rules, "a.dat": b"small"})
+    published(host, folder)
+    assert host.files(PROJECT)["a.dat"].startswith(b"version https://git-lfs")
+    assert host.files(PROJECT)["big.tif"] == LARGE
+    assert host.files(PROJECT)[".gitattributes"] == rules
+
+
+def test_a_commit_that_was_refused_for_too_many_requests_is_sent_again(
+    host: GitHost, folder: Path
+) -> None:
+    host.refusals.append(response_of({"message": "slow down"}, 429, {"retry-after": "0"}))
+    assert len(published(host, folder).commits) == 1
+
+
+def test_a_project_without_git_lfs_and_an_upload_that_is_not_confirmed_are_explained(
+    host: GitHost, folder: Path
+) -> None:
+    fault = host.inject(Fault(path="/objects/batch", status=404, body={}, times=None))
+    with pytest.raises(NotFoundError, match="Maybe Git LFS is not enabled"):
+        published(host, folder)
+    fault.disarm()
+    host.inject(Fault(path="/lfs/verify", status=422, body={}, times=None))
+    with pytest.raises(InvalidRequestError, match=r"upload of 'big\.tif' is not confirmed"):
+        published(host, folder)
+    assert sent(host, "POST").count("/api/v4/projects/alpine/lakes/repository/commits") == 0
+
+
+def test_a_conflict_in_the_second_commit_keeps_both_and_the_next_run_continues(
+    host: GitHost, tmp_path: Path
+) -> None:
+    folder = tmp_path / "parts"
+    write(folder, {f"part{n}.bin": bytes([n]) * 5_000_000 for n in range(4)})
+    commits = []
+
+    def change() -> None:
+        commits.append(1)
+        if len(commits) == 2:
+            host.write(PROJECT, {"part3.bin": b"theirs"})
+
+    host.before_commit = change
+    with pytest.raises(ConflictError, match="Someone else has changed the project"):
+        published(host, folder, lfs_above=10**9)
+    assert host.files(PROJECT)["part3.bin"] == b"theirs"
+    assert "README.md" not in host.files(PROJECT)
+    host.before_commit = lambda: None
+    report = published(host, folder, lfs_above=10**9)
+    assert len(report.unchanged) >= 2
+    assert report.updated == ("part3.bin",)
+    assert front_matter(host)["title"] == "lakes"
+
+
+def test_the_address_of_a_project_may_have_a_query(host: GitHost, folder: Path) -> None:
+    with GitLabStacIO(TOKEN, base_url=host.url) as reader:
+        report = publish(folder, f"{host.url}/{PROJECT}/?tab=readme#top", stac_io=reader)
+    assert report.project_url == f"{host.url}/{PROJECT}"
