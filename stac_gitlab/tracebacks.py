@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import TracebackType
 
-_LIBRARIES = ("stac_gitlab", "pystac", "pystac_client", "tenacity", "requests", "urllib3")
+_BELOW = ("stac_gitlab", "pystac", "pystac_client", "tenacity", "requests", "urllib3")
+_ABOVE = ("dask", "distributed", "fsspec", "geopandas", "pandas", "pyarrow", "xarray", "zarr")
 _MACHINERY = ("concurrent", "contextlib", "functools", "threading", "IPython")
 
 
@@ -44,7 +45,7 @@ def _without_libraries(traceback: TracebackType | None) -> TracebackType | None:
     frames = []
     while traceback is not None:
         module = str(traceback.tb_frame.f_globals.get("__name__"))
-        if module.partition(".")[0] not in _LIBRARIES + _MACHINERY:
+        if module.partition(".")[0] not in _BELOW + _ABOVE + _MACHINERY:
             frames.append(traceback)
         traceback = traceback.tb_next
     kept: TracebackType | None = None

@@ -58,6 +58,18 @@ def test_only_frames_of_the_user_are_shown(
 
 
 @pytest.mark.usefixtures("ipython")
+def test_frames_of_libraries_that_call_this_one_are_not_shown(server: LoopbackServer) -> None:
+    pandas: dict[str, Any] = {"__name__": "pandas.io.common"}
+    exec("def read_in_pandas(read):\n    return read()", pandas)
+    with pytest.raises(NotFoundError) as caught:
+        pandas["read_in_pandas"](lambda: GitLabStacIO().read_json(f"{server.url}/nothing"))
+    shown = "".join(caught.value._render_traceback_())
+    assert ", in read_in_pandas" in "".join(traceback.format_exception(caught.value))
+    assert ", in read_in_pandas" not in shown
+    assert ", in <lambda>" in shown
+
+
+@pytest.mark.usefixtures("ipython")
 def test_an_error_that_pystac_wraps_is_shown_with_its_cause(server: LoopbackServer) -> None:
     reader = GitLabStacIO(base_url=server.url)
     catalog = pystac.Catalog("rivers", "Rivers")

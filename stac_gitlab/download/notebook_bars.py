@@ -67,8 +67,9 @@ class _NotebookBar:
         # `set_description` adds the colon by itself.
         tqdm_options = {"desc": f"{desc}: ", "position": position, "bar_format": _FORMAT}
         super().__init__(**tqdm_options, gui=True, **options)  # type: ignore[call-arg]  # tqdm's
-        output.bars.append(self)
-        output.draw(now=position == 0)
+        if not self.disable:
+            output.bars.append(self)
+            output.draw(now=position == 0)
 
     def html(self) -> str:
         """Return the bar as HTML."""

@@ -70,7 +70,8 @@ def open_progress(option: ProgressOption) -> Iterator[Progress]:
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
         if option == "force" or is_terminal or is_notebook():
             with contextlib.closing(_Bars(make_bar)) as bars:
-                yield bars
+                # TQDM_DISABLE=1 in the environment.
+                yield _NoProgress() if bars.is_disabled else bars
                 return
         option = None
     yield _NoProgress() if option is None or option is False else option
@@ -145,6 +146,11 @@ class _Bars:
         self._bars: dict[str, Any] = {}
         self._positions = list(range(MAX_FILE_BARS, 0, -1))
         self._all = self._bar(total=None, position=0, desc="0 of 0 files")
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether tqdm shows nothing. Its bars then lack most attributes."""
+        return bool(self._all.disable)
 
     def expect(self, files: int, size: int | None) -> None:
         with self._lock:

@@ -283,6 +283,34 @@ def test_small_files_have_no_bars_and_others_when_they_turn_out_to_be_large(bars
     assert [bar.desc for bar in Bar.made[1:]] == ["8"]
 
 
+@pytest.mark.parametrize("notebook", [False, True])
+def test_bars_that_the_environment_disables_are_not_shown(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    output: Output,
+    notebook: bool,
+) -> None:
+
+    class Disabled(pytest.importorskip("tqdm").tqdm):  # type: ignore[misc]  # without types
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options, disable=True)
+
+    # TQDM_DISABLE=1 does the same, but only when tqdm is imported.
+    for name in ("tqdm.auto.tqdm", "tqdm.std.tqdm"):
+        monkeypatch.setattr(name, Disabled)
+    if not notebook:
+        monkeypatch.setitem(sys.modules, "IPython", None)
+    item = served(server, "a", big=BODY)
+    item.assets["big"].extra_fields["file:checksum"] = SHA256
+    for _ in range(2):
+        assert downloader.download_assets(item, tmp_path, progress="force").ok
+    assert capsys.readouterr().err == ""
+    assert output.shown == []
+
+
 @pytest.fixture
 def seen_bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Real bars, which keep what they showed, in the order in which they are made."""
