@@ -88,8 +88,10 @@ def read_items_page(stac_io: GitLabStacIO, request: PageRequest) -> Page:
     """
     forms = stac_io.session.dialect_of(request.href).short_forms(request.href)
     query = dict(parse_qsl(urlsplit(request.href).query))
-    # Without a limit the server has one of its own, which may be any.
+    # Without a limit the server has one of its own, which may be any. With ids it has none.
     limit = query.get("limit", str(stac_io.page_size))
+    if ids := _ids_in(request):
+        limit = str(len(ids))
     if not forms or request.method != "GET" or not limit.isdecimal() or not int(limit):
         return stac_io.read_page(request)
     known = stac_io.refusals.pop(request.href, None)
@@ -171,7 +173,7 @@ class _Parts:
             return None
         for each in part.features():
             self._add_bad(each, known.errors[each["id"]], known.form)
-        self._advance(part)
+        self._advance(part, len(known.errors))
         return self._page()
 
     def _narrow_down(self, error: _Refusing) -> _Refusing:
@@ -196,7 +198,7 @@ class _Parts:
             self._has_failed_again |= self._has_whole_items
             return error
         self._listed += part.features()
-        self._advance(part)
+        self._advance(part, size)
         return None
 
     def _take_suspect(self, error: _Refusing, refused: _Refusing) -> None:
@@ -217,7 +219,7 @@ class _Parts:
                 if isinstance(failure, _REFUSALS) and not _is_refusal(failure):
                     raise
                 self._add_bad(listed, failure, form)
-        self._advance(part)
+        self._advance(part, 1)
 
     def _short_part(self, refused: _Refusing) -> tuple[Page, ShortForm]:
         for form in self._forms:
@@ -255,7 +257,7 @@ class _Parts:
             return
         for listed in part.features():
             self._add_bad(listed, error, self._forms[0])
-        self._advance(part)
+        self._advance(part, self._limit)
 
     def _add_bad(self, listed: Any, error: STACGitLabError, form: ShortForm) -> None:
         url = self._item_url(listed)
@@ -280,11 +282,18 @@ class _Parts:
 
     def _part(self, size: int, form: ShortForm) -> PageRequest:
         rest = self._rest or self._request
-        return replace(rest, href=with_parameters(rest.href, {**form, "limit": str(size)}))
+        ids = _ids_in(rest)
+        first = {"ids": ",".join(ids[:size])} if ids else {"limit": str(size)}
+        return replace(rest, href=with_parameters(rest.href, {**form, **first}))
 
-    def _advance(self, part: Page) -> None:
+    def _advance(self, part: Page, size: int) -> None:
         """Continue after a part, with the limit and the form of the original request."""
         self._last = part
+        if self._rest is not None and (ids := _ids_in(self._rest)):
+            # Items that the server does not have are not in the part.
+            href = with_parameters(self._rest.href, {"ids": ",".join(ids[size:])})
+            self._rest = replace(self._rest, href=href) if ids[size:] else None
+            return
         link = part.next_link()
         if link is None or not isinstance(link.get("href"), str):
             self._rest = None
@@ -314,6 +323,12 @@ def _part_size(suspects: int, requests_left: int) -> int:
     the parts, the fewer items are requested twice.
     """
     return max(-(-suspects // 4), suspects - (1 << requests_left))
+
+
+def _ids_in(request: PageRequest) -> list[str]:
+    """Return the ids that a search is limited to, if any."""
+    ids = dict(parse_qsl(urlsplit(request.href).query)).get("ids")
+    return ids.split(",") if ids else []
 
 
 def _date_of(listed: Any) -> Any:

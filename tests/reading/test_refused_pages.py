@@ -23,8 +23,10 @@ from stac_gitlab import (
     RateLimitError,
     RetryPolicy,
     ServerError,
+    UnreadableItemWarning,
 )
 from stac_gitlab.reading.listing import list_items
+from stac_gitlab.search import open_client
 from stac_gitlab.testing import (
     Answer,
     Fault,
@@ -246,6 +248,47 @@ def test_a_filter_stays_a_filter(start: Start, clock: Any) -> None:
     with reader_of(hub, clock) as reader:
         found = STACAPI(hub.stac_url, stac_io=reader).items("dataset", bbox=(0.9, 0, 4.1, 1))
         with pytest.raises(ServerError, match="List without bbox to leave"):
+            list(found)
+
+
+@pytest.mark.parametrize("bad", range(5))
+def test_a_bad_project_does_not_end_a_search_by_ids(start: Start, clock: Any, bad: int) -> None:
+    # The server has no pages there, and ignores the limit.
+    ids = [f"group/p{n}" for n in (3, 1, 0, 2, 4)] + ["group/nowhere"]
+    for hub, error in (
+        (start({bad}), PartialItemWarning),
+        (start(set(), worse={bad}), UnreadableItemWarning),
+    ):
+        with reader_of(hub, clock) as reader:
+            client = open_client(hub.stac_url, stac_io=reader)
+            for _ in range(2):
+                with pytest.warns(error, match=f"group/p{bad}"):
+                    found = client.search(collections=["dataset"], ids=ids).item_collection()
+                wanted = [
+                    each for each in ids[:-1] if error is PartialItemWarning or each[-1] != str(bad)
+                ]
+                assert [item.id for item in found] == wanted
+
+
+def test_a_bad_project_does_not_end_a_list_of_ids(start: Start, clock: Any) -> None:
+    hub = start({0, 2})
+    ids = [f"group/p{n}" for n in range(4)]
+    with reader_of(hub, clock) as reader:
+        found = STACAPI(hub.stac_url, stac_io=reader).items("dataset", ids=ids)
+        with pytest.warns(UnreadableItemWarning) as caught:
+            assert [item.id for item in found] == ["group/p1", "group/p3"]
+        assert [str(each.message)[:24] for each in caught] == [
+            "Left out item 'group/p0'",
+            "Left out item 'group/p2'",
+        ]
+        hub.upstream(500, path="/items/", times=None)
+        hub.clear_requests()
+        with pytest.raises(ServerError):
+            list(found)
+        assert len({each.path for each in hub.requests if "/items/" in each.path}) == 3
+    with reader_of(hub, clock, on_bad_item="raise") as reader:
+        found = STACAPI(hub.stac_url, stac_io=reader).items("dataset", ids=ids)
+        with pytest.raises(ServerError, match="500"):
             list(found)
 
 
