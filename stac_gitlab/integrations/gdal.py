@@ -231,8 +231,11 @@ def gdal_env(
         raise ConfigurationError(f"{redact(url)!r} is not the URL of a server.")
     with contextlib.ExitStack() as files:
         paths: dict[str, str] = {}
+        is_over = False
 
         def patch_url(href: str) -> str:
+            if is_over:
+                raise ConfigurationError("The `with` block of this function has ended.")
             if Origin.of(href) != origin:
                 return href
             final, lines = _resolved(reader, href, trust_redirects=trust_redirects)
@@ -243,7 +246,10 @@ def gdal_env(
             options = f"{header_file}use_head=no&list_dir=no&empty_dir=yes"
             return f"/vsicurl?{options}&url={quote(final, safe='')}"
 
-        yield patch_url
+        try:
+            yield patch_url
+        finally:
+            is_over = True
 
 
 def _resolved(reader: GitLabStacIO, href: str, *, trust_redirects: bool) -> tuple[str, str]:
@@ -251,10 +257,12 @@ def _resolved(reader: GitLabStacIO, href: str, *, trust_redirects: bool) -> tupl
     reader.credentials.bind(href)
     session = reader.session
     with session.open(strip_token_parameters(href), headers={"Range": "bytes=0-0"}) as response:
-        requested, final = (
-            response.history[0].url if response.history else response.url,
-            response.url,
-        )
+        requested, final = (*response.history, response)[0].url, response.url
+        if response.status_code == 200:
+            raise DownloadError(
+                f"{redact(href)}: the server ignores ranges, without which GDAL reads no file. Use "
+                "RasterioOpener, which downloads it once."
+            )
     if Origin.of(final) != Origin.of(href) and not session.credentials.allows(final):
         return final, ""
     sent = session.credentials.headers_for(requested, session.dialect_of(requested).token_header)
