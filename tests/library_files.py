@@ -44,3 +44,15 @@ def write_cog(path: Path, rng: Any, size: int) -> None:
         path, "w", width=size, height=size, compress="deflate", overviews="none", **options
     ) as raster:
         raster.write(rng.integers(0, 60_000, (1, size, size), dtype="uint16"))
+
+
+def climate_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of the project that the pages read: a table and arrays."""
+    stations = pd.DataFrame({"station": range(40), "height": [351 + 60 * n for n in range(40)]})
+    stations.to_parquet(folder / "stations.parquet")
+    depth = np.add.outer(np.arange(2.0, 22.0), np.arange(40.0))
+    snow = xr.Dataset({"depth": (("time", "station"), depth)})
+    snow.to_netcdf(folder / "snow.nc", engine="h5netcdf")
+    snow.chunk({"time": 10}).to_zarr(folder / "snow.zarr")
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import re
 import subprocess
@@ -56,6 +57,10 @@ RASTERS = (
     "extent_S1B_EW_GRDH_1SDH_20190224T203744_20190224T203844_015093_01C356_B9C1.tif",
     "extent_S1B_EW_GRDH_1SDH_20170620T205332_20170620T205433_006139_00AC89_6857.tif",
 )
+
+# These pages use libraries that are in an environment of their own: see `libraries/install.sh`.
+PAGES_ABOUT_LIBRARIES = ("docs/pandas.md", "docs/rasters.md", "docs/zarr.md")
+HAS_LIBRARIES = all(map(importlib.util.find_spec, ("geopandas", "rasterio", "stackstac", "zarr")))
 
 MODULES = [
     name
@@ -140,20 +145,37 @@ def catalog_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def hosts(catalog_files: dict[str, bytes], tmp_path: Path) -> Iterator[dict[str, str]]:
+def climate(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[Project]:
+    """The project with tables and arrays, for the pages about libraries."""
+    page = request.node.callspec.params.get("page", ROOT)
+    if name_of(page) not in PAGES_ABOUT_LIBRARIES:
+        return []
+    library_files = importlib.import_module("library_files")
+    files = library_files.climate_files(tmp_path_factory.mktemp("climate"))
+    return [Project("alpine/climate", files, private=True)]
+
+
+@pytest.fixture
+def hosts(
+    catalog_files: dict[str, bytes], climate: list[Project], tmp_path: Path
+) -> Iterator[dict[str, str]]:
     """Map the hosts that the pages name to the URLs of the stand-ins."""
     project = Project("alpine/catalog", catalog_files, private=True)
     with (
         GitLabServer([project], token=TOKEN) as gitlab,
-        SharingHubServer(sample_projects(), token=TOKEN, gitlab=gitlab) as hub,
+        SharingHubServer([*sample_projects(), *climate], token=TOKEN, gitlab=gitlab) as hub,
         GitHost(tmp_path / "repositories", TOKEN) as git_host,
         LoopbackServer() as data,
     ):
         for name in RASTERS:
             data.route(f"/records/7568049/files/{name}", BATHYMETRY.read_bytes())
         limit = {"X-RateLimit-Limit": "1", "X-RateLimit-Reset": str(int(time.time()))}
-        data.inject(Fault(status=429, headers=limit, after=1, times=2))
+        data.inject(Fault(path="/records/", status=429, headers=limit, after=1, times=2))
+        data.route("/rasters/bathymetry.tif", BATHYMETRY.read_bytes(), ranges=True)
         yield {
+            "stacs://hub.example.org": f"stacs://127.0.0.1:{hub.port}",
             "https://data.example.org": data.url,
             "https://hub.example.org": hub.url,
             "https://gitlab.example.org": gitlab.url,
@@ -217,14 +239,25 @@ class PageRunner:
             assert actual == expected
 
 
+def with_its_marks(page: Path) -> Any:
+    marks = []
+    if name_of(page) in PAGES_ABOUT_LIBRARIES:
+        reason = "tests/libraries/install.sh installs what this page uses"
+        marks = [pytest.mark.slow, pytest.mark.skipif(not HAS_LIBRARIES, reason=reason)]
+    return pytest.param(page, marks=marks)
+
+
 @pytest.mark.usefixtures("user_environment")
-@pytest.mark.parametrize("page", [p for p in PAGES if examples_of(p)], ids=name_of)
+@pytest.mark.parametrize("page", [with_its_marks(p) for p in PAGES if examples_of(p)], ids=name_of)
 def test_the_examples_of_a_page_run_and_print_what_the_page_shows(
     page: Path,
     hosts: dict[str, str],
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
+    if name_of(page) in PAGES_ABOUT_LIBRARIES:
+        monkeypatch.setenv("STAC_GITLAB_URL", hosts["https://hub.example.org"])
     runner = PageRunner(page, hosts, request.getfixturevalue)
     for block, output in examples_of(page):
         runner.run(block)
