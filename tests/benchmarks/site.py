@@ -26,6 +26,7 @@ HOST = "127.0.0.1"
 CAP = 20 * 10**6
 """Bytes per second of one connection to the capped listener."""
 
+_LISTENERS = ("near", "hinting", "tls", "capped", "far", "far-hinting")
 _BLOCK = 2**20
 # Files repeat after so many blocks. Not more: whatever this process holds at its worst, the system
 # counts as held by the contenders that it starts.
@@ -51,8 +52,12 @@ http {{
   types {{ application/json json; }}
   default_type application/octet-stream;
   map $arg_page $page {{ default $arg_page; "" 1; }}
+  # An empty header is not sent.
+  map $server_port $remaining {{ default ""; {hinting} 1000; }}
+  add_header RateLimit-Remaining $remaining;
   server {{
     listen {host}:{plain};
+    listen {host}:{hinting};
     listen {host}:{tls} ssl;
     ssl_certificate certificate.pem;
     ssl_certificate_key key.pem;
@@ -134,7 +139,12 @@ class Site:
         self._served = (0, 0, 0)
 
     def origin(self, listener: str) -> str:
-        """Return the origin of ``near``, ``tls``, ``capped``, or ``far`` through the slow proxy."""
+        """Return the origin of a listener.
+
+        Args:
+            listener: ``near``; ``tls``; ``capped``; ``hinting``, which says how many requests are
+                left; ``far`` and ``far-hinting`` through a slow proxy.
+        """
         return f"{'https' if listener == 'tls' else 'http'}://{HOST}:{self._ports[listener]}"
 
     def served(self) -> tuple[int, int]:
@@ -251,7 +261,7 @@ def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
     """
     nginx = _program("nginx", "On Debian and Ubuntu: apt install nginx-light.")
     _program("openssl", "It makes the certificate of the TLS listener.")
-    ports = dict(zip(("near", "tls", "far", "capped"), _free_ports(4), strict=True))
+    ports = dict(zip(_LISTENERS, _free_ports(len(_LISTENERS)), strict=True))
     (folder / "root").mkdir()
     (folder / "served.log").touch()
     _make_certificate(folder)
@@ -261,6 +271,7 @@ def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
             user="user root;" if os.geteuid() == 0 else "",
             host=HOST,
             plain=ports["near"],
+            hinting=ports["hinting"],
             tls=ports["tls"],
             capped=ports["capped"],
             cap=CAP,
@@ -268,16 +279,17 @@ def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
             api=API,
         )
     )
+
+    def slow_proxy(far: str, near: str) -> contextlib.AbstractContextManager[None]:
+        arguments = str(ports[far]), str(ports[near]), str(sizes.round_trip)
+        return _running([sys.executable, "-m", "tests.benchmarks.latency", *arguments])
+
     with (
         _running(
             [nginx, "-e", "error.log", "-p", str(folder), "-c", "nginx.conf", "-g", "daemon off;"]
         ),
-        _running(
-            [
-                *(sys.executable, "-m", "tests.benchmarks.latency"),
-                *(str(ports["far"]), str(ports["near"]), str(sizes.round_trip)),
-            ]
-        ),
+        slow_proxy("far", "near"),
+        slow_proxy("far-hinting", "hinting"),
     ):
         for port in ports.values():
             _wait_for(port)

@@ -55,6 +55,16 @@ def one_file(url: str, path: str, hashed: str = "") -> int:
     return 1
 
 
+def hash_alone(path: str) -> int:
+    """Hash a file that is in memory."""
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(BUFFER_SIZE))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
+    return 1
+
+
 def many_files(url_list: str, folder: str, workers: str) -> int:
     """Get many files, over as many connections as there are workers."""
     with open(url_list, encoding="ascii") as file:
