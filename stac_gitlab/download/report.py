@@ -271,6 +271,10 @@ def _counted(what: str, results: Sequence[AssetResult]) -> str:
     return f"{len(results)} {what} ({size})"
 
 
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def download_error(
     report: DownloadReport | BatchReport,
     reading_errors: Sequence[Exception] = (),
@@ -287,10 +291,11 @@ def download_error(
     """
     if isinstance(report, DownloadReport):
         failures = {result.key: result for result in report.failed}
-        header = f"{len(failures)} of {len(report)} assets failed:"
+        header = f"{len(failures)} of {_number(len(report), 'asset')} failed:"
     else:
         failures = report.failed
-        header = f"{len(failures)} assets of {len(report)} items failed:"
+        assets, items = _number(len(failures), "asset"), _number(len(report), "item")
+        header = f"{assets} of {items} failed:"
     footer = [
         f"Reading the items failed after {len(report)} items ({type(error).__name__}): "
         f"{redact(str(error))}"

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -524,6 +525,48 @@ def test_an_empty_token_is_not_stored(hub: SharingHubServer, tmp_path: Path) -> 
     assert done.returncode == 2
     assert "holds no token" in done.stderr
     assert list(tmp_path.iterdir()) == [file]
+
+
+class Keyring(types.ModuleType):
+    """The package keyring, with passwords in a dictionary."""
+
+    def __init__(self, priority: float) -> None:
+        super().__init__("keyring")
+        self.priority = priority
+        self.kept: dict[tuple[str, str], str] = {}
+        self.errors = types.ModuleType("keyring.errors")
+        self.errors.PasswordDeleteError = KeyError  # type: ignore[attr-defined]
+
+    def get_keyring(self) -> Keyring:
+        return self
+
+    def set_password(self, service: str, name: str, password: str) -> None:
+        self.kept[service, name] = password
+
+    def get_password(self, service: str, name: str) -> str | None:
+        return self.kept.get((service, name))
+
+    def delete_password(self, service: str, name: str) -> None:
+        del self.kept[service, name]
+
+
+@pytest.mark.parametrize("priority", [5, 0])
+def test_a_token_is_in_the_keyring_if_there_is_a_safe_one(
+    hub: SharingHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, priority: float
+) -> None:
+    keyring = Keyring(priority)
+    monkeypatch.setitem(sys.modules, "keyring", keyring)
+    monkeypatch.setitem(sys.modules, "keyring.errors", keyring.errors)
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    done = run("auth", "login", hub.url, "--token-file", "-", stdin=TOKEN, token=None, **home)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "stac-gitlab" / "tokens.json"
+    assert (TOKEN in file.read_text()) == (priority < 1)
+    assert keyring.kept == ({("stac-gitlab", hub.url): TOKEN} if priority >= 1 else {})
+    assert run("ls", hub.url, token=None, **home).returncode == 0
+    assert run("auth", "logout", hub.url, token=None, **home).returncode == 0
+    assert keyring.kept == {}
+    assert run("ls", hub.url, token=None, **home).returncode == 3
 
 
 def test_a_wrong_token_is_not_stored(hub: SharingHubServer, tmp_path: Path) -> None:
