@@ -20,22 +20,19 @@ from stac_gitlab.errors import (
     InvalidResponseError,
     NotFoundError,
     NotSTACError,
-    ServerError,
-    STACGitLabError,
     UndeclaredExtensionWarning,
 )
 from stac_gitlab.notebook import html_fields
 from stac_gitlab.reading.listing import (
     is_readable,
     item_pages,
-    read_item,
+    read_each_item,
     readable_item_of,
-    report_bad_member,
 )
 from stac_gitlab.reading.objects import ItemRelations, check_feature, item_of
 from stac_gitlab.reading.paging import PageRequest, number_matched, with_parameters
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import quoted, redact
+from stac_gitlab.redaction import redact
 from stac_gitlab.settings import whole_number
 
 _STAC_CLASS = re.compile(
@@ -57,8 +54,6 @@ _PARAMETER_OF_CLASS = {
 }
 ROUTED = frozenset({"intersects", *_PARAMETER_OF_CLASS.values()})
 """The parameters that need an extension, or a search."""
-# After this number of ids that cannot be read, and none that can, the server is assumed to fail.
-_MOST_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -404,29 +399,10 @@ class ItemQuery:
                     if not missing:
                         return
             return
-        yield from self._by_url(endpoint, ids)
-
-    def _by_url(self, endpoint: Endpoint, ids: tuple[str, ...]) -> Features:
         dialect = self._io.session.dialect_of(endpoint.url)
-        # Reported only when the server has answered: it may be the server that fails, and no item.
-        failed: list[tuple[str, STACGitLabError]] = []
-        is_answering = False
-        for item_id in ids:
-            response = None
-            try:
-                response = read_item(self._io, endpoint.url, item_id)
-                is_answering = True
-            except (InvalidResponseError, ServerError) as error:
-                failed.append((item_id, error))
-                if len(failed) == _MOST_FAILURES:
-                    raise
-            while is_answering and failed:
-                name, failure = failed.pop(0)
-                report_bad_member(self._io, failure, f"item {quoted(name)}")
+        for item_id, response in read_each_item(self._io, endpoint.url, ids):
             if response is not None and dialect.is_same_id(item_id, str(response[1].get("id"))):
                 yield response[1]
-        if failed:
-            raise failed[0][1]
 
     def _attacher(self, endpoint: Endpoint) -> Callable[[dict[str, Any]], pystac.Item | None]:
         relations = ItemRelations(endpoint.collection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from stac_gitlab.errors import (
     HTTPStatusError,
     InvalidResponseError,
     PartialItemWarning,
+    ServerError,
     STACGitLabError,
     UnreadableItemWarning,
 )
@@ -29,6 +30,8 @@ from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted
 
 T = TypeVar("T")
+# After this number of items that cannot be read, and none that can, the server is assumed to fail.
+_MOST_FAILURES = 3
 
 
 def list_items(
@@ -157,6 +160,34 @@ def read_item(
             return None
         raise
     return url, document
+
+
+def read_each_item(
+    stac_io: GitLabStacIO, items_url: str, ids: Iterable[str]
+) -> Iterator[tuple[str, tuple[str, dict[str, Any]] | None]]:
+    """Yield each id with what :func:`read_item` returns for it, but for items that are bad.
+
+    Raises:
+        STACGitLabError: If none of the first items can be read.
+    """
+    # Reported only when the server has answered: it may be the server that fails, and no item.
+    failed: list[tuple[str, STACGitLabError]] = []
+    is_answering = False
+    for item_id in ids:
+        try:
+            response = read_item(stac_io, items_url, item_id)
+        except (InvalidResponseError, ServerError) as error:
+            failed.append((item_id, error))
+            if len(failed) == _MOST_FAILURES:
+                raise
+        else:
+            is_answering = True
+            yield item_id, response
+        while is_answering and failed:
+            name, failure = failed.pop(0)
+            report_bad_member(stac_io, failure, _name_of("item", name))
+    if failed:
+        raise failed[0][1]
 
 
 def list_collections(stac_io: GitLabStacIO, collections_url: str) -> Iterator[dict[str, Any]]:

@@ -28,6 +28,7 @@ from stac_gitlab.reading.documents import is_id
 from stac_gitlab.reading.listing import (
     list_collections,
     list_items,
+    read_each_item,
     read_item,
     readable_collection_of,
     readable_item_of,
@@ -263,8 +264,7 @@ def items_by_id(
     dialect = stac_io.session.dialect_of(url)
     relations: ItemRelations | None = None
     not_found: set[str] = set()
-    for item_id in filter(None, missing):
-        response = read_item(stac_io, url, item_id)
+    for item_id, response in read_each_item(stac_io, url, filter(None, missing)):
         if response is None:
             not_found.add(item_id)
             continue

@@ -275,12 +275,16 @@ def test_a_bad_project_does_not_end_a_list_of_ids(start: Start, clock: Any) -> N
     ids = [f"group/p{n}" for n in range(4)]
     with reader_of(hub, clock) as reader:
         found = STACAPI(hub.stac_url, stac_io=reader).items("dataset", ids=ids)
-        with pytest.warns(UnreadableItemWarning) as caught:
-            assert [item.id for item in found] == ["group/p1", "group/p3"]
-        assert [str(each.message)[:24] for each in caught] == [
-            "Left out item 'group/p0'",
-            "Left out item 'group/p2'",
-        ]
+        collection = pystac.Catalog.from_file(f"{hub.stac_url}/collections/dataset", stac_io=reader)
+        for items in (found, collection.get_items(*ids)):
+            with pytest.warns(UnreadableItemWarning) as caught:
+                assert [item.id for item in items] == ["group/p1", "group/p3"]
+            assert [str(each.message)[:24] for each in caught] == [
+                "Left out item 'group/p0'",
+                "Left out item 'group/p2'",
+            ]
+        with pytest.raises(ServerError, match="group/p0"):
+            next(collection.get_items("group/p0"))
         hub.upstream(500, path="/items/", times=None)
         hub.clear_requests()
         with pytest.raises(ServerError):
