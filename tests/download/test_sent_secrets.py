@@ -65,8 +65,8 @@ def test_a_document_that_the_server_generates_is_saved_without_the_token(home: H
 
 
 def test_a_generated_document_that_is_only_a_text_is_saved_without_the_token(home: Home) -> None:
-    home.server.route("/api/stac/x", json.dumps(f"your token is {TOKEN}").encode())
-    home.download("/api/stac/x")
+    home.server.route("/api/stac/search", json.dumps(f"your token is {TOKEN}").encode())
+    home.download("/api/stac/search")
     assert json.loads(home.target.read_text()).startswith("your token is ")
     assert TOKEN not in home.target.read_text()
 
