@@ -14,10 +14,12 @@ import signal
 import sys
 import threading
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dask
+import pystac
 from distributed import Client, LocalCluster
 
 from stac_gitlab import STACAPI, DownloadError, GitLabStacIO, STACDownloader
@@ -53,7 +55,7 @@ def main() -> None:
     with (
         LocalCluster(
             n_workers=2,
-            threads_per_worker=2,
+            threads_per_worker=8 if mode == "limited" else 2,
             dashboard_address=None,
             env={"STAC_GITLAB_TOKEN": token},
         ) as cluster,
@@ -64,10 +66,14 @@ def main() -> None:
             run_page(Path(sys.argv[4]), cluster.scheduler_address)
             return
         pids: dict[str, int] = client.run(os.getpid)
-        victim = None if mode == "all" else min(pids.values())
+        victim = min(pids.values()) if mode in ("kill", "lose") else None
         progress = Progress(victim)
         with STACDownloader(stac_io=GitLabStacIO(token, base_url=url)) as downloader:
-            items = list(STACAPI(url + "/api/stac", stac_io=downloader.stac_io).items("dataset"))
+            items = (
+                limited_items(url)
+                if mode == "limited"
+                else list(STACAPI(f"{url}/api/stac", stac_io=downloader.stac_io).items("dataset"))
+            )
             error = ""
             try:
                 report: Any = downloader.download_items(
@@ -77,6 +83,15 @@ def main() -> None:
                 report, error = failed.report, str(failed)
         states = Counter(result.status for each in report.values() for result in each.values())
     print(json.dumps({"states": states, "counts": progress.counts, "error": error}))
+
+
+def limited_items(url: str) -> list[pystac.Item]:
+    items = []
+    for number in range(160):
+        item = pystac.Item(f"{number}", None, None, datetime(2024, 1, 5, tzinfo=UTC), {})
+        item.add_asset("a", pystac.Asset(f"{url}/limited?{number}", roles=["data"]))
+        items.append(item)
+    return items
 
 
 def run_page(code: Path, scheduler: str) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,15 @@ import pytest
 from real_servers import program
 
 import stac_gitlab
-from stac_gitlab.testing import Fault, Project, SharingHubServer, sample_projects
+from stac_gitlab.testing import (
+    Answer,
+    Fault,
+    LoopbackServer,
+    Project,
+    RecordedRequest,
+    SharingHubServer,
+    sample_projects,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PROGRAM = Path(__file__).with_name("run.py")
@@ -100,6 +110,27 @@ def test_the_report_names_what_a_dead_worker_did_not_finish(
     assert set(again["states"]) <= {"downloaded", "skipped"}
     assert again["states"]["skipped"] >= 10
     assert_complete(tmp_path / "out")
+
+
+def test_processes_that_share_a_rate_limit_waste_few_requests(tmp_path: Path) -> None:
+    lock = threading.Lock()
+    window = [0.0, 0]
+
+    def limited(_request: RecordedRequest) -> Answer:
+        with lock:
+            now = time.monotonic()
+            if now - window[0] > 1:
+                window[:] = [now, 0]
+            window[1] += 1
+            if window[1] > 40:
+                return Answer(429, (("retry-after", "1"),))
+        return Answer(200, (), b"x")
+
+    with LoopbackServer({"/limited": limited}) as server:
+        found = json.loads(run(server.url, tmp_path / "out", "limited").splitlines()[-1])
+        assert found["states"] == {"downloaded": 160}
+        refused = sum(request.status == 429 for request in server.requests)
+        assert refused / len(server.requests) < 0.25
 
 
 def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
