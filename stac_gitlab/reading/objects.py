@@ -11,8 +11,8 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from datetime import datetime
-from functools import lru_cache
+from datetime import datetime, tzinfo
+from functools import cache, lru_cache
 from typing import Any, cast
 
 import pystac
@@ -45,7 +45,12 @@ _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:-]+(?:/[A-Za-z0-9._~/@%+,=:-]*)?"
 _USUAL_TIME = re.compile(
     r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{3}(?:\d{3})?)?Z", re.ASCII
 )
-_UTC = str_to_datetime("2000-01-01T00:00:00Z").tzinfo
+
+
+@cache
+def _utc() -> tzinfo | None:
+    """Return the time zone that pystac gives to times. It imports dateutil for that."""
+    return str_to_datetime("2000-01-01T00:00:00Z").tzinfo
 
 
 class RemoteDocument(dict[str, Any]):
@@ -143,7 +148,7 @@ def _usual_time(text: Any) -> datetime | None:
     if type(text) is str and _USUAL_TIME.fullmatch(text):
         # A day that does not exist is left to pystac, which raises the error.
         with contextlib.suppress(ValueError):
-            return datetime.fromisoformat(text[:-1]).replace(tzinfo=_UTC)
+            return datetime.fromisoformat(text[:-1]).replace(tzinfo=_utc())
     return None
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pystac
+import pystac.utils
 from pystac.item_collection import ItemCollection
 from pystac.layout import APILayoutStrategy
 from pystac.link import Link
 from pystac.stac_object import STACObject
 from pystac.utils import is_absolute_href, make_absolute_href, make_posix_style
-from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from stac_gitlab.errors import ConfigurationError, STACGitLabError
 from stac_gitlab.files.paths import is_local
@@ -62,14 +63,14 @@ class Hook:
     """One change to pystac.
 
     Attributes:
-        owner: The class that is changed.
-        method: The method that is replaced.
+        owner: The class, or the module, that is changed.
+        method: The method or function that is replaced.
         replacement: What is called instead, with the stock method before the arguments.
         reason: What pystac lacks without the change.
         test: The test that fails once pystac no longer needs the change.
     """
 
-    owner: type
+    owner: type | ModuleType
     method: str
     replacement: Callable[..., Any]
     reason: str
@@ -274,18 +275,10 @@ def _clone_link(stock: Stock, self: Link) -> Any:
     return Link(self.rel, cast("Any", target), self.media_type, self.title)
 
 
-def _validate_extension(  # noqa: PLR0917  # the arguments of pystac
-    stock: Stock,
-    self: JsonSchemaSTACValidator,
-    stac_dict: dict[str, Any],
-    stac_object_type: pystac.STACObjectType,
-    stac_version: str,
-    extension_id: str,
-    href: str | None = None,
-) -> Any:
-    if isinstance(extension_id, ExtensionName):
-        extension_id = extension_id.schema
-    return stock(self, stac_dict, stac_object_type, stac_version, extension_id, href)
+def _make_absolute_href(stock: Stock, source_href: str, *args: Any, **kwargs: Any) -> str:
+    if isinstance(source_href, ExtensionName):
+        source_href = source_href.schema
+    return cast("str", stock(source_href, *args, **kwargs))
 
 
 # -- copying and saving ---------------------------------------------------------------------
@@ -399,9 +392,11 @@ HOOKS = (
         "test_stock_pystac_cannot_copy_a_link_without_a_target",
     ),
     Hook(
-        JsonSchemaSTACValidator,
-        "validate_extension",
-        _validate_extension,
+        # The validator calls it. To replace a method of the validator, its modules would have to be
+        # imported, which takes as long as pystac itself.
+        pystac.utils,
+        "make_absolute_href",
+        _make_absolute_href,
         "pystac takes the name of an extension in a remote document for a path on this machine",
         "test_stock_pystac_reads_a_local_schema_for_a_remote_document",
     ),
