@@ -316,7 +316,7 @@ class GitLabStacIO(pystac.StacIO):
         if received == _as_sent(request.href):
             received = request.href
         url = dialect.base_href(request.href, received)
-        if b"http:" in body:
+        if b"http:" in body.lower():
             upgrade_links(document, url=url)
         secure_links(document, url=url)
         check_stac(document, url=redacted)

@@ -869,7 +869,7 @@ def test_http_links_with_the_port_of_https_are_asked_for_by_https(
     page = {"type": "FeatureCollection", "features": [a("item")], "links": []}
     tls_server.route("/items", page)
     links = [{"rel": "items", "href": f"{plain}/items?a=b"}]
-    links.append({"rel": "license", "href": "http://localhost:8080/"})
+    links.append({"rel": "license", "href": "HTTP://localhost:8080/"})
     tls_server.route("/c", a("collection", links=links))
     with (
         GitLabStacIO(TOKEN, base_url="https://localhost") as reader,
@@ -880,7 +880,7 @@ def test_http_links_with_the_port_of_https_are_asked_for_by_https(
         assert len([*collection.get_items()]) == 1
     assert [link.href for link in collection.links[-2:]] == [
         "https://localhost/items?a=b",
-        "http://localhost:8080/",
+        "HTTP://localhost:8080/",
     ]
 
 
