@@ -297,6 +297,14 @@ TRANSFER_ADAPTERS:
     options:
       storage_class: giftless.storage.local_storage:LocalStorage
       storage_options: {{path: "{folder}/objects"}}
+# git-lfs asks for ever if a permission ends before the download begins.
+PRE_AUTHORIZED_ACTION_PROVIDER:
+  factory: giftless.auth.jwt:factory
+  options:
+    algorithm: HS256
+    private_key: only-for-tests
+    key_id: giftless-internal-jwt-key
+    default_lifetime: 3600
 """
 
 
