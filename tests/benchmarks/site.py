@@ -129,7 +129,10 @@ class Site:
         certificate: The certificate of the TLS listener, for clients to trust.
     """
 
-    def __init__(self, folder: Path, sizes: Sizes, ports: Mapping[str, int]) -> None:
+    def __init__(
+        self, folder: Path, sizes: Sizes, ports: Mapping[str, int], stack: contextlib.ExitStack
+    ) -> None:
+        self._stack = stack
         self.sizes = sizes
         self.certificate = folder / "certificate.pem"
         self._folder = folder
@@ -167,11 +170,16 @@ class Site:
         """Return a served file of `size` bytes; its URL ends in ``/{name}``."""
         path = self._root / name
         if not path.exists():
-            with path.open("wb") as file:
-                for start in range(0, size, _BLOCK):
-                    block = self._noise[start // _BLOCK % _BLOCKS]
-                    file.write(block[: min(_BLOCK, size - start)])
+            self._write(path, size)
         return path
+
+    def _write(self, path: Path, size: int, *, different: bool = False) -> None:
+        with path.open("wb") as file:
+            if different:
+                file.write(path.name.encode())
+            for start in range(file.tell(), size, _BLOCK):
+                block = self._noise[start // _BLOCK % _BLOCKS]
+                file.write(block[: min(_BLOCK, size - start)])
 
     def file_item(self, name: str, size: int, listener: str, *, hashed: bool = False) -> str:
         """Return the URL of an item with one file; `hashed` if it is to name the checksum."""
@@ -230,6 +238,31 @@ class Site:
     def _noise(self) -> list[bytes]:
         return [os.urandom(_BLOCK) for _ in range(_BLOCKS)]
 
+    def folder_of(self, name: str, count: int, size: int) -> Path:
+        """Return a folder with so many files of so many bytes."""
+        folder = self._folder / name
+        if not folder.exists():
+            folder.mkdir()
+            for number in range(count):
+                self._write(folder / f"{number:05}.bin", size, different=count > 1)
+        return folder
+
+    def sha256_file(self, folder: Path) -> Path:
+        """Return a file with the SHA-256 of the one file of a folder."""
+        path = self._folder / f"{folder.name}.sha256"
+        if not path.exists():
+            path.write_text(_sha256(next(folder.iterdir())))
+        return path
+
+    # -- git --------------------------------------------------------------------------------
+
+    @cached_property
+    def git(self) -> tuple[str, str]:
+        """The URLs of a GitLab and of its Git LFS server, which start when they are needed."""
+        from tests.benchmarks.git_site import opened_git_site  # it needs this one
+
+        return self._stack.enter_context(opened_git_site(self._folder / "git"))
+
     # -- documents --------------------------------------------------------------------------
 
     def api(self, listener: str, *, version: str, items: int) -> str:
@@ -261,7 +294,7 @@ def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
     """
     nginx = _program("nginx", "On Debian and Ubuntu: apt install nginx-light.")
     _program("openssl", "It makes the certificate of the TLS listener.")
-    ports = dict(zip(_LISTENERS, _free_ports(len(_LISTENERS)), strict=True))
+    ports = dict(zip(_LISTENERS, free_ports(len(_LISTENERS)), strict=True))
     (folder / "root").mkdir()
     (folder / "served.log").touch()
     _make_certificate(folder)
@@ -282,18 +315,19 @@ def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
 
     def slow_proxy(far: str, near: str) -> contextlib.AbstractContextManager[None]:
         arguments = str(ports[far]), str(ports[near]), str(sizes.round_trip)
-        return _running([sys.executable, "-m", "tests.benchmarks.latency", *arguments])
+        return running([sys.executable, "-m", "tests.benchmarks.latency", *arguments])
 
     with (
-        _running(
+        running(
             [nginx, "-e", "error.log", "-p", str(folder), "-c", "nginx.conf", "-g", "daemon off;"]
         ),
         slow_proxy("far", "near"),
         slow_proxy("far-hinting", "hinting"),
     ):
         for port in ports.values():
-            _wait_for(port)
-        yield Site(folder, sizes, ports)
+            wait_for(port)
+        with contextlib.ExitStack() as stack:
+            yield Site(folder, sizes, ports, stack)
 
 
 def _program(name: str, advice: str) -> str:
@@ -306,8 +340,13 @@ def _program(name: str, advice: str) -> str:
 
 
 @contextlib.contextmanager
-def _running(command: list[str]) -> Iterator[None]:
-    process = subprocess.Popen(command, cwd=ROOT)
+def running(command: list[str], *, log: Path | None = None, **environment: str) -> Iterator[None]:
+    """Run a program in the background, and end it."""
+    with contextlib.ExitStack() as stack:
+        output = None if log is None else stack.enter_context(log.open("wb"))
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, **environment}
+        )
     try:
         yield
     finally:
@@ -328,7 +367,8 @@ def _make_certificate(folder: Path) -> None:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports on which nothing listens."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -336,7 +376,8 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
+    """Wait until something listens on a port."""
     for _ in range(200):
         with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
             return

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.documents import COLLECTION
+from tests.benchmarks.git_site import TOKEN, giftless_program
 from tests.benchmarks.harness import FOLDER, Aim, Contender, FailedError, Measure, Workload
 from tests.benchmarks.site import CAP, Site
 
@@ -341,6 +342,55 @@ def _mirror(site: Site) -> Workload:
     )
 
 
+# -- publishing ---------------------------------------------------------------------------------
+
+
+def _publishing(name: str, source: Path, site: Site) -> Contender:
+    gitlab = site.git[0] if Path(giftless_program()).exists() else ""
+    made = _ours(name, "publish_folder", str(source), gitlab, TOKEN, FOLDER)
+    return replace(made, program=giftless_program())
+
+
+def _upload(site: Site) -> Workload:
+    size = site.sizes.large_file
+    source = site.folder_of("upload", 1, size)
+    lfs = site.git[1] if Path(giftless_program()).exists() else ""
+    name, arguments = "curl -T", (str(source), lfs, FOLDER)
+    hashed = f"SHA-256, then {name}"
+    curl = _python(name, "plain_curl", "upload", *arguments, str(site.sha256_file(source)))
+    hashing = _python(hashed, "plain_curl", "upload", *arguments)
+    imports = "imports alone"
+    return Workload(
+        "W13",
+        f"one file of {size // MB} MiB to Git LFS",
+        [
+            replace(curl, program=giftless_program()),
+            replace(hashing, program=giftless_program()),
+            _ours(imports, "nothing"),
+            _publishing(OURS, source, site),
+        ],
+        aims=[
+            _ratio(OURS, name, 1.3),
+            _ratio(OURS, hashed, 1.3),
+            Aim(f"MB of {OURS} over imports", lambda m: (m[OURS].peak - m[imports].peak) / MB, 64),
+        ],
+    )
+
+
+def _publish_small_files(site: Site) -> Workload:
+    count, size = site.sizes.files, site.sizes.small_file
+    first = _publishing("first publish", site.folder_of("many", count, size), site)
+    second = replace(first, name="second publish, unchanged", continues=first.name)
+    return Workload(
+        "W14",
+        f"{count} files of {size // 1000} KB to a repository",
+        [first, second],
+        # All files are in one commit, or there is nothing to commit.
+        lambda _folder, commits: _counted(min(commits or 0, 1))(_folder, commits),
+        [_ratio(second.name, first.name, 0.5)],
+    )
+
+
 # -- memory and imports -------------------------------------------------------------------------
 
 
@@ -434,5 +484,7 @@ WORKLOADS: dict[str, Callable[[Site], Workload]] = {
     "W10": _capped,
     "W11": _mirror,
     "W12": _cluster,
+    "W13": _upload,
+    "W14": _publish_small_files,
 }
 """What makes each workload, once there is a site to read from."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pystac
 
-from stac_gitlab import GitLabStacIO, STACDownloader
+from stac_gitlab import GitLabStacIO, STACDownloader, publish
 from stac_gitlab import mirror as mirror_catalog
 from stac_gitlab.reading.listing import list_items
 
@@ -55,3 +57,12 @@ def mirror(collection_url: str, folder: str) -> int:
     with _reader(collection_url) as stac_io:
         report = mirror_catalog(collection_url, folder, assets=False, stac_io=stac_io)
         return report.new + report.unchanged
+
+
+def publish_folder(source: str, server: str, token: str, folder: str) -> int:
+    """Publish a folder to a project of its own for each `folder`, and return the commits."""
+    name = hashlib.sha256(folder.encode()).hexdigest()[:16]
+    with GitLabStacIO(token, base_url=server) as stac_io:
+        project = f"{server}/alpine/p{name}"
+        report = publish(source, project, create_project=True, stac_io=stac_io)
+        return len(report.commits)
