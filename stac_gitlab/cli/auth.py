@@ -23,6 +23,8 @@ from stac_gitlab.integrations.login import ask_for_token, check_token, log_in, s
 from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
 
+_NOWHERE = "nowhere: requests are anonymous"
+
 
 def login(arguments: argparse.Namespace, output: Output) -> int:
     """Store a token for a server, unless the server rejects it."""
@@ -74,7 +76,7 @@ def _show_status(arguments: argparse.Namespace, url: str, output: Output) -> int
         headers = io.credentials.headers_for(asked, io.session.dialect_of(asked).token_header)
         found: dict[str, Any] = {
             "server": server,
-            "token from": _source_of(arguments, server),
+            "token from": _source_of(arguments, server) if headers else _NOWHERE,
             "header": ", ".join(headers) or None,
         }
         code = 0
@@ -96,7 +98,7 @@ def _source_of(arguments: argparse.Namespace, server: str) -> str:
     variable = _variable_with_token()
     if variable is not None:
         return variable
-    return "auth login" if server in stored_servers() else "nowhere: requests are anonymous"
+    return "auth login" if server in stored_servers() else _NOWHERE
 
 
 def _variable_with_token() -> str | None:

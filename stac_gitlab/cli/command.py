@@ -18,6 +18,7 @@ from stac_gitlab.errors import (
     AuthenticationError,
     ConfigurationError,
     DownloadError,
+    ImplicitTokenWarning,
     PermissionDeniedError,
     STACGitLabError,
     STACGitLabWarning,
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     warnings.showwarning = _show_warning
     warnings.simplefilter("ignore" if arguments.quiet else "always", STACGitLabWarning)
+    # Nobody is to miss where a token goes.
+    warnings.simplefilter("always", ImplicitTokenWarning)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # The terminal may not be able to show every name.

@@ -16,7 +16,7 @@ import pystac
 
 from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE, Origin
 from stac_gitlab.cli.browse import read_items
-from stac_gitlab.cli.options import reader, roles_of
+from stac_gitlab.cli.options import has_token_in_environment, reader, roles_of
 from stac_gitlab.cli.output import Output
 from stac_gitlab.cli.progress import log_section
 from stac_gitlab.download.content_version import FILE_NAME, read_records
@@ -47,6 +47,11 @@ def download(arguments: argparse.Namespace, output: Output) -> int:
     names += ["template"] if arguments.template else []
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     options["roles"] = roles_of(arguments)
+    if arguments.url == "-" and str(arguments.token_file) == "-":
+        raise ConfigurationError(
+            "Standard input holds either items or the token. Use --token-file FILE, or set "
+            f"{TOKEN_VARIABLES[0]}."
+        )
     piped = _features_in(_standard_input()) if arguments.url == "-" else None
     title = f"Download to {arguments.output}"
     section = log_section("download", title, is_shown=not output.is_silent)
@@ -142,7 +147,7 @@ def _server_of(arguments: argparse.Namespace, piped: list[dict[str, Any]] | None
         return known
     server = _server_named_in(_features_of_file(arguments.url) if piped is None else piped)
     is_chosen = arguments.token is not None or arguments.token_file is not None
-    if server is not None and not is_chosen and any(map(os.environ.get, TOKEN_VARIABLES)):
+    if server is not None and not is_chosen and has_token_in_environment():
         warnings.warn(
             f"The token of the environment is sent to {server}, which the items name. To choose "
             f"the server, set {URL_VARIABLE}.",
@@ -168,7 +173,7 @@ def _server_named_in(features: list[dict[str, Any]]) -> str | None:
     for relation in ("self", "root"):
         for link in links:
             origin = Origin.of(str(link.get("href"))) if link.get("rel") == relation else None
-            if origin is not None:
+            if origin is not None and not origin.is_public_metadata:
                 return str(origin)
     return None
 

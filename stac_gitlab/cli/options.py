@@ -7,7 +7,7 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE
+from stac_gitlab.auth import TOKEN_VARIABLES, URL_VARIABLE, Origin
 from stac_gitlab.dialects import api_url
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.paths import is_local
@@ -33,21 +33,40 @@ def stac_url(url: str) -> str:
     return api_url(url)
 
 
-def reader(arguments: argparse.Namespace, url: str | None) -> GitLabStacIO:
+def reader(
+    arguments: argparse.Namespace, url: str | None, *, is_target: bool = False
+) -> GitLabStacIO:
     """Return a reader whose token belongs to the server of `url`.
+
+    A token of the environment belongs to the server that the environment names, if it names one.
+
+    Args:
+        arguments: The arguments of the command.
+        url: The URL or path that the command names.
+        is_target: Whether the command changes the server, which it then names on purpose.
 
     Raises:
         ConfigurationError: If the token cannot be read.
     """
-    is_remote = url is not None and not is_local(url)
+    token = token_of(arguments)
+    origin = None if url is None or is_local(url) else Origin.of(url)
+    is_public = origin is not None and origin.is_public_metadata
+    owner = Origin.of(os.environ.get(URL_VARIABLE) or "")
+    is_of_environment = token is None and has_token_in_environment() and not is_target
+    is_elsewhere = is_of_environment and owner is not None and owner != origin
     return GitLabStacIO(
-        token_of(arguments),
-        base_url=url if is_remote else None,
+        token,
+        base_url=None if origin is None or is_public or is_elsewhere else url,
         hosts=arguments.hosts,
         header=arguments.header or "auto",
         cache=getattr(arguments, "cache", None),
         offline=getattr(arguments, "offline", False) or None,
     )
+
+
+def has_token_in_environment() -> bool:
+    """Return whether an environment variable holds a token."""
+    return any(map(os.environ.get, TOKEN_VARIABLES))
 
 
 def roles_of(arguments: argparse.Namespace) -> list[str] | None:

@@ -37,7 +37,7 @@ def run_publish(arguments: argparse.Namespace, output: Output) -> int:
     """Bring the files of a folder into a GitLab project."""
     section = log_section("publish", f"Publish {arguments.folder}", is_shown=not output.is_silent)
     names = ("branch", "message", "create_project", "delete", "dry_run", "hub")
-    with section, reader(arguments, arguments.project) as io:
+    with section, reader(arguments, arguments.project, is_target=True) as io:
         report = publish(
             arguments.folder,
             arguments.project,

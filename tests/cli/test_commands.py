@@ -295,6 +295,12 @@ def test_a_pipe_needs_no_other_setting(hub: SharingHubServer, tmp_path: Path) ->
     assert (tmp_path / "dataset" / LAKES / "data/temperature.csv").exists()
 
 
+def test_items_and_token_are_not_both_on_standard_input() -> None:
+    done = run("download", "-", "--token-file", "-", stdin=f"{TOKEN}\n{{}}")
+    assert done.returncode == 2
+    assert "either items or the token" in done.stderr
+
+
 def test_a_piped_item_does_not_choose_the_server_of_a_named_one(
     hub: SharingHubServer, tmp_path: Path
 ) -> None:
@@ -394,6 +400,33 @@ def test_a_missing_local_file_is_one_line() -> None:
     assert done.stderr.startswith("stac-gitlab: ")
     assert "missing.json" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_token_of_the_environment_goes_to_no_server_but_the_one_named_there(
+    hub: SharingHubServer, tmp_path: Path
+) -> None:
+    with SharingHubServer(sample_projects(), token="glpat-another-000001") as other:
+        named = {"STAC_GITLAB_URL": hub.url}
+        done = run("ls", other.url, **named)
+        assert done.returncode == 3
+        assert f"The token was not sent to {other.url}" in done.stderr
+        assert "--hosts" in done.stderr
+        assert printed("auth", "status", hub.url, **named)["answer"] == "accepted"
+        status = run("auth", "status", other.url, "--json", **named)
+        assert json.loads(status.stdout)["token from"] == "nowhere: requests are anonymous"
+        assert all(TOKEN not in str(dict(request.headers)) for request in other.requests)
+        file = tmp_path / "token"
+        file.write_text("glpat-another-000001")
+        assert run("ls", other.url, "--token-file", str(file), **named).returncode == 0
+        run("ls", other.url, "--hosts", other.url, **named)
+        assert any(TOKEN in str(dict(request.headers)) for request in other.requests)
+
+
+def test_quiet_says_where_a_token_goes(hub: SharingHubServer, tmp_path: Path) -> None:
+    found = run("search", hub.url, "-c", "dataset").stdout
+    done = run("download", "-", "-o", str(tmp_path), "-q", stdin=found)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith(f"stac-gitlab: The token of the environment is sent to {hub.url}")
 
 
 def test_a_token_on_the_command_line_warns(hub: SharingHubServer, tmp_path: Path) -> None:
