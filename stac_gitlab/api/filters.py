@@ -450,3 +450,31 @@ def _json_default(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def search_body(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return query parameters as the body of a search with POST.
+
+    Source: STAC API specification, "Item Search", and its extensions.
+    """
+    body: dict[str, Any] = dict(parameters)
+    for name in {"collections", "ids", "q", "bbox", "sortby", "fields"} & parameters.keys():
+        body[name] = parameters[name].split(",")
+    for name in {"query", "intersects"} & parameters.keys():
+        body[name] = json.loads(parameters[name])
+    if parameters.get("filter-lang") == "cql2-json":
+        body["filter"] = json.loads(parameters["filter"])
+    if "limit" in body:
+        body["limit"] = int(body["limit"])
+    if "bbox" in body:
+        body["bbox"] = [*map(float, body["bbox"])]
+    if "sortby" in body:
+        body["sortby"] = [
+            {"field": key.lstrip("+-"), "direction": "desc" if key.startswith("-") else "asc"}
+            for key in body["sortby"]
+        ]
+    if "fields" in body:
+        excluded = [name.removeprefix("-") for name in body["fields"] if name.startswith("-")]
+        included = [name for name in body["fields"] if not name.startswith("-")]
+        body["fields"] = {"include": included, "exclude": excluded}
+    return body

@@ -10,11 +10,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import pystac
 
 from stac_gitlab.api import filters
+from stac_gitlab.auth import Origin
 from stac_gitlab.errors import (
     ConfigurationError,
     InvalidResponseError,
@@ -30,7 +31,7 @@ from stac_gitlab.reading.listing import (
     readable_item_of,
 )
 from stac_gitlab.reading.objects import ItemRelations, check_feature, item_of
-from stac_gitlab.reading.paging import PageRequest, number_matched, with_parameters
+from stac_gitlab.reading.paging import PageRequest, Pages, number_matched, with_parameters
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import redact
 from stac_gitlab.settings import whole_number
@@ -122,7 +123,6 @@ class FilterRouter:
     def search_url(
         self,
         parameters: Mapping[str, str],
-        *,
         root: pystac.Catalog,
         conformance: Conformance,
         ignored: Iterable[str],
@@ -166,9 +166,22 @@ class FilterRouter:
             )
 
 
-def _search_url(root: pystac.Catalog) -> str | None:
+def post_search(
+    url: str, collection_id: str, root_url: str, root: pystac.Catalog, conformance: Conformance
+) -> PageRequest | None:
+    """Return the search with POST that lists the same items as a URL, if the server has it."""
+    parameters = dict(parse_qsl(urlsplit(url).query))
+    search, own = _search_url(root, method="POST"), Origin.of(root_url)
+    known = {"intersects", *conformance.parameters_of("item-search")}
+    if search is None or Origin.of(search) != own or not known >= ROUTED & parameters.keys():
+        return None
+    body = filters.search_body({**parameters, "collections": collection_id})
+    return PageRequest(search, "POST", body=body, write_origin=own)
+
+
+def _search_url(root: pystac.Catalog, *, method: str = "GET") -> str | None:
     for link in root.get_links("search"):
-        if str(link.extra_fields.get("method") or "GET").upper() == "GET":
+        if str(link.extra_fields.get("method") or "GET").upper() == method:
             return link.get_absolute_href()
     return None
 
@@ -194,12 +207,14 @@ class Endpoint:
         url: The items endpoint.
         collection: The collection that its items belong to.
         parameters: The query parameters.
+        by_post: Returns the search to send instead of a URL that the server fails on, if any.
         search: The URL of ``/search`` if the items have to be requested there.
     """
 
     url: str
     collection: pystac.Collection
     parameters: Mapping[str, str]
+    by_post: Callable[[str], PageRequest | None]
     search: str | None = None
 
 
@@ -322,7 +337,7 @@ class ItemQuery:
                 yield pystac.ItemCollection(found, clone_items=False)
             return
         left = self._max_items
-        with contextlib.closing(item_pages(self._io, self._url(endpoint))) as pages:
+        with contextlib.closing(self._pages(endpoint)) as pages:
             for page in pages if left != 0 else ():
                 features = [
                     feature
@@ -370,6 +385,13 @@ class ItemQuery:
             parameters["limit"] = str(max(1, min(self._max_items, self._io.page_size)))
         return with_parameters(endpoint.search or endpoint.url, parameters)
 
+    def _pages(self, endpoint: Endpoint) -> Pages:
+        # The dialect knows whether a POST is of any use.
+        is_by_get = self._io.session.dialect_of(endpoint.url).searches_by_get
+        has_filters = bool(endpoint.parameters.keys() - {"limit"})
+        by_post = endpoint.by_post if has_filters and not is_by_get else None
+        return item_pages(self._io, self._url(endpoint), by_post=by_post)
+
     def _is_readable(self, feature: Any, url: str) -> bool:
         check = _check_stripped if self._is_stripped else check_feature
         return is_readable(self._io, feature, url, check=check)
@@ -383,7 +405,7 @@ class ItemQuery:
             yield from itertools.islice(listed, self._max_items)
 
     def _listed(self, endpoint: Endpoint) -> Features:
-        pages = item_pages(self._io, self._url(endpoint))
+        pages = self._pages(endpoint)
         yield from pages.listed(self._is_readable, limit=self._max_items)
 
     def _with_ids(self, endpoint: Endpoint, ids: tuple[str, ...]) -> Features:

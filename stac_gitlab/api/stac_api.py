@@ -22,6 +22,7 @@ from stac_gitlab.api.item_query import (
     FilterRouter,
     ItemQuery,
     below,
+    post_search,
     query_parameters,
     read_conformance,
     read_landing_page,
@@ -440,8 +441,7 @@ class STACAPI:
 
     def _items_url(self, collection: CollectionLike) -> str:
         """Return the items endpoint: the link of a known collection, or the usual URL."""
-        known = self._known(collection)
-        own = None if known is None else items_url_of(known)
+        own = None if (known := self._known(collection)) is None else items_url_of(known)
         return own or below(self._collection_url(_id("collection", collection)), "items")
 
     def _item_url(self, collection: CollectionLike, item_id: str) -> str:
@@ -465,15 +465,17 @@ class STACAPI:
         url = items_url_of(collection) or self._items_url(collection)
         dialect = self.stac_io.session.dialect_of(url)
         parameters = dialect.query_parameters(parameters)
+        by_post = partial(self._search_by_post, collection.id)
         if ROUTED.isdisjoint(parameters):
-            return Endpoint(url, collection, parameters)
-        conformance, ignored = self._declared(), dialect.ignored_by_items
-        search = self._router.search_url(
-            parameters, root=self.root, conformance=conformance, ignored=ignored
-        )
+            return Endpoint(url, collection, parameters, by_post)
+        ignored = dialect.ignored_by_items
+        search = self._router.search_url(parameters, self.root, self._declared(), ignored)
         if search is not None:
             parameters = {**parameters, "collections": collection.id}
-        return Endpoint(url, collection, parameters, search)
+        return Endpoint(url, collection, parameters, by_post, search)
+
+    def _search_by_post(self, collection_id: str, url: str) -> PageRequest | None:
+        return post_search(url, collection_id, self.url, self.root, self._declared())
 
     def _made_collection(self, document: dict[str, Any], url: str) -> pystac.Collection:
         return self._attached(collection_of(document, self.stac_io, url))

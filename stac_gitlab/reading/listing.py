@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,7 +26,7 @@ from stac_gitlab.reading.objects import (
     id_of,
     item_of,
 )
-from stac_gitlab.reading.paging import PageRequest, Pages, with_limit
+from stac_gitlab.reading.paging import Page, PageRequest, Pages, with_limit
 from stac_gitlab.reading.refused_pages import PartialItem, UnreadableItem, read_items_page
 from stac_gitlab.reading.stac_io import GitLabStacIO
 from stac_gitlab.redaction import quoted
@@ -49,11 +51,34 @@ def list_items(
     stac_io.omissions += not pages.is_complete
 
 
-def item_pages(stac_io: GitLabStacIO, items_url: str) -> Pages:
-    """Return the unread pages of an items endpoint. Check what they list with `is_readable`."""
+def item_pages(
+    stac_io: GitLabStacIO,
+    items_url: str,
+    *,
+    by_post: Callable[[str], PageRequest | None] | None = None,
+) -> Pages:
+    """Return the unread pages of an items endpoint. Check what they list with `is_readable`.
+
+    `by_post` returns the search to send instead of a URL that the server fails on, if any.
+    """
     first = PageRequest(with_limit(items_url, stac_io.page_size))
+
+    def read(request: PageRequest) -> Page:
+        if by_post is None or request is not first:
+            return read_items_page(stac_io, request)
+        policy = stac_io.session.retry
+        once = policy.replace(statuses=policy.statuses - {500})
+        try:
+            return stac_io.read_page(request, retry=once)
+        except ServerError as error:
+            search = by_post(request.href) if error.status_code == 500 else None
+            with suppress(STACGitLabError):
+                if search is not None:
+                    return replace(stac_io.read_page(search, retry=once), request=search)
+        return read_items_page(stac_io, request)
+
     return Pages(
-        partial(read_items_page, stac_io),
+        read,
         first,
         limits=stac_io.session.limits,
         known_gaps=stac_io.known_gaps,

@@ -158,11 +158,13 @@ class Page:
         url: The URL that it came from.
         document: The JSON object.
         etag: Its entity tag, if it has one.
+        request: The request that it came for, if that is another than the one asked for.
     """
 
     url: str
     document: Mapping[str, Any]
     etag: str | None = None
+    request: PageRequest | None = None
 
     @cached_property
     def redacted_url(self) -> str:
@@ -290,7 +292,7 @@ class Pages:
         page = self._without_repeats(page)
         link = page.next_link()
         if link is not None:
-            upcoming = request.followed_by(link, page_url=page.url)
+            upcoming = (page.request or request).followed_by(link, page_url=page.url)
             if hash(upcoming.key) in self._asked:
                 raise page.error(
                     "the next page is one that was already read. The server pages in circles; what "

@@ -426,6 +426,58 @@ def test_a_collection_that_was_read_by_pystac_will_do(api: STACAPI, lakes: Featu
     assert "GET /collections/lakes" not in targets(lakes)
 
 
+# -- a GET that the server fails on --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("filters", "sent"),
+    [
+        ({"bbox": (0, 0, 10, 50)}, {"bbox": [0.0, 0.0, 10.0, 50.0]}),
+        ({"sortby": "-a"}, {"sortby": [{"field": "a", "direction": "desc"}]}),
+        ({"fields": ["a", "-b"]}, {"fields": {"include": ["a"], "exclude": ["b"]}}),
+        ({"filter": {"op": "=", "args": [1, 1]}}, {"filter": {"op": "=", "args": [1, 1]}}),
+        ({"query": {"a": {"lt": 1}}}, {"query": {"a": {"lt": 1}}}),
+    ],
+)
+def test_a_filter_that_a_server_fails_on_with_get_is_searched_with_post(
+    lakes: FeaturesServer, api: STACAPI, filters: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    search = "https://api.stacspec.org/v1.0.0/item-search"
+    names = ("sort", "fields", "query", "filter")
+    lakes.conforms_to = [*lakes.conforms_to, *(f"{search}#{name}" for name in names)]
+    api.collection("lakes")
+    lakes.inject(Fault(path="/(items|search)$", method="GET", status=500, times=None))
+    lakes.clear_requests()
+    query = api.items("lakes", limit=10, **filters)
+    assert ids(query.to_dicts()) == NAMES
+    requests = lakes.requests
+    assert [request.method for request in requests[-4:]] == ["GET", "POST", "POST", "POST"]
+    body = requests[-3].json()
+    assert {name: body[name] for name in (*sent, "collections", "limit")} == {
+        **sent,
+        "collections": ["lakes"],
+        "limit": 10,
+    }
+    assert "token" in {name.lower().rpartition("-")[2] for name in requests[-3].headers}
+    assert [len(page) for page in query.pages()] == [10, 10, 5]
+
+
+def test_a_get_that_fails_is_the_error_where_a_search_is_of_no_use(
+    lakes: FeaturesServer, api: STACAPI
+) -> None:
+    lakes.inject(Fault(path="/(items|search)$", status=500, times=None))
+    with pytest.raises(ServerError, match=r"GET .*/items"):
+        list(api.items("lakes", bbox=(0, 0, 10, 50)))
+    lakes.conforms_to = CONFORMANCE
+    lakes.clear_requests()
+    api = STACAPI(lakes.url, stac_io=api.stac_io)
+    with pytest.raises(ServerError), pytest.warns(UndeclaredExtensionWarning):
+        list(api.items("lakes", sortby="a"))
+    with pytest.raises(ServerError):
+        list(api.items("lakes"))
+    assert {request.method for request in lakes.requests} == {"GET"}
+
+
 # -- ids ----------------------------------------------------------------------------------------
 
 
