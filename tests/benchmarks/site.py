@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.benchmarks.documents import API, asset_item, write_api, write_static_collection
 from tests.benchmarks.harness import ROOT
@@ -224,6 +226,23 @@ class Site:
             "".join(f'url = "{url}"\nremote-name\n' for url in self.small_files(listener))
         )
         return path
+
+    def library_item(self, listener: str) -> str:
+        """Return the URL of an item with a table, a Zarr folder and a raster, for libraries.
+
+        Raises:
+            ImportError: If the libraries that write them are not installed.
+        """
+        folder = self._root / "libraries"
+        if not folder.exists():
+            write_files = importlib.import_module("tests.library_files").write_files
+            folder.mkdir()
+            write_files(folder)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        names = sorted(path.relative_to(folder).as_posix() for path in files)
+        home = f"{self.origin(listener)}/libraries"
+        assets = {name: self._asset(f"{home}/{quote(name)}", hashed=False) for name in names}
+        return self._item(f"libraries-{listener}", assets, listener)
 
     def item_bytes(self, item_url: str) -> int:
         """Return the bytes of an item's own document."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +21,11 @@ OURS = "stac_gitlab"
 _NEEDS = {
     "ours": "pystac",
     "ours_with_dask": "distributed",
+    "ours_with_libraries": "rasterio",
     "ours_without_orjson": "pystac",
     "peer_pystac_client": "pystac-client",
     "peer_stac_asset": "stac-asset",
+    "plain_libraries": "rasterio",
     "plain_requests": "requests",
     "plain_urllib3": "urllib3",
     "stock_pystac": "pystac",
@@ -466,6 +468,50 @@ def _cluster(site: Site) -> Workload:
     )
 
 
+# -- under other libraries ----------------------------------------------------------------------
+
+
+def _under_libraries(
+    name: str,
+    title: str,
+    functions: Mapping[str, str],
+    aims: Callable[[Site, str], Sequence[Aim]],
+    listener: str = "near",
+) -> Callable[[Site], Workload]:
+    """Return a workload of :mod:`ours_with_libraries` and of :mod:`plain_libraries`."""
+
+    def workload(site: Site) -> Workload:
+        try:
+            item_url = site.library_item(listener)
+        except ImportError:
+            # The contenders are skipped.
+            item_url = ""
+        home = f"{site.origin(listener)}/libraries"
+        rivals = [
+            _python(rival, "plain_libraries", function, home)
+            for rival, function in functions.items()
+            if rival != OURS
+        ]
+        ours = _python(OURS, "ours_with_libraries", functions[OURS], item_url)
+        at = "no latency" if listener == "near" else _trip(site)
+        return Workload(name, f"{title}, {at}", [*rivals, ours], aims=aims(site, item_url))
+
+    return workload
+
+
+def _requests(at_most: float) -> Aim:
+    return Aim("requests, with that of the item", lambda m: m[OURS].requests, at_most)
+
+
+def _megabytes(site: Site, item_url: str, at_most: float) -> Aim:
+    item_bytes = site.item_bytes(item_url) if item_url else 0
+    return Aim(
+        "MB of the file that were sent",
+        lambda m: (m[OURS].body_bytes - item_bytes) / 1e6,
+        at_most,
+    )
+
+
 WORKLOADS: dict[str, Callable[[Site], Workload]] = {
     "W1": _one_file,
     "W2": _one_file_hashed,
@@ -486,5 +532,30 @@ WORKLOADS: dict[str, Callable[[Site], Workload]] = {
     "W12": _cluster,
     "W13": _upload,
     "W14": _publish_small_files,
+    "W15-table": _under_libraries(
+        "W15-table",
+        "pandas.read_csv of 5.2 MB",
+        {"fsspec's HTTP": "table", OURS: "table"},
+        lambda _site, _url: [_requests(6)],
+    ),
+    "W15-column": _under_libraries(
+        "W15-column",
+        "one of ten columns of a Parquet file of 50 MB",
+        {"the whole file": "whole_column", "fsspec's HTTP": "column", OURS: "column"},
+        lambda site, url: [_megabytes(site, url, 12.5)],
+    ),
+    "W15-window": _under_libraries(
+        "W15-window",
+        "one window of a COG of 9 MB",
+        {"GDAL's HTTP": "window", OURS: "window"},
+        lambda site, url: [_requests(3), _megabytes(site, url, 2.1)],
+    ),
+    "W15-zarr": _under_libraries(
+        "W15-zarr",
+        "100 chunks of a Zarr folder",
+        {"fsspec's HTTP": "chunks", OURS: "chunks"},
+        lambda _site, _url: [_ratio(OURS, "fsspec's HTTP", 1.2, "inside")],
+        listener="far",
+    ),
 }
 """What makes each workload, once there is a site to read from."""

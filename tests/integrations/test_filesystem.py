@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -309,6 +310,8 @@ def test_a_forked_child_reads_on(hub: SharingHubServer) -> None:
     assert fs.cat([f"{root}/data/lakes.csv"])
     child = os.fork()
     if child == 0:
+        done = False
+        signal.alarm(60)
         try:
             done = fs.cat_ranges([f"{root}/data/lakes.csv"] * 2, 0, 2) == [b"id", b"id"]
         finally:
