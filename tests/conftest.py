@@ -24,8 +24,8 @@ from fault_server import Certificate, TLSServer, make_certificate
 from home import Home
 from real_servers import gate, giftless, pgstac, rustac  # noqa: F401  # fixtures
 
-# The first is the plugin of this package, which pytest has loaded already if it is installed.
-pytest_plugins = ["pytest_stac_gitlab", "pytester"]
+# pytest has loaded the first already if the package is installed.
+pytest_plugins = ["stac_gitlab.testing.fixtures", "pytester"]
 
 # The time for one example depends on the load of the machine.
 hypothesis.settings.register_profile("unhurried", deadline=None)

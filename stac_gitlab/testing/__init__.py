@@ -11,7 +11,7 @@ library and respond as the real ones do:
         ...  # read f"{hub.stac_url}/collections/dataset" with the token "glpat-test"
         assert hub.requests[0].headers["X-Gitlab-Token"] == "glpat-test"
 
-The module `pytest_stac_gitlab` is a pytest plugin with fixtures.
+The module `stac_gitlab.testing.fixtures` is a pytest plugin.
 """
 
 from stac_gitlab.testing.access import AccessLevel, TokenHolder, User

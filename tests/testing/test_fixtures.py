@@ -52,7 +52,7 @@ def test_the_factory_serves_the_given_projects(
 
 def installed() -> bool:
     """Return whether the installed package names its plugin, as after `pip install`."""
-    return any(e.value == "pytest_stac_gitlab" for e in entry_points(group="pytest11"))
+    return any(e.value == "stac_gitlab.testing.fixtures" for e in entry_points(group="pytest11"))
 
 
 Run = Callable[..., pytest.RunResult]
@@ -73,7 +73,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 # By the name of its entry point, as pytest loads it without this option.
-WITH_PLUGIN = ("-p", "pytest_stac_gitlab")
+WITH_PLUGIN = ("-p", "stac_gitlab.testing.fixtures")
 
 USES_FIXTURES = """
     def test_hub(sharinghub, sharinghub_factory):
@@ -86,9 +86,9 @@ USES_NOTHING = """
     import sys
 
     def test_nothing(pytestconfig):
-        assert pytestconfig.pluginmanager.has_plugin("pytest_stac_gitlab")
+        assert pytestconfig.pluginmanager.has_plugin("stac_gitlab.testing.fixtures")
         loaded = {name.partition(".")[0] for name in sys.modules}
-        assert not loaded & {"stac_gitlab", "pystac", "requests", "urllib3", "tenacity"}
+        assert not loaded & {"pystac", "requests", "urllib3", "tenacity"}
 """
 
 
@@ -100,7 +100,7 @@ def test_an_installed_package_brings_its_fixtures(
     run().assert_outcomes(passed=1)
 
 
-def test_a_run_without_the_fixtures_imports_nothing_of_the_package(
+def test_a_run_without_the_fixtures_imports_no_other_package(
     pytester: pytest.Pytester, run: Run
 ) -> None:
     pytester.makepyfile(USES_NOTHING)
@@ -122,7 +122,7 @@ def test_the_plugin_changes_no_warning_and_no_setting(pytester: pytest.Pytester,
         import logging, warnings
 
         def test_state(pytestconfig):
-            plugin = pytestconfig.pluginmanager.get_plugin("pytest_stac_gitlab")
+            plugin = pytestconfig.pluginmanager.get_plugin("stac_gitlab.testing.fixtures")
             if plugin is not None:
                 assert not [name for name in dir(plugin) if name.startswith("pytest_")]
             print()
