@@ -46,6 +46,11 @@ def run_job(name: str, folder: Path, hub: str = "", **variables: str) -> Done:
     job = JOBS[name]
     lines = [f'export {name}="{value}"' for name, value in job.get("variables", {}).items()]
     script = "\n".join(["set -euo pipefail", *lines, *job["script"]])
+    programs = folder.parent / "bin"
+    programs.mkdir(exist_ok=True)
+    command = programs / "stac-gitlab"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stac_gitlab "$@"\n')
+    command.chmod(0o755)
     done = subprocess.run(
         ["bash", "-c", script.replace("https://hub.example.org", hub)],
         env={
@@ -53,7 +58,7 @@ def run_job(name: str, folder: Path, hub: str = "", **variables: str) -> Done:
             "GITLAB_CI": "true",
             "CI_JOB_TOKEN": JOB_TOKEN,
             "CI_COMMIT_SHORT_SHA": "1a2b3c4d",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             **variables,
         },
         cwd=folder,

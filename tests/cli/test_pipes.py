@@ -37,7 +37,7 @@ def pipe(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_search_of_stac_client_is_downloaded(hub: SharingHubServer, tmp_path: Path) -> None:
-    client = Path(sys.executable).with_name("stac-client")
+    client = f"{sys.executable} -m pystac_client.cli"
     search = f"{client} search {hub.stac_url} --headers X-Gitlab-Token={TOKEN} -c dataset"
     search += " --method GET"
     done = pipe(f"{search} | {OURS} download - -o found -i '*.csv'", tmp_path)
