@@ -25,7 +25,7 @@ from stac_gitlab.files.paths import is_web
 from stac_gitlab.integrations.recent import Recent
 from stac_gitlab.integrations.shared_reader import shared_reader
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import redact, strip_token_parameters
+from stac_gitlab.redaction import Secret, redact, strip_token_parameters
 from stac_gitlab.settings import expect
 
 # Seconds for which an opened file is used again: GDAL opens one several times.
@@ -230,7 +230,7 @@ def gdal_env(
     if origin is None:
         raise ConfigurationError(f"{redact(url)!r} is not the URL of a server.")
     with contextlib.ExitStack() as files:
-        paths: dict[str, str] = {}
+        paths: dict[Secret, str] = {}
         is_over = False
 
         def patch_url(href: str) -> str:
@@ -252,7 +252,7 @@ def gdal_env(
             is_over = True
 
 
-def _resolved(reader: GitLabStacIO, href: str, *, trust_redirects: bool) -> tuple[str, str]:
+def _resolved(reader: GitLabStacIO, href: str, *, trust_redirects: bool) -> tuple[str, Secret]:
     """Return the URL that an href leads to, and the lines of the header file for it."""
     reader.credentials.bind(href)
     session = reader.session
@@ -264,7 +264,7 @@ def _resolved(reader: GitLabStacIO, href: str, *, trust_redirects: bool) -> tupl
                 "RasterioOpener, which downloads it once."
             )
     if Origin.of(final) != Origin.of(href) and not session.credentials.allows(final):
-        return final, ""
+        return final, Secret("")
     sent = session.credentials.headers_for(requested, session.dialect_of(requested).token_header)
     if sent and not trust_redirects:
         raise ConfigurationError(
@@ -272,7 +272,7 @@ def _resolved(reader: GitLabStacIO, href: str, *, trust_redirects: bool) -> tupl
             "to. Use RasterioOpener, which does not; or pass trust_redirects=True if no redirect "
             "of this server leads to a host that must not see the token."
         )
-    return requested, "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+    return requested, Secret("".join(f"{name}: {value}\r\n" for name, value in sent.items()))
 
 
 def _rasterio() -> Any:

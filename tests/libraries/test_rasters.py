@@ -179,6 +179,8 @@ def test_gdal_gets_the_token_in_a_header_file(
         with rasterio.open(path) as raster:
             np.testing.assert_array_equal(raster.read(1, window=WINDOW), window)
             texts = [path, raster.name, repr(raster), *raster.files, *os.environ.values()]
+            # What a traceback with local variables would show.
+            texts += [repr(cell.cell_contents) for cell in patch_url.__closure__ or ()]
             texts += map(str, rasterio.env.getenv().values()) if rasterio.env.hasenv() else []
         assert patch_url("https://elsewhere.example.org/a.tif").startswith("https://elsewhere")
     assert not [text for text in texts if TOKEN in text and text != TOKEN]
