@@ -40,7 +40,8 @@ class Terminal:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "stac_gitlab", *arguments],
             env={
-                **os.environ,
+                # The size of another terminal would count.
+                **{name: each for name, each in os.environ.items() if name != "COLUMNS"},
                 "TERM": "xterm",
                 "PYTHONIOENCODING": "utf-8",
                 "STAC_GITLAB_TOKEN": TOKEN,
