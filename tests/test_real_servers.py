@@ -183,13 +183,12 @@ def when(document: dict[str, Any]) -> str:
     ],
 )  # fmt: skip
 def test_filters_of_the_standard_find_what_fits(
-    anywhere: STACAPI, request: pytest.FixtureRequest, filters: dict[str, Any], fits: Any
+    anywhere: STACAPI, filters: dict[str, Any], fits: Any
 ) -> None:
     expected = {each["id"] for each in ITEMS if fits(each)}
     assert 0 < len(expected) < COUNT
-    # rustac 0.9.18 cannot link to a next page of a box: there everything has to fit on one.
-    size = COUNT if "bbox" in filters and "rustac" in request.node.name else 30
-    assert_each_once(ids(anywhere.items(TIED, limit=size, **filters)), expected)
+    # rustac 0.9.18 cannot link to a next page of a box with GET. It gets a POST then.
+    assert_each_once(ids(anywhere.items(TIED, limit=30, **filters)), expected)
 
 
 @pytest.mark.parametrize(
