@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import codecs
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
 
 from stac_gitlab.download.content_version import KEEP_FROM, ByteRange, ContentVersion
-from stac_gitlab.download.git_blobs import is_lfs_pointer
 from stac_gitlab.download.report import human_size
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BodyReader, BrokenBodyError, SegmentedDownload
+from stac_gitlab.download.substitutes import (
+    FORMAT_START,
+    PAGE_START,
+    POINTER_SIZE,
+    error_for_pointer,
+    error_for_substitute,
+    media_type_of,
+    other_format,
+)
 from stac_gitlab.errors import (
     ChecksumMismatchError,
     DownloadError,
     IncompleteDownloadError,
-    InvalidResponseError,
-    LFSPointerError,
     SecretInFileWarning,
-    STACGitLabError,
     UnverifiedDownloadWarning,
 )
 from stac_gitlab.files.checksums import BUFFER_SIZE, HashingBuffers
 from stac_gitlab.files.disk_space import SpaceClaim
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.http.deadline import current_deadline
-from stac_gitlab.http.responses import is_html
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.redaction import KnownSecrets, Secret, printable, quoted, redact, redact_response
+from stac_gitlab.redaction import KnownSecrets, Secret, quoted
 
 OnBytes = Callable[[int, int | None], None]
 """Called with the bytes received so far and those of the whole file, if they are known."""
@@ -83,6 +84,7 @@ class CheckedFile:
         self._on_bytes = on_bytes
         self._hashing = HashingBuffers(None, expected=0)
         self._secrets = SentSecrets()
+        self._sent_type = ""
         self.version = ContentVersion()
         self.resumed = self.is_complete = False
         self._claim = SpaceClaim(folder, self._missing_bytes)
@@ -151,7 +153,7 @@ class CheckedFile:
             DownloadError: If it is not the body of this file.
         """
         size, hashing = self.version.size, self._hashing
-        self._secrets.add(response)
+        self._note(response)
         expected = self._source.size if size is None else size
         for count in body.read_into(lambda: hashing.buffer):
             before = self.size
@@ -184,7 +186,7 @@ class CheckedFile:
             DownloadError: If it is not the body of this file.
         """
         size = self.version.size
-        self._secrets.add(response)
+        self._note(response)
         self._source.check_announced(size)
         # How much of them is written is not known before all have ended.
         self._claim.release()
@@ -242,7 +244,8 @@ class CheckedFile:
                 SecretInFileWarning,
                 stacklevel=2,
             )
-        if self.size and (other := other_format(source, self._part.read_start(PAGE_START))):
+        start = self._part.read_start(FORMAT_START)
+        if other := other_format(source, start, self._sent_type):
             warnings.warn(other, UnverifiedDownloadWarning, stacklevel=2)
         return TransferResult(
             self.size,
@@ -251,6 +254,11 @@ class CheckedFile:
             resumed=self.resumed,
             validator=self.version.validator,
         )
+
+    def _note(self, response: requests.Response) -> None:
+        """Note of a response what the checks of the complete file need."""
+        self._secrets.add(response)
+        self._sent_type = media_type_of(response)
 
     def _start_hashing(self) -> None:
         self._hashing.close()
@@ -288,115 +296,6 @@ class CheckedFile:
         # A small body may be a pointer, which is known only when it is complete.
         if self.size >= POINTER_SIZE:
             self._source.check_announced(self.version.size)
-
-
-POINTER_SIZE = 1024
-"""Bytes of the largest body that may be a pointer in place of the file."""
-
-PAGE_START = 8192
-"""Bytes from the start of a body that show whether it is a page."""
-
-_MAX_EXCERPT = 200
-_DVC_POINTER = re.compile(rb"(?:^|\n)outs:[ \t\r]*+\n\s*+(?:-\s++)?(?:md5|etag|size|path|hash):")
-# The formats whose files begin with certain bytes: their names and media types, and those bytes.
-_FORMATS = {
-    name: (re.compile(names, re.IGNORECASE), re.compile(start, re.DOTALL))
-    for name, names, start in (
-        ("TIFF", r".*\.tiff?|image/(?:tiff|vnd\.stac\.geotiff)", rb"II[*+]\0|MM\0[*+]"),
-        (
-            "ZIP",
-            r".*\.(?:zip|kmz|npz)|application/(?:x-)?zip(?:-compressed)?",
-            rb"PK[\x03\x05\x07]",
-        ),
-        ("netCDF", r".*\.nc4?|application/(?:x-)?netcdf4?", rb"CDF[\x01\x02\x05]|\x89HDF"),
-        ("HDF5", r".*\.(?:h5|hdf5)|application/(?:x-)?hdf5", rb"\x89HDF"),
-        ("JPEG 2000", r".*\.(?:jp2|j2k)|image/jp2", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
-        ("JPEG", r".*\.jpe?g|image/jpeg", rb"\xff\xd8\xff"),
-        ("PNG", r".*\.png|image/png", rb"\x89PNG\r\n"),
-        ("Parquet", r".*\.(?:geo)?parquet|application/(?:vnd\.apache\.|x-)parquet", rb"PAR1"),
-        ("gzip", r".*\.t?gz|application/(?:x-)?gzip", rb"\x1f\x8b"),
-    )
-}
-# The start of JSON, XML or HTML, perhaps with a byte order mark. A few bytes do not tell it from
-# binary content that begins with the same character.
-_TEXT_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{<][^\0-\x08\x0e-\x1f]{7,63}")
-
-
-def error_for_substitute(
-    session: GitLabSession, source: Source, response: requests.Response, start: bytes
-) -> STACGitLabError | None:
-    """Return an error if a body is a page or a message in place of the file.
-
-    The caller raises it: the body may contain the token, and this frame, which a traceback may
-    show, has it among its locals.
-    """
-    is_page = "html" in (source.media_type or "") or source.key.lower().endswith((".html", ".htm"))
-    if not is_page and is_html(response, start):
-        return session.page_error(response, start, wanted=f"the file {quoted(source.key)}")
-    expected = _expected_format(source)
-    if expected is None or not _is_text(start):
-        return None
-    url = redact_response(response).url
-    message = redact(printable(start.decode("utf-8", "replace").strip(), limit=PAGE_START))
-    return InvalidResponseError(
-        f"GET {url}: the server sent a message in place of the {expected} file "
-        f"{quoted(source.key)}: {message[:_MAX_EXCERPT]}",
-        url=url,
-    )
-
-
-def other_format(source: Source, start: bytes) -> str:
-    """Return what to say of a file of another format than its name or media type states."""
-    expected = _expected_format(source)
-    if expected is None or _FORMATS[expected][1].match(start):
-        return ""
-    found = next((name for name, (_, known) in _FORMATS.items() if known.match(start)), None)
-    if found is None:
-        return ""
-    return f"{quoted(source.key)} should be a {expected} file, but it is a {found} file."
-
-
-def error_for_pointer(source: Source, content: bytes) -> LFSPointerError | None:
-    """Return an error if a body is a pointer of Git LFS or DVC to the file."""
-    if is_lfs_pointer(content):
-        return LFSPointerError(
-            f"{quoted(source.key)}: the server sent a Git LFS pointer in place of the file. "
-            f"{redact(source.url)} serves the repository without LFS. Use the URL of GitLab's "
-            "files API with lfs=true, or run 'git lfs pull' in a clone."
-        )
-    is_dvc_file = source.key.lower().endswith((".dvc", "dvc.lock"))
-    if _DVC_POINTER.match(content) and not is_dvc_file:
-        return LFSPointerError(
-            f"{quoted(source.key)}: the server sent a DVC pointer in place of the file. Run "
-            "'dvc pull' in a clone of the project."
-        )
-    return None
-
-
-def _is_text(start: bytes) -> bool:
-    match = _TEXT_START.match(start)
-    if match is None:
-        return False
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(match[0])
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _expected_format(source: Source) -> str | None:
-    """Return the format that the media type of a file states, or else its name."""
-    media_type = (source.media_type or "").partition(";")[0].strip()
-    path = urlsplit(source.url).path
-    if path.lower().endswith((".json", ".xml", ".txt")):
-        # The href of metadata is sometimes listed with the media type of the data.
-        return None
-    is_stated = media_type not in ("", "application/octet-stream")
-    for stated in (media_type,) if is_stated else (source.key, path):
-        for name, (known, _) in _FORMATS.items():
-            if known.fullmatch(stated):
-                return name
-    return None
 
 
 class SentSecrets:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pystac
 
-from stac_gitlab.download.checked_file import POINTER_SIZE, error_for_pointer
 from stac_gitlab.download.progress import Progress
 from stac_gitlab.download.report import human_size
 from stac_gitlab.download.source import Source, self_href
+from stac_gitlab.download.substitutes import POINTER_SIZE, error_for_pointer
 from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import (
     ConfigurationError,

@@ -19,10 +19,10 @@ from typing import BinaryIO
 import requests
 import urllib3
 
-from stac_gitlab.download.checked_file import PAGE_START, POINTER_SIZE, error_for_substitute
 from stac_gitlab.download.content_version import ByteRange, ContentVersion
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BrokenBodyError, StallRule
+from stac_gitlab.download.substitutes import PAGE_START, POINTER_SIZE, error_for_substitute
 from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import DownloadError, IncompleteDownloadError, STACGitLabError
 from stac_gitlab.http.body import body_reader

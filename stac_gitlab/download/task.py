@@ -18,11 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from stac_gitlab.download.checked_file import POINTER_SIZE, TransferResult, error_for_pointer
+from stac_gitlab.download.checked_file import TransferResult
 from stac_gitlab.download.content_version import Record, append_record
 from stac_gitlab.download.git_blobs import git_ids_of
 from stac_gitlab.download.report import AssetResult, AssetStatus, StoppedError
 from stac_gitlab.download.source import Source, url_digest
+from stac_gitlab.download.substitutes import POINTER_SIZE, error_for_pointer
 from stac_gitlab.download.transfer import NotModified, copy_file, download_file
 from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum

@@ -1331,7 +1331,7 @@ def test_load_item_without_a_server_says_how_to_name_one(monkeypatch: pytest.Mon
 # -- SharingHub and GitLab -------------------------------------------------------------------------
 
 ODD_FILES = {
-    key: f"content of {key}".encode()
+    key: b"II*\0 as a TIFF begins" if key.endswith(".tif") else f"content of {key}".encode()
     for key in json.loads((RECORDED / "item-nested-group.json").read_text("utf-8"))["response"][
         "json"
     ]["assets"]

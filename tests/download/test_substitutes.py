@@ -70,6 +70,11 @@ MESSAGES = {
         {"key": "sst", "media_type": "application/x-netcdf"},
         {"key": "table.parquet"},
         {"key": "levels.csv.gz"},
+        {"key": "report.pdf"},
+        {"key": "points", "media_type": "application/vnd.laszip+copc"},
+        {"key": "forecast.grib2"},
+        {"key": "lakes.fgb"},
+        {"key": "lakes", "media_type": "application/geopackage+sqlite3"},
     ],
 )
 def test_a_message_is_not_taken_for_a_binary_file(
@@ -118,6 +123,49 @@ def test_a_file_of_the_stated_format_or_an_unknown_one_is_kept(home: Home, start
     home.file.content = start + bytes(100)
     home.download(key="B04.tif")
     home.assert_there(home.file.content)
+
+
+@pytest.mark.parametrize(
+    ("sent_type", "content", "how", "problem"),
+    [
+        ("text/plain; charset=utf-8", b"Too busy.\n", {"key": "a.tif"}, "sent 'text/plain'"),
+        ("application/json", b"{}", {"key": "a.zip"}, "sent 'application/json'"),
+        ("application/json", b'"busy"', {"key": "a.nc"}, "sent 'application/json'"),
+        ("application/problem+json", MESSAGES["JSON"], {"media_type": "text/csv"}, "problem.json"),
+        ("text/xml", MESSAGES["XML"], {"media_type": "application/vnd.zarr"}, "sent 'text/xml'"),
+        ("application/octet-stream", b"", {"key": "a.tif"}, "but it is empty"),
+        ("text/html", b"", {"media_type": "text/csv"}, "sent 'text/html'"),
+    ],
+)
+def test_what_may_be_a_message_is_kept_with_a_warning(
+    home: Home, sent_type: str, content: bytes, how: dict[str, Any], problem: str
+) -> None:
+    home.file.content, home.file.headers = content, {"content-type": sent_type}
+    with pytest.warns(UnverifiedDownloadWarning, match=f"should be .*{problem}"):
+        home.download(**how)
+    home.assert_there(content)
+
+
+@pytest.mark.parametrize(
+    ("sent_type", "content", "how"),
+    [
+        ("text/plain", b"II*\0 is a TIFF", {"key": "a.tif"}),
+        ("text/plain", b"\0\1\2\3 is no text", {"key": "a.tif"}),
+        ("text/plain", b"a,b\n1,2\n", {"media_type": "text/csv"}),
+        ("application/json", MESSAGES["JSON"], {"media_type": "application/geo+json"}),
+        ("application/json", MESSAGES["JSON"], {"media_type": "text/plain"}),
+        ("application/json", MESSAGES["JSON"], {"key": "a.json", "media_type": "text/csv"}),
+        ("application/json", MESSAGES["JSON"], {}),
+        ("application/octet-stream", b"", {"key": "a.tif", "size": 0}),
+        ("application/octet-stream", b"", {"media_type": "text/csv"}),
+    ],
+)
+def test_what_agrees_with_the_media_type_is_kept(
+    home: Home, sent_type: str, content: bytes, how: dict[str, Any]
+) -> None:
+    home.file.content, home.file.headers = content, {"content-type": sent_type}
+    home.download(**how)
+    home.assert_there(content)
 
 
 @pytest.mark.parametrize("content", [b"<kml>x</kml>", b"<!-- html --> text", b"x <html>"])
