@@ -178,6 +178,16 @@ def if_changed(validator: str | None) -> dict[str, str]:
     return {"If-None-Match" if is_etag else "If-Modified-Since": validator}
 
 
+def has_other_date(response: requests.Response, validator: str | None) -> bool:
+    """Return whether a 304 response to a date states another one.
+
+    It means that the content is not newer, but an older version may have been restored.
+    """
+    if "If-Modified-Since" not in if_changed(validator):
+        return False
+    return response.headers.get("Last-Modified", validator) != validator
+
+
 def _usable(validator: object) -> str | None:
     """Return a validator that can be saved and sent back: a server may write anything there."""
     if isinstance(validator, str) and validator.isascii() and validator.isprintable():

@@ -18,7 +18,12 @@ from pathlib import Path
 import requests
 
 from stac_gitlab.download.checked_file import CheckedFile, OnBytes, TransferResult
-from stac_gitlab.download.content_version import ByteRange, ContentVersion, if_changed
+from stac_gitlab.download.content_version import (
+    ByteRange,
+    ContentVersion,
+    has_other_date,
+    if_changed,
+)
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import (
     FIRST_SEGMENT,
@@ -243,7 +248,11 @@ class _FileTransfer:
             url = self.session.dialect_of(self.source.url).lfs_url(self.source.url)
             self.source = replace(self.source, url=url or self.source.url)
             return url is not None
-        if self._decode is not None and self._file.is_complete:
+        # Nothing could be decoded, and there is a checksum to tell whether nothing had to be.
+        is_mislabelled = (
+            self._decode is True and not self._file.size and self.source.checksum is not None
+        )
+        if is_mislabelled or (self._decode is not None and self._file.is_complete):
             # The metadata may describe the bytes before or after the decoding.
             self._decode = not self._decode
             return True
@@ -304,7 +313,10 @@ class _FileTransfer:
             # There is no body, but only reading it releases the connection.
             body_reader(response)(1)
             response.close()
-            raise NotModified
+            if not has_other_date(response, self.known):
+                raise NotModified
+            self.known = None
+            return self._request_all()
         part = ByteRange.of(response)
         self._check_modification(response, part)
         if not is_segmented or response.status_code not in (206, 416):

@@ -731,6 +731,14 @@ def test_a_body_that_is_not_in_its_stated_encoding_is_broken(home: Home) -> None
     home.fails(IncompleteDownloadError, "malformed")
 
 
+def test_a_body_that_is_not_in_its_stated_encoding_is_the_file_if_its_checksum_says_so(
+    home: Home,
+) -> None:
+    home.file.headers = GZIPPED
+    assert home.download(checksum=SHA256).verified
+    home.assert_there()
+
+
 def test_a_highly_compressed_body_is_decoded_in_pieces(home: Home) -> None:
     home.file.content = bytes(8_000_000)
     assert len(gzip.compress(home.file.content)) < 10_000
@@ -835,6 +843,22 @@ def test_a_304_leaves_its_connection_to_the_next_request(home: Home) -> None:
             download_file(session, source, home.target, known='"one"')
     pools = session.get_adapter(home.server.url).poolmanager.pools  # type: ignore[attr-defined]  # an HTTPAdapter
     assert [pools[key].num_connections for key in pools.keys()] == [1]  # noqa: SIM118  # no dict
+
+
+def test_a_304_with_an_older_date_is_no_proof_that_the_file_is_the_same(home: Home) -> None:
+    newer, older = "Wed, 05 Jun 2024 10:00:00 GMT", "Tue, 04 Jun 2024 10:00:00 GMT"
+
+    def restored(request: RecordedRequest) -> Answer:
+        if "If-Modified-Since" in request.headers:
+            return Answer(304, (("last-modified", older),), b"")
+        return home.file(request)
+
+    home.file.etag, home.file.modified = None, older
+    home.server.route("/lakes.bin", restored)
+    assert home.download(known=newer).validator == older
+    home.assert_there()
+    with pytest.raises(NotModified):
+        home.download(known=older)
 
 
 def test_a_304_without_a_condition_is_an_error(home: Home) -> None:
