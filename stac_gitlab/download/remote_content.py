@@ -101,7 +101,10 @@ class LocalContent:
 
     Attributes:
         size: Its size in bytes.
+        is_outdated: False.
     """
+
+    is_outdated = False
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -133,7 +136,10 @@ class RangedContent:
     Attributes:
         size: The size of the file in bytes.
         version: The version that was opened.
+        is_outdated: Whether the server was seen to have another version since.
     """
+
+    is_outdated = False
 
     def __init__(
         self, session: GitLabSession, source: Source, response: requests.Response, part: ByteRange
@@ -213,6 +219,7 @@ class RangedContent:
         with response:
             part = ByteRange.of(response)
             if part is None or part.start != start or not self.version.matches(response):
+                self.is_outdated = True
                 raise DownloadError(
                     f"{quoted(self._source.key)}: the file has changed while it was read. Open it "
                     "again."

@@ -311,6 +311,9 @@ class StacsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
 
     def _content(self, path: str) -> RangedContent | LocalContent:
         """Return the content of a file, opened once for all who read it within a while."""
+        known = self._contents.known(path)
+        if known is not None and known.is_outdated:
+            self._contents.forget(path)
         return self._contents.get(path, partial(self._open_content, path))
 
     def _open_content(self, path: str) -> RangedContent | LocalContent:
@@ -352,10 +355,10 @@ class StacsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
             FileNotFoundError: If there is no such file. It is a STACGitLabError, too.
         """
         path = self._strip_protocol(path)
-        if start is None and end is None:
-            content = self._contents.known(path) or self._open_content(path)
-        else:
-            content = self._content(path)
+        is_whole = start is None and end is None
+        # A whole file is not kept: it is rarely read again.
+        is_kept = not is_whole or self._contents.known(path) is not None
+        content = self._content(path) if is_kept else self._open_content(path)
         first, last, _step = slice(start, end).indices(content.size)
         return read_range(content, first, last)
 

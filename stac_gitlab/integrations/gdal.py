@@ -134,6 +134,9 @@ class RasterioOpener:
         raise RemoteWriteError(f"{redact(path)}: the file can only be read.")
 
     def _content(self, href: str) -> RangedContent | LocalContent:
+        known = self._contents.known(href)
+        if known is not None and known.is_outdated:
+            self._contents.forget(href)
         return self._contents.get(href, partial(self._open_content, href))
 
     def _open_content(self, href: str) -> RangedContent | LocalContent:

@@ -87,6 +87,21 @@ def test_near_ranges_are_one_request(opener: RasterioOpener, server: LoopbackSer
     file.close()
 
 
+def test_a_raster_that_changed_can_be_opened_again(
+    opener: RasterioOpener, server: LoopbackServer
+) -> None:
+    route = ServedFile(CONTENT)
+    server.route("/a.tif", route)
+    with opener.open(f"{server.url}/a.tif") as file:
+        route.etag = '"two"'
+        file.seek(3_000_000)
+        with pytest.raises(DownloadError, match="Open it again"):
+            file.read(1)
+    with opener.open(f"{server.url}/a.tif") as file:
+        file.seek(3_000_000)
+        assert file.read(1) == CONTENT[3_000_000:3_000_001]
+
+
 def test_the_token_stays_with_its_server(
     opener: RasterioOpener, server: LoopbackServer, other_server: LoopbackServer
 ) -> None:
