@@ -308,6 +308,7 @@ _TOKENS = re.compile(r"(?:access_|private_|gitlab_|job_|x-amz-security-)?token",
 # Signatures of Azure (shared access), S3, CloudFront and Google Cloud Storage.
 _SIGNATURE = re.compile(
     rf"{_TOKENS.pattern}|x-(?:amz|goog)-.*|sig|s[ekprtv]|sip|spr|srt|ss|sk(?:oid|tid|[esvt])"
+    "|saoid|suoid|scid|sdd|ses"
     "|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid",
     re.IGNORECASE,
 )

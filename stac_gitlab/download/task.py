@@ -40,6 +40,14 @@ Overwrite = Literal["if-changed", "always", "never", "error"]
 OnBytes = Callable[[str, int, int | None], None]
 """Called with the name of a task, the bytes received so far, and the size of the file."""
 
+_USUAL_ADVICE = (
+    "An existing file there is unchanged. Check the free space and the permissions of the folder."
+)
+_ADVICE = {
+    errno.EISDIR: "Remove this folder, or choose another output folder.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower max_workers=.",
+    errno.EFBIG: "The file system, or a limit (ulimit -f), allows only smaller files.",
+}
 _UNUSABLE_FOLDER = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -287,14 +295,17 @@ def _is_file(path: Path) -> bool:
     """Return whether a regular file exists.
 
     Unlike `Path.is_file` since Python 3.14, it raises an OSError for a path that can never be
-    written, such as one that is too long.
+    written, such as one that is too long or that of a folder.
     """
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        mode = path.stat().st_mode
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return False
         raise
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return stat.S_ISREG(mode)
 
 
 def digest_of_file(path: Path, checksum: Checksum) -> bytes:
@@ -319,6 +330,5 @@ def _own_error(task: DownloadTask, error: STACGitLabError | OSError) -> STACGitL
     kind = UnusableFolderError if error.errno in _UNUSABLE_FOLDER else DownloadError
     return kind(
         f"{quoted(task.key)}: {str(task.target)!r} cannot be written: "
-        f"{error.strerror or error}. An existing file there is unchanged. "
-        "Check the free space and the permissions of the folder."
+        f"{error.strerror or error}. {_ADVICE.get(error.errno or 0, _USUAL_ADVICE)}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import json
@@ -912,9 +913,31 @@ def test_a_folder_where_a_file_is_needed_fails_its_own_asset_only(
 ) -> None:
     (tmp_path / "a.csv").mkdir()
     item = served(server, "a.csv", "b.csv")
-    with pytest.raises(DownloadError, match=r"'a\.csv'.*cannot be written"):
-        downloader.download_assets(item, tmp_path)
+    for overwrite in ("if-changed", "never"):
+        with pytest.raises(DownloadError, match=r"'a\.csv'.*written: .*Remove this folder"):
+            downloader.download_assets(item, tmp_path, overwrite=overwrite)
     assert files_in(tmp_path) == {"b.csv": b"content of b.csv"}
+    # Neither run has downloaded the file in vain.
+    assert not [request for request in server.requests if request.path.endswith("a.csv")]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EMFILE, "ulimit -n"), (errno.EFBIG, "ulimit -f")]
+)
+def test_the_error_for_a_limit_of_the_system_says_which(
+    server: LoopbackServer,
+    downloader: STACDownloader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    advice: str,
+) -> None:
+    def write(handle: int, content: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("stac_gitlab.files.partial_file.os.write", write)
+    with pytest.raises(DownloadError, match=f"{os.strerror(number)}.*{advice}"):
+        downloader.download_assets(served(server, "a.csv"), tmp_path)
 
 
 # -- folders that cannot be written to -------------------------------------------------------------

@@ -118,6 +118,7 @@ def test_without_verification_a_wrong_checksum_is_no_error(home: Home) -> None:
     ("query", "signed_again"),
     [
         ("st=1&se=2&sp=r&sv=2024&sr=b&sig=a%3D", "st=3&se=4&sp=r&sv=2024&sr=b&sig=b%3D"),
+        ("saoid=1&scid=1&sig=a", "suoid=2&scid=2&sig=b"),
         ("X-Amz-Date=1&X-Amz-Signature=a&v=2", "X-Amz-Date=2&X-Amz-Signature=b&v=2"),
         ("X-Goog-Expires=1&X-Goog-Signature=a", "X-Goog-Expires=9&X-Goog-Signature=b"),
         ("Expires=1&Signature=a&Key-Pair-Id=K", "Expires=2&Signature=b&Key-Pair-Id=K"),
