@@ -64,7 +64,7 @@ from stac_gitlab.settings import (
 HREF = str | os.PathLike[str]
 T = TypeVar("T")
 # A `read_text` of these modules reads over the session. Any other is one of a subclass.
-_OWN_MODULES = (__name__, "stac_gitlab.search")
+_OWN_MODULES = (__name__, "stac_gitlab.search.client_io")
 # The URL of a document that was read ahead, and that document; see `read_ahead`.
 ready_document: ContextVar[tuple[str, Future[dict[str, Any]]] | None] = ContextVar(
     "stac_gitlab_ready_document", default=None

@@ -66,7 +66,7 @@ DATASETS = [p.path for p in PROJECTS[:3]]
 
 def all_hooks() -> tuple[pystac_hooks.Hook, ...]:
     try:
-        client_hooks = importlib.import_module("stac_gitlab.client_hooks")
+        client_hooks = importlib.import_module("stac_gitlab.search.client_hooks")
     except ModuleNotFoundError:
         return pystac_hooks.HOOKS
     return (*pystac_hooks.HOOKS, *client_hooks.CLIENT_HOOKS)

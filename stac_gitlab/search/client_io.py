@@ -1,16 +1,4 @@
-"""The bridge to pystac-client, which sends its requests through the session of a GitLabStacIO.
-
-::
-
-    from stac_gitlab.search import open_client
-
-    client = open_client("https://stac.example.org", token)
-    search = client.search(collections=["sentinel-2"], bbox=[5, 46, 8, 47], max_items=10)
-
-pystac-client accepts only a reader of its type ``StacApiIO``. :class:`GitLabStacApiIO` is one, and
-is a :class:`~stac_gitlab.GitLabStacIO` as well: it sends tokens only to their servers, retries, and
-follows all pages. It needs the extra ``client``.
-"""
+"""The reader that pystac-client uses: a GitLabStacIO that is a StacApiIO, too."""
 
 from __future__ import annotations
 
@@ -24,6 +12,8 @@ from typing import Any, TypeVar, cast
 
 import pystac
 import requests
+from pystac_client import Client
+from pystac_client.stac_api_io import StacApiIO
 from urllib3.util import Retry
 
 from stac_gitlab.auth import Origin, TokenSource, hide_token
@@ -42,6 +32,7 @@ from stac_gitlab.reading.refused_pages import read_items_page
 from stac_gitlab.reading.stac_io import HREF, GitLabStacIO
 from stac_gitlab.reading.untrusted_links import secure_schema
 from stac_gitlab.redaction import redact, redact_text
+from stac_gitlab.search.client_hooks import api_errors
 from stac_gitlab.settings import (
     RetryPolicy,
     dict_of,
@@ -51,17 +42,6 @@ from stac_gitlab.settings import (
     whole_number,
 )
 
-try:
-    from pystac_client import Client
-    from pystac_client.stac_api_io import StacApiIO
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "stac_gitlab.search needs pystac-client: pip install 'stac-gitlab[client]'.",
-        name=error.name,
-    ) from error
-from stac_gitlab.client_hooks import api_errors
-
-__all__ = ["GitLabStacApiIO", "RequestModifier", "open_client"]
 T = TypeVar("T")
 # Characters. What proxies accept by default is 8 KiB for the request line.
 _LONGEST_URL = 8000
