@@ -12,6 +12,7 @@ import io
 import os
 import tempfile
 import threading
+import warnings
 import weakref
 from pathlib import Path
 from typing import BinaryIO
@@ -22,9 +23,21 @@ import urllib3
 from stac_gitlab.download.content_version import ByteRange, ContentVersion
 from stac_gitlab.download.source import Source
 from stac_gitlab.download.stream import BrokenBodyError, StallRule
-from stac_gitlab.download.substitutes import PAGE_START, POINTER_SIZE, error_for_substitute
+from stac_gitlab.download.substitutes import (
+    FORMAT_START,
+    PAGE_START,
+    POINTER_SIZE,
+    error_for_substitute,
+    media_type_of,
+    other_format,
+)
 from stac_gitlab.download.transfer import download_file
-from stac_gitlab.errors import DownloadError, IncompleteDownloadError, STACGitLabError
+from stac_gitlab.errors import (
+    DownloadError,
+    IncompleteDownloadError,
+    STACGitLabError,
+    UnverifiedDownloadWarning,
+)
 from stac_gitlab.http.body import body_reader
 from stac_gitlab.http.deadline import Deadline, enforcing
 from stac_gitlab.http.retry import call_with_retries
@@ -68,6 +81,7 @@ def open_content(session: GitLabSession, source: Source) -> RangedContent | Loca
     if not content.may_be_the_file(response):
         # A download finds out, and raises the error that says why.
         return _downloaded(session, source)
+    content.warn_of_other_format(response)
     return content
 
 
@@ -168,6 +182,12 @@ class RangedContent:
         hasher = checksum.hasher()
         hasher.update(self._first_block)
         return checksum.digest_of(hasher) == checksum.digest
+
+    def warn_of_other_format(self, response: requests.Response) -> None:
+        """Warn if the file has another format than the metadata state."""
+        start = self._first_block[:FORMAT_START]
+        if start and (problem := other_format(self._source, start, media_type_of(response))):
+            warnings.warn(problem, UnverifiedDownloadWarning, stacklevel=2)
 
     @property
     def held(self) -> int:

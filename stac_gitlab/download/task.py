@@ -45,6 +45,7 @@ _USUAL_ADVICE = (
 )
 _ADVICE = {
     errno.EISDIR: "Remove this folder, or choose another output folder.",
+    errno.ENAMETOOLONG: "Choose an output folder with a shorter path.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower max_workers=.",
     errno.EFBIG: "The file system, or a limit (ulimit -f), allows only smaller files.",
 }

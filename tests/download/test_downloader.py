@@ -922,7 +922,12 @@ def test_a_folder_where_a_file_is_needed_fails_its_own_asset_only(
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(errno.EMFILE, "ulimit -n"), (errno.EFBIG, "ulimit -f")]
+    ("number", "advice"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.ENAMETOOLONG, "shorter path"),
+    ],
 )
 def test_the_error_for_a_limit_of_the_system_says_which(
     server: LoopbackServer,

@@ -38,6 +38,7 @@ from stac_gitlab.errors import (
     LFSPointerError,
     NetworkError,
     NotFoundError,
+    UnverifiedDownloadWarning,
 )
 from stac_gitlab.testing import (
     Answer,
@@ -339,6 +340,17 @@ def test_a_message_is_not_opened_in_place_of_a_binary_file(
     message = b'{"detail": "no such scene"}' + b" " * 2000
     with pytest.raises(InvalidResponseError, match="no such scene"):
         downloader.open(asset_of(server, message, type="image/tiff"))
+
+
+def test_a_file_of_another_format_is_opened_with_a_warning(
+    server: LoopbackServer, downloader: STACDownloader
+) -> None:
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(2000)
+    with pytest.warns(UnverifiedDownloadWarning, match="should be a TIFF file, but it is a PNG"):
+        file = downloader.open(asset_of(server, picture, type="image/tiff"))
+    with file:
+        assert file.read() == picture
+    assert len(server.requests) == 1
 
 
 def test_a_pointer_is_not_opened_in_place_of_the_file(
