@@ -16,6 +16,7 @@ from stac_gitlab.download.progress import ProgressOption, check_progress
 from stac_gitlab.download.source import Verify
 from stac_gitlab.download.task import Overwrite
 from stac_gitlab.errors import AssetNotFoundError, ConfigurationError, NothingToDownloadWarning
+from stac_gitlab.files.paths import unwritable_characters
 from stac_gitlab.redaction import printable, quoted
 from stac_gitlab.settings import expect, expect_choice, path_of
 
@@ -121,9 +122,12 @@ def folder_of(output_dir: object) -> Path:
     """
     folder = Path(path_of("output_dir", output_dir, wanted="the path of a folder"))
     try:
-        return folder.expanduser()
+        folder = folder.expanduser()
     except RuntimeError as error:
         raise ConfigurationError(f"output_dir={str(folder)!r}: {error}") from None
+    if (problem := unwritable_characters(folder)) is not None:
+        raise ConfigurationError(f"output_dir={str(folder)!r}: {problem}.")
+    return folder
 
 
 def select_assets(item: HasAssets, options: AllOptions) -> dict[str, pystac.Asset]:

@@ -81,7 +81,19 @@ the folder. Download it by hand under a name of your own.
         _check_part(key, part, portable=portable)
     if len(path.encode()) > MAX_PATH_BYTES:
         raise _refused(key, f"it is longer than {MAX_PATH_BYTES} bytes")
+    if (problem := unwritable_characters(path)) is not None:
+        raise _refused(key, problem)
     return path
+
+
+def unwritable_characters(path: str | os.PathLike[str]) -> str | None:
+    """Return what to say of a path with characters that this Python cannot write."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        return f"this Python writes names in {encoding} only, unless PYTHONUTF8=1 is set"
+    return None
 
 
 def _check_part(key: str, part: str, *, portable: bool) -> None:

@@ -945,6 +945,45 @@ def test_the_error_for_a_limit_of_the_system_says_which(
         downloader.download_assets(served(server, "a.csv"), tmp_path)
 
 
+# The names are escaped because the command line is not UTF-8 either.
+ASCII_LOCALE = """
+import sys, pystac, stac_gitlab
+item = pystac.Item.from_dict({
+    "type": "Feature", "stac_version": "1.1.0", "id": "lakes", "geometry": None, "links": [],
+    "properties": {"datetime": "2024-01-01T00:00:00Z"},
+    "assets": {
+        key: {"href": sys.argv[1], "roles": ["data"]} for key in ("ok", "\\u6c34.csv", "\\xe9/a")
+    },
+})
+for folder in (sys.argv[2], sys.argv[2] + "/\\xe9"):
+    try:
+        stac_gitlab.STACDownloader().download_assets(item, folder)
+    except stac_gitlab.errors.STACGitLabError as error:
+        print(ascii(str(error)))
+"""
+
+
+@posix_only
+def test_names_that_the_locale_cannot_write_fail_their_own_assets_only(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    server.route("/a", BODY)
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", ASCII_LOCALE, f"{server.url}/a", str(tmp_path)],
+        check=True,
+        env={**os.environ, **ascii_only},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    by_assets, by_folder = done.stdout.splitlines()
+    assert "2 of 3 assets failed" in by_assets
+    assert "PYTHONUTF8=1" in by_assets
+    assert "PYTHONUTF8=1" in by_folder
+    assert files_in(tmp_path) == {"ok": BODY}
+
+
 # -- folders that cannot be written to -------------------------------------------------------------
 
 
