@@ -13,6 +13,11 @@ ATTRIBUTES_FILE = ".gitattributes"
 _LFS = "filter=lfs diff=lfs merge=lfs -text"
 _MACRO = "[attr]"
 _NEEDS_ESCAPE = re.compile(r"([\\*?\[])")
+_FOLDERS = re.compile(r"(?:(?<=/)|\A)\*\*+/")
+_BRACKET = re.compile(r"\[([!^]?)(\]?[^\]]{0,255}+)\]")
+_LONGEST_PATH = 4096
+# Sets of sets, which git does not know.
+_SPECIAL_IN_SET = re.compile(r"[\[&~|]")
 
 
 class GitAttributes:
@@ -41,9 +46,13 @@ class GitAttributes:
             return
         attributes = [each for name in named for each in self._macros.get(name, [name])]
         filters = [a for a in attributes if re.match(r"[-!]?filter(?:=|$)", a)]
-        if pattern and filters:
+        if filters and 0 < len(pattern) <= _LONGEST_PATH:
             prefix = f"{re.escape(folder)}/" if folder else ""
-            rule = re.compile(prefix + _regex(pattern), re.DOTALL)
+            try:
+                rule = re.compile(prefix + _regex(pattern), re.DOTALL)
+            except re.error:
+                # A range such as z-a, or one of classes. It fits no file.
+                return
             self._rules.append((rule, filters[-1] == "filter=lfs"))
 
     def uses_lfs(self, path: str) -> bool | None:
@@ -91,25 +100,50 @@ def _split(line: str) -> tuple[str, list[str]]:
 
 
 def _regex(pattern: str) -> str:
-    """Return the regular expression of a pattern, relative to the folder of its file."""
-    is_anchored = "/" in pattern
-    pattern = pattern.lstrip("/")
-    made = "" if is_anchored else "(?:.*/)?"
+    """Return the regular expression of a pattern, relative to the folder of its file.
+
+    Where a wildcard follows, the first place at which a part fits is as good as any later one. So
+    the part is an atomic group, and the time grows with the product of both lengths at most.
+    """
+    if "/" not in pattern:
+        pattern = f"**/{pattern}"
+    first, *others = _FOLDERS.split(pattern.lstrip("/"))
+    if not others:
+        return _regex_of_path(first)
+    between = "".join(f"(?>(?:[^/]*/)*?{_regex_of_path(part)})" for part in others[:-1])
+    return f"{_regex_of_path(first)}{between}(?:[^/]*/)*{_regex_of_path(others[-1])}"
+
+
+def _regex_of_path(path: str) -> str:
+    """Return the regular expression of a pattern without ``**/``."""
+    folder, slash, name = path.rpartition("/")
+    last = ".*" if len(name) > 1 and not name.strip("*") else _regex_of_name(name)
+    return "/".join(map(_regex_of_name, folder.split("/"))) + slash + last
+
+
+def _regex_of_name(pattern: str) -> str:
+    # What stands before, between and behind the wildcards.
+    parts = [""]
     at = 0
     while at < len(pattern):
-        if pattern.startswith("**/", at) and (at == 0 or pattern[at - 1] == "/"):
-            made, at = made + "(?:.*/)?", at + 3
-        elif pattern[at:] == "**":
-            made, at = made + ".*", at + 2
-        elif pattern[at] == "*":
-            made, at = made + "[^/]*", at + 1
+        if pattern[at] == "*":
+            parts.append("")
+            at += 1
         elif pattern[at] == "?":
-            made, at = made + "[^/]", at + 1
-        elif (bracket := re.compile(r"\[([!^]?)(\]?[^\]]*)\]").match(pattern, at)) is not None:
+            parts[-1] += "[^/]"
+            at += 1
+        elif (bracket := _BRACKET.match(pattern, at)) is not None:
             negation = "^" if bracket[1] else ""
-            members = bracket[2].replace("[:space:]", r"\s").replace("[", r"\[")
-            made, at = f"{made}(?!/)[{negation}{members}]", bracket.end()
+            members = bracket[2].replace("[:space:]", r"\s")
+            members = _SPECIAL_IN_SET.sub(r"\\\g<0>", members)
+            parts[-1] += f"(?!/)[{negation}{members}]"
+            at = bracket.end()
         else:
             at += pattern[at] == "\\" and at + 1 < len(pattern)
-            made, at = made + re.escape(pattern[at]), at + 1
-    return made
+            parts[-1] += re.escape(pattern[at])
+            at += 1
+    first, *others = parts
+    if not others:
+        return first
+    between = "".join(f"(?>[^/]*?{part})" for part in others[:-1] if part)
+    return f"{first}{between}[^/]*{others[-1]}"

@@ -24,7 +24,7 @@ from stac_gitlab.errors import (
 from stac_gitlab.http.responses import Document
 from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import quoted, redact
+from stac_gitlab.redaction import quoted, redact, redact_document
 
 _MAX_BYTES = 64 * 2**20
 # What GitLab says in a 400 if a file is not as it was when the tree was listed.
@@ -168,7 +168,8 @@ class GitLabProject:
     def _parse(self, response: Document) -> dict[str, Any]:
         url = redact(response.url)
         try:
-            return parse_json(response.body, url=url, limits=self.session.limits)
+            found = parse_json(response.body, url=url, limits=self.session.limits)
+            return redact_document(found, response.body, url=url)
         except STACGitLabError:
             raise InvalidResponseError(
                 f"{url}: this is not a response of GitLab's API. Check the address of the project.",

@@ -127,7 +127,7 @@ class LFSUploader:
             raise explained(error) from error.__cause__
         for each in objects:
             described = answered.get(each.sha256)
-            problem = "the server does not mention it" if described is None else _error(described)
+            problem = _problem(described)
             if described is None or problem:
                 raise InvalidResponseError(
                     f"{redact(url)}: {quoted(each.name)} cannot be uploaded: {problem}.",
@@ -191,8 +191,7 @@ class LFSUploader:
 
     def _request_of(self, action: object) -> tuple[str, dict[str, str]]:
         """Return the URL and the headers of an action."""
-        href = action.get("href") if isinstance(action, Mapping) else None
-        headers = (action.get("header") if isinstance(action, Mapping) else None) or {}
+        href, headers = _mapping(action).get("href"), _mapping(action).get("header") or {}
         if not isinstance(href, str) or not isinstance(headers, Mapping):
             url = redact(self._project.lfs_url)
             raise InvalidResponseError(
@@ -233,11 +232,19 @@ def _objects_in(response: Document) -> dict[str, dict[str, Any]]:
         ) from None
 
 
-def _error(described: Mapping[str, Any]) -> str:
-    """Return what the server says is wrong with an object, or an empty text."""
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _problem(described: Mapping[str, Any] | None) -> str:
+    """Return why an object cannot be uploaded, as the server describes it, or an empty text."""
+    if described is None:
+        return "the server does not mention it"
     error = described.get("error")
-    if not isinstance(error, Mapping):
-        return ""
-    code, said = error.get("code"), quoted(redact(str(error.get("message"))))
-    advice = {507: " The storage is full", 403: " The token may not upload to this project"}
-    return f"{code} {said}.{advice.get(code, ' The server rejects it')}"  # type: ignore[arg-type]  # any JSON value
+    if error is None:
+        is_valid = isinstance(described.get("actions"), dict | None)
+        return "" if is_valid else "the server does not say what to do"
+    code, said = _mapping(error).get("code"), _mapping(error).get("message", error)
+    advice = {"507": " The storage is full", "403": " The token may not upload to this project"}
+    shown = redact(f"{code} {quoted(redact(str(said)))}")
+    return f"{shown}.{advice.get(str(code), ' The server rejects it')}"

@@ -147,8 +147,8 @@ def publish(
         if described and head is None and not described.get("empty_repo"):
             raise ConfigurationError(
                 f"branch={branch!r}: {there.url} has no such branch. Its default branch is "
-                f"{described.get('default_branch')!r}. Use that one, or create the branch in "
-                "GitLab."
+                f"{quoted(str(described.get('default_branch')))}. Use that one, or create the "
+                "branch in GitLab."
             )
         plan = Changes(there, head, files, delete=delete, lfs_above=lfs_above)
         plan.add_readme(text, {**fields, **(metadata or {})})
@@ -160,7 +160,7 @@ def publish(
             for commit_id, size in plan.commits(branch, message or f"Publish {there.path}"):
                 commits.append(commit_id)
                 sent += size
-            known = described.get("topics") or described.get("tag_list") or []
+            known = _texts(described.get("topics")) or _texts(described.get("tag_list"))
             if not set(topics) <= set(known):
                 there.set_topics([*known, *(topic for topic in topics if topic not in known)])
     return PublishReport(
@@ -199,6 +199,10 @@ def _described(project: GitLabProject, *, create_project: bool) -> dict[str, Any
             return None
         error.extend("To create it, pass create_project=True.")
         raise
+
+
+def _texts(value: object) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def _item_url(hub: str | None, topics: Iterable[str], path: str) -> str | None:

@@ -8,6 +8,7 @@ Source: SharingHub user documentation, "Metadata"; observed at SharingHub 0.4.0.
 
 from __future__ import annotations
 
+import itertools
 import math
 import posixpath
 import re
@@ -24,6 +25,9 @@ from stac_gitlab.redaction import quoted, redact_text
 
 README = "README.md"
 _FRONT = re.compile(r"---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+_BRACKETS = re.compile(r"[\[\]{}]")
+_MAX_DEPTH = 128
+_MAX_VALUES = 1_000_000
 # SharingHub sets these itself, from the project.
 _OF_THE_SERVER = frozenset({"title", "description", "created", "updated"})
 _EXTENT = frozenset({"start_datetime", "end_datetime", "providers", "license"})
@@ -192,20 +196,19 @@ def check_fields(fields: Mapping[str, Any], paths: Iterable[str]) -> None:
 def _check_values(fields: Mapping[str, Any]) -> None:
     """Check that JSON can hold all values: SharingHub fails on each list with others."""
     for name, value in fields.items():
-        for each in _leaves(value):
+        for each in _values(value):
             if isinstance(each, float) and not math.isfinite(each):
                 raise _refused(name, each, "a finite number")
             if isinstance(each, (set, bytes)):
                 raise _refused(name, each, "a text, a number, a date, a list or a mapping")
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """Yield all values inside lists and mappings."""
+def _values(value: Any) -> Iterator[Any]:
+    """Yield a value, and all values inside lists and mappings."""
+    yield value
     if isinstance(value, (Mapping, list, tuple)):
         for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _leaves(each)
-    else:
-        yield value
+            yield from _values(each)
 
 
 def _check_lists(fields: Mapping[str, Any]) -> None:
@@ -340,8 +343,19 @@ def _merged(old: Any, new: Any) -> Any:
 
 def _parsed(front: str) -> dict[str, Any]:
     yaml = _yaml()
+    too_large = ConfigurationError(
+        f"The front matter of {README} is nested too deeply, or repeats parts of itself too often."
+    )
     try:
+        # PyYAML takes time for each open bracket at each word.
+        if _depth(front) > _MAX_DEPTH:
+            raise too_large
         fields = yaml.safe_load(front)
+        # A few aliases can stand for any number of values.
+        if sum(1 for _ in itertools.islice(_values(fields), _MAX_VALUES + 1)) > _MAX_VALUES:
+            raise too_large
+    except RecursionError:
+        raise too_large from None
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise ConfigurationError(
@@ -353,6 +367,12 @@ def _parsed(front: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ConfigurationError(f"The front matter of {README} is not a YAML mapping.")
     return fields
+
+
+def _depth(front: str) -> int:
+    """Return how many brackets and braces are open at a time, those in texts included."""
+    steps = (1 if bracket in "[{" else -1 for bracket in _BRACKETS.findall(front))
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _spans(front: str) -> list[tuple[int, int, str]]:

@@ -19,7 +19,7 @@ from stac_gitlab.files.checksums import BUFFER_SIZE
 from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.http.responses import Document
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.redaction import redacting_logger
+from stac_gitlab.redaction import redact, redacting_logger
 from stac_gitlab.settings import RetryPolicy
 
 _POINTER_VERSION = "https://git-lfs.github.com/spec/v1"
@@ -27,6 +27,7 @@ _POINTER_VERSION = "https://git-lfs.github.com/spec/v1"
 _POINTER_START = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
 )
+_PAGE = re.compile(r"[1-9][0-9]{0,8}")
 _MAX_PAGE_BYTES = 4 * 1024 * 1024
 _MIN_PAGES = 20
 logger = redacting_logger(__name__)
@@ -71,11 +72,18 @@ def tree_pages(
     """
     parts = urlsplit(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
-    page = "1"
-    while page:
+    page, following = 0, 1
+    # Pages whose numbers do not grow would never end.
+    while following > page:
+        page = following
         page_url = urlunsplit(parts._replace(query=urlencode([*query, ("page", page)])))
-        entries, page = session.fetch(page_url, _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry)
+        entries, following = session.fetch(page_url, _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry)
         yield entries
+    if following:
+        raise InvalidResponseError(
+            f"{redact(page_url)}: the page that follows is page {following} again.",
+            url=redact(page_url),
+        )
 
 
 class GitIds(NamedTuple):
@@ -132,8 +140,8 @@ def git_ids_of(path: Path, *, blob: bool, sha256: bool) -> GitIds:
     )
 
 
-def _parse(document: Document) -> tuple[dict[str, str], str]:
-    """Return the blob ids on a page, and the number of the next page or an empty text."""
+def _parse(document: Document) -> tuple[dict[str, str], int]:
+    """Return the blob ids on a page, and the number of the next page, or 0 if there is none."""
     try:
         entries = json.loads(document.body)
         found = {
@@ -141,5 +149,5 @@ def _parse(document: Document) -> tuple[dict[str, str], str]:
         }
     except (ValueError, TypeError, LookupError, RecursionError):
         raise InvalidResponseError("This is not a listing of a repository.") from None
-    page = document.headers.get("X-Next-Page", "")
-    return found, page if page.isascii() and page.isdigit() else ""
+    match = _PAGE.fullmatch(document.headers.get("X-Next-Page", ""))
+    return found, 0 if match is None else int(match[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -21,6 +22,7 @@ from stac_gitlab import (
     ConflictError,
     GitLabStacIO,
     InvalidRequestError,
+    InvalidResponseError,
     NotFoundError,
     PermissionDeniedError,
     PublishReport,
@@ -29,6 +31,7 @@ from stac_gitlab import (
     publish,
 )
 from stac_gitlab.catalogs.changes import Changes
+from stac_gitlab.catalogs.git_attributes import GitAttributes
 from stac_gitlab.testing import Fault
 from stac_gitlab.testing.exchange import response_of
 
@@ -553,6 +556,90 @@ def test_a_conflict_in_the_second_commit_keeps_both_and_the_next_run_continues(
     assert len(report.unchanged) >= 2
     assert report.updated == ("part3.bin",)
     assert front_matter(host)["title"] == "lakes"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        ("*a" * 40 + "*b", "a" * 200, False),
+        ("**/a" + "*a/**/a" * 40 + "/b", "a/" * 200 + "c", False),
+        ("**/" * 40 + "*.tif", "a/" * 200 + "b.tif", True),
+        ("[" * 4000, "a", False),
+        ("[z-a]", "z", False),
+        ("a**/b", "a/x/b", False),
+        ("a*b*c", "abbcbc", True),
+        ("**/b/**/a?c", "x/b/b/y/abc", True),
+        ("a/**", "a/b/c", True),
+        ("[a&&b]", "&", True),
+    ],
+)
+def test_every_pattern_of_gitattributes_is_compared_in_little_time(
+    pattern: str, path: str, fits: bool
+) -> None:
+    rules = GitAttributes({".gitattributes": f"{pattern} filter=lfs\n".encode()})
+    assert rules.uses_lfs(path) is (True if fits else None)
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "a: &a [*a]",
+        "assets: [&a {b: *a}]",
+        "a: " + "[" * 20_000 + "]" * 20_000,
+        "- " * 20_000 + "a",
+        "a: &x0 [[], []]\n"
+        + "".join(f"a{n}: &x{n} [*x{n - 1}, *x{n - 1}]\n" for n in range(1, 60)),
+    ],
+)
+def test_front_matter_that_grows_when_it_is_read_is_refused(
+    host: GitHost, folder: Path, front: str
+) -> None:
+    host.write(PROJECT, {"README.md": f"---\n{front}\n---\n".encode()})
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        published(host, folder)
+    assert not any(path.endswith("/commits") for path in sent(host, "POST"))
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"error": {"code": ["\x1b[2J"], "message": "no"}},
+        {"error": {"code": f"\x1b[2J\n{TOKEN}", "message": {}}},
+        {"error": "no"},
+        {"actions": "upload"},
+        {"actions": [1]},
+        {"actions": {"upload": "here"}},
+        {"actions": {"upload": {"href": 7, "header": 8}}},
+    ],
+)
+def test_a_batch_response_of_wrong_types_is_an_error(
+    host: GitHost, folder: Path, described: dict[str, Any]
+) -> None:
+    found = {"objects": [{"oid": hashlib.sha256(LARGE).hexdigest(), **described}]}
+    host.inject(Fault(path="/objects/batch", status=200, body=found, times=None))
+    with pytest.raises(InvalidResponseError) as caught:
+        published(host, folder)
+    assert str(caught.value).isprintable()
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_token_that_gitlab_repeats_is_not_shown(host: GitHost, folder: Path) -> None:
+    made = {"id": f"c0ffee-{TOKEN}"}
+    host.inject(Fault(path="/repository/commits", method="POST", status=200, body=made))
+    assert published(host, folder).commits == ("c0ffee-***",)
+    host.write(PROJECT, {"a.csv": b"a"})
+    host.projects[PROJECT]["default_branch"] = f"\x1b[2J{TOKEN}"
+    with pytest.raises(ConfigurationError, match=r"default branch is '\\x1b\[2J\*\*\*'"):
+        published(host, folder, branch="other")
+
+
+def test_a_listing_whose_pages_lead_in_a_circle_is_an_error(host: GitHost, folder: Path) -> None:
+    host.write(PROJECT, {"a.csv": b"a"})
+    headers = {"X-Next-Page": "2"}
+    host.inject(Fault(path="/repository/tree", status=200, body=[], headers=headers, times=None))
+    with pytest.raises(InvalidResponseError, match="page 2 again"):
+        published(host, folder)
+    assert len([path for path in sent(host, "GET") if path.endswith("/tree")]) == 2
 
 
 def test_the_address_of_a_project_may_have_a_query(host: GitHost, folder: Path) -> None:
