@@ -173,6 +173,7 @@ class _Extraction:
             most = max(self._limits.archive_files * _ENTRY_SIZE, 4 * BUFFER_SIZE)
             with _ArchiveFile(archive, most, self._too_many) as file, zipfile.ZipFile(file) as zip_:
                 members = [member for member in zip_.infolist() if not member.is_dir()]
+                _check_compression(members)
                 self._check_limits(members, archive.stat().st_size)
                 top = _top_folder(members)
                 for member in members:
@@ -275,6 +276,13 @@ class _ArchiveFile(io.BufferedReader):
         if size is not None and size > self._most:
             raise self._error()
         return super().read(size)
+
+
+def _check_compression(members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse what git does not use: other decoders take memory and raise errors of their own."""
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise zipfile.BadZipFile(f"compression {member.compress_type} is not supported")
 
 
 def _top_folder(members: Sequence[zipfile.ZipInfo]) -> str:

@@ -280,7 +280,7 @@ def test_a_directory_of_millions_of_files_is_not_read(
         loader.download_project(item, tmp_path / "lakes")
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "encrypted"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "encrypted", "lzma", "bzip2"])
 def test_a_damaged_archive_is_an_error(
     server: LoopbackServer,
     downloader: STACDownloader,
@@ -296,6 +296,14 @@ def test_a_damaged_archive_is_an_error(
     elif damage == "encrypted":
         content[6] |= 1
         content[content.index(b"PK\x01\x02") + 8] |= 1
+    elif damage in ("lzma", "bzip2"):
+        # Their decoders raise errors of their own.
+        buffer = io.BytesIO()
+        kind = zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_BZIP2
+        with zipfile.ZipFile(buffer, "w", kind) as archive:
+            archive.writestr("top/a.csv", os.urandom(5000))
+        content = bytearray(buffer.getvalue())
+        content[100:200] = bytes(100)
     else:
         content = bytearray(b"PK\3\4")
     server.route(ARCHIVE, bytes(content))
