@@ -48,7 +48,7 @@ from stac_gitlab.integrations.asset_tree import AssetTree
 from stac_gitlab.integrations.recent import Recent
 from stac_gitlab.integrations.shared_reader import shared_reader
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import quoted
+from stac_gitlab.redaction import quoted, redact
 from stac_gitlab.settings import expect
 
 T = TypeVar("T")
@@ -299,8 +299,8 @@ class StacsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         origin = Origin.of(f"https://{host}")
         if origin is None:
             raise ConfigurationError(
-                f"{quoted(f'stacs://{path}')} names no server. Write the URL of an item with "
-                f"stacs:// instead of https://, then {_ASSETS}/, then an asset key."
+                f"{quoted(redact(f'stacs://{path}'))} names no server. Write the URL of an item "
+                f"with stacs:// instead of https://, then {_ASSETS}/, then an asset key."
             )
         if origin.is_loopback:
             schemes = ("http", "https")

@@ -19,7 +19,7 @@ from stac_gitlab.errors import (
 )
 from stac_gitlab.notebook import is_notebook
 from stac_gitlab.reading.stac_io import GitLabStacIO
-from stac_gitlab.redaction import Secret
+from stac_gitlab.redaction import Secret, quoted, redact
 
 
 def login(url: str | None = None) -> None:
@@ -103,7 +103,7 @@ def server_of(url: str) -> str:
     """
     origin = Origin.of(_with_scheme(url))
     if origin is None:
-        raise ConfigurationError(f"{url!r} is not the URL of a server.")
+        raise ConfigurationError(f"{quoted(redact(url))} is not the URL of a server.")
     return str(origin)
 
 

@@ -367,8 +367,9 @@ def test_nothing_is_written(hub: SharingHubServer, tmp_path: Path) -> None:
 
 
 def test_a_path_without_a_server_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="names no server"):
-        fsspec.filesystem("stacs").cat_file("stacs://user@host/item/-/asset/a")
+    with pytest.raises(ConfigurationError, match="names no server") as caught:
+        fsspec.filesystem("stacs").cat_file("stacs://user:hidden-password@host/item/-/asset/a")
+    assert "hidden-password" not in str(caught.value)
 
 
 # -- which reader, and which scheme ---------------------------------------------------------------
