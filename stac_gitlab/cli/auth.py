@@ -22,6 +22,7 @@ from stac_gitlab.http.responses import Document
 from stac_gitlab.integrations.login import ask_for_token, check_token, log_in, server_of
 from stac_gitlab.reading.documents import parse_json
 from stac_gitlab.reading.stac_io import GitLabStacIO
+from stac_gitlab.redaction import redact_document
 
 _NOWHERE = "nowhere: requests are anonymous"
 
@@ -109,7 +110,8 @@ def _scopes(io: GitLabStacIO, server: str) -> dict[str, Any]:
     """Return what GitLab says of the token, if the server is a GitLab."""
 
     def parse(response: Document) -> dict[str, Any]:
-        return parse_json(response.body, url=response.url, limits=io.session.limits)
+        found = parse_json(response.body, url=response.url, limits=io.session.limits)
+        return redact_document(found, response.body, url=response.url)
 
     once = io.session.retry.replace(max_attempts=1)
     url = f"{server}/api/v4/personal_access_tokens/self"

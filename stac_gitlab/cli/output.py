@@ -14,7 +14,7 @@ from typing import Any
 
 from stac_gitlab.cli.progress import Lines, in_gitlab_job
 from stac_gitlab.download.progress import ProgressOption
-from stac_gitlab.redaction import printable
+from stac_gitlab.redaction import has_invisible, printable
 
 _BOLD, _NORMAL = "\033[1m", "\033[0m"
 # Wider cells do not widen a column of which a file or a program gets the output.
@@ -54,10 +54,12 @@ class Output:
             _print(text)
 
     def data(self, data: Any) -> None:
-        """Print data as JSON; paths and errors as texts."""
+        """Print data as JSON, with invisible characters escaped; paths and errors as texts."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         is_unicode = encoding.lower().startswith("utf")
-        _print(json.dumps(data, indent=2, ensure_ascii=not is_unicode, default=str))
+        text = json.dumps(data, indent=2, ensure_ascii=not is_unicode, default=str)
+        # What may stand between its lines is escaped by JSON, other control characters are not.
+        _print("\n".join(map(_escaped, text.split("\n"))))
 
     def table(self, found: Mapping[str, Any]) -> None:
         """Print names and values: as JSON, or those that are set in two columns."""
@@ -95,6 +97,13 @@ class Output:
     def bold(self, text: str) -> str:
         """Return a text in bold, where colour is wanted."""
         return f"{_BOLD}{text}{_NORMAL}" if self._colour else text
+
+
+def _escaped(line: str) -> str:
+    """Return a line of JSON in which invisible characters are escaped."""
+    if not has_invisible(line):
+        return line
+    return "".join(json.dumps(each)[1:-1] if has_invisible(each) else each for each in line)
 
 
 def width_of(text: str) -> int:

@@ -454,8 +454,10 @@ assert not {"pystac", "requests", "urllib3", "tenacity"} & set(sys.modules)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_the_environment_is_described_without_secrets() -> None:
-    found = printed("env", HTTPS_PROXY="http://user:hidden-password@proxy.example.org:1")
+@pytest.mark.parametrize("scheme", ["http://", "//", ""])
+def test_the_environment_is_described_without_secrets(scheme: str) -> None:
+    found = printed("env", HTTPS_PROXY=f"{scheme}user:hidden-password@proxy.example.org:1")
+    assert "proxy.example.org" in found["HTTPS_PROXY"]
     assert found["STAC_GITLAB_TOKEN"] == "set"
     assert "hidden-password" not in str(found)
     assert TOKEN not in str(found)
@@ -619,6 +621,19 @@ def test_the_scopes_of_a_gitlab_token_are_shown() -> None:
         gitlab.inject(Fault(path="/api/v4/user", body='{"username": "ada"}', status=200))
         status = printed("auth", "status", gitlab.url)
     assert (status["scopes"], status["expires"]) == ("read_api", "2027-01-01")
+
+
+def test_json_repeats_no_token_and_no_invisible_character() -> None:
+    name = f"lap\u202etop\x1b[2J\x9b\x7f\U000e0001é {TOKEN}"
+    with GitLabServer([Project("a/b")], token=TOKEN) as gitlab:
+        gitlab.inject(
+            Fault(path="/personal_access_tokens/self", status=200, body=json.dumps({"name": name}))
+        )
+        gitlab.inject(Fault(path="/api/v4/user", body="{}", status=200))
+        done = run("auth", "status", gitlab.url, "--json")
+    assert json.loads(done.stdout)["name"] == name.replace(TOKEN, "***")
+    assert all(each.isprintable() for each in done.stdout.splitlines())
+    assert "é" in done.stdout
 
 
 def test_a_store_that_others_can_read_is_refused(
