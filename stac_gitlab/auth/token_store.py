@@ -16,6 +16,7 @@ from typing import Any
 
 from stac_gitlab.auth.origins import Origin
 from stac_gitlab.errors import ConfigurationError
+from stac_gitlab.files.partial_file import PartialFile, leftovers_for, leftovers_in, open_own
 
 _SERVICE = "stac-gitlab"
 _IN_KEYRING = ""
@@ -77,7 +78,7 @@ def _keyring() -> Any:
 def _read() -> dict[str, str]:
     path = store_path()
     try:
-        with path.open("rb") as file:
+        with open_own(os.path.realpath(path)) as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(1024 * 1024)
     except FileNotFoundError:
@@ -99,14 +100,16 @@ def _read() -> dict[str, str]:
 
 def _write(tokens: dict[str, str]) -> None:
     path = store_path()
-    new = path.with_suffix(f".{os.getpid()}.new")
+    # A link is written through, as for other files.
+    target = os.path.realpath(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump(tokens, file, indent=2)
-        os.replace(new, path)
+        for leftover in leftovers_for(target, leftovers_in(os.path.dirname(target))):
+            # A process that was killed has left tokens in it.
+            leftover.remove()
+        with PartialFile(target) as file:
+            os.chmod(file.open_path(), 0o600)
+            file.write(json.dumps(tokens, indent=2).encode())
+            file.finish()
     except OSError as error:
-        with suppress(OSError):
-            new.unlink()
         raise ConfigurationError(f"{str(path)!r} cannot be written: {error.strerror}.") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import stat
 import sys
 import traceback
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from stac_gitlab import AuthenticationError, ConfigurationError, GitLabStacIO, login
+from stac_gitlab.auth import token_store
+from stac_gitlab.files.partial_file import PartialFile
 from stac_gitlab.testing import SharingHubServer, sample_projects
 
 TOKEN = "glpat-typed-0123456789"
@@ -89,6 +93,8 @@ def test_a_server_that_cannot_be_reached_is_said_and_the_environment_comes_first
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="STAC_GITLAB_URL"):
         login()
+    with pytest.raises(ConfigurationError, match=r"'https://\*\*\*@hub.example.org' is not"):
+        login("https://user:hidden-password@hub.example.org")
     monkeypatch.setattr(getpass, "getpass", lambda _: " ")
     with pytest.raises(ConfigurationError, match="No token was typed"):
         login("https://hub.example.org")
@@ -109,3 +115,51 @@ def test_nobody_is_asked_without_a_terminal(
     with pytest.raises(ConfigurationError, match="no terminal"):
         login("https://hub.example.org")
     assert prompts == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="about POSIX files")
+def test_what_a_killed_login_left_goes_with_the_next(store: Path) -> None:
+    token_store.store_token("https://a.example.org", TOKEN)
+    killed = PartialFile(store)
+    killed.write(TOKEN.encode())
+    # As at the end of a process.
+    os.close(killed._handle)
+    killed._handle = -1
+    token_store.store_token("https://b.example.org", TOKEN)
+    assert [path.name for path in store.parent.iterdir()] == ["tokens.json"]
+    assert stat.S_IMODE(store.stat().st_mode) == 0o600
+    assert set(json.loads(store.read_text())) == {"https://a.example.org", "https://b.example.org"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="about POSIX files")
+def test_a_token_is_never_in_a_file_that_others_can_read(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    write = PartialFile.write
+
+    def watched(self: PartialFile, content: bytes) -> None:
+        modes.append(stat.S_IMODE(os.stat(self.open_path()).st_mode))
+        write(self, content)
+
+    monkeypatch.setattr(PartialFile, "write", watched)
+    token_store.store_token("https://a.example.org", TOKEN)
+    token_store.store_token("https://b.example.org", TOKEN)
+    assert modes == [0o600, 0o600]
+    assert store.is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="about POSIX files")
+def test_a_pipe_in_place_of_the_store_is_not_waited_for(store: Path) -> None:
+    store.parent.mkdir()
+    os.mkfifo(store, 0o600)
+    assert token_store.stored_servers() == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="about POSIX files")
+def test_a_link_to_the_store_is_kept(store: Path, tmp_path: Path) -> None:
+    store.parent.mkdir()
+    store.symlink_to(tmp_path / "elsewhere.json")
+    token_store.store_token("https://a.example.org", TOKEN)
+    assert store.is_symlink()
+    assert token_store.stored_token("https://a.example.org") == TOKEN
