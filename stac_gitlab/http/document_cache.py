@@ -270,9 +270,11 @@ class _Folder:
         self._saved_since_look = float("inf")
         self._key = os.urandom(_KEY_SIZE)
         try:
+            self._check_owner()
             if create:
                 self._create()
-            self._check_owner()
+                # Somebody else may have been faster.
+                self._check_owner()
             self._key = self._saved_key() or self._key
         except OSError as error:
             raise ConfigurationError(

@@ -383,6 +383,18 @@ def test_only_its_owner_can_enter_the_folder(
         reader()
 
 
+@POSIX
+def test_nothing_is_written_through_a_link_in_place_of_the_folder(
+    reader: Callable[..., GitLabStacIO], folder: Path, tmp_path: Path
+) -> None:
+    folder.mkdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (folder / "stac-gitlab-documents").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match="other users can read or change"):
+        reader()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 # -- offline -------------------------------------------------------------------------------------
 
 
