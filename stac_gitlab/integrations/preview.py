@@ -67,7 +67,7 @@ class Preview:
                 "collection": item.collection_id,
                 "datetime": item.properties.get("datetime"),
                 "bbox": item.bbox,
-                "assets": ", ".join(item.assets),
+                "assets": ", ".join(map(str, item.assets)),
                 "thumbnail": self.problem,
                 "footprint": None if self.footprint is None else Markup(self.footprint),
             },
@@ -147,7 +147,7 @@ def _media_type(content: bytes) -> str | None:
 def footprint_of(item: pystac.Item) -> str | None:
     """Return the geometry of an item as SVG, or else its bounding box; None without both."""
     lines = [line for line in _lines(item.geometry, 0) if line]
-    if not lines and item.bbox:
+    if not lines:
         lines = [line for line in [_box(item.bbox)] if line]
     if not lines:
         return None
@@ -213,6 +213,8 @@ def _point(value: Any) -> _Point | None:
 
 
 def _box(bbox: Any) -> list[_Point]:
+    if not isinstance(bbox, (list, tuple)):
+        return []
     half = len(bbox) // 2
     first, last = _point(bbox[:half]), _point(bbox[half:])
     if first is None or last is None:

@@ -155,3 +155,8 @@ def test_an_argument_of_the_wrong_type_is_an_error() -> None:
         preview("lakes")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="max_bytes"):
         preview(item_with(), max_bytes=0)
+
+
+@pytest.mark.parametrize("bbox", [7, {"a": 1}, "box", [1], [None] * 4])
+def test_a_box_of_a_wrong_type_is_not_drawn(bbox: Any) -> None:
+    assert path_of(None, bbox) is None
