@@ -131,9 +131,10 @@ class DownloadTask:
         if self.blob_id is not None:
             if record is not None and record.blob_id == self.blob_id:
                 return True
-            ids = git_ids_of(target, blob=True, sha256=True)
-            if self.blob_id in (ids.blob, ids.pointer) and not self._is_pointer():
-                return True
+            with contextlib.suppress(PermissionError):
+                ids = git_ids_of(target, blob=True, sha256=True)
+                if self.blob_id in (ids.blob, ids.pointer) and not self._is_pointer():
+                    return True
         return None if record is not None and record.validator is not None else False
 
     def could_be_current(self) -> bool:
@@ -154,10 +155,16 @@ class DownloadTask:
         return record if record.describes(self.target) else None
 
     def target_has(self, checksum: Checksum) -> bool:
-        """Return whether the file has a checksum. If a record states it, the file is not read."""
+        """Return whether the file has a checksum. If a record states it, the file is not read.
+
+        In a shared folder, a file may be unreadable. It can be replaced, as far as that is allowed.
+        """
         record = self.valid_record()
-        is_recorded = record is not None and record.checksum == str(checksum)
-        return is_recorded or digest_of_file(self.target, checksum) == checksum.digest
+        if record is not None and record.checksum == str(checksum):
+            return True
+        with contextlib.suppress(PermissionError):
+            return digest_of_file(self.target, checksum) == checksum.digest
+        return False
 
     def _is_pointer(self) -> bool:
         """Return whether the file is a pointer, as a clone without Git LFS or DVC leaves it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -102,6 +103,37 @@ def test_one_listing_of_a_project_proves_that_its_files_are_unchanged(tmp_path: 
         report = loader.download_assets(item, tmp_path)
         assert [result.key for result in report.downloaded] == ["data/7.csv"]
         assert len(hub.requests) == 3
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let every file in `tmp_path` be somebody else's who lets nobody read it."""
+    real = Path.open
+
+    def refusing(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        if mode == "rb" and tmp_path in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, mode, *more, **named)
+
+    monkeypatch.setattr(Path, "open", refusing)
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_a_file_that_cannot_be_read_is_replaced(
+    server: LoopbackServer, downloader: STACDownloader, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(BODY)
+    report = downloader.download_assets(one_file(server, **{"file:checksum": SHA256}), tmp_path)
+    assert [result.status for result in report.values()] == ["downloaded"]
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_a_file_of_a_project_that_cannot_be_read_is_replaced(tmp_path: Path) -> None:
+    project = Project("group/lakes", {"a": BODY})
+    (tmp_path / "a").write_bytes(BODY)
+    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
+        report = loader.download_assets(loader.load_item("dataset", "group", "lakes"), tmp_path)
+    assert [result.status for result in report.values()] == ["downloaded"]
 
 
 def test_a_file_in_gitlab_is_compared_with_the_listing_of_its_project(tmp_path: Path) -> None:
