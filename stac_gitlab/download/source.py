@@ -214,7 +214,7 @@ class Locator:
                 f"for {printable(redacted_url(url))}."
             )
         if Origin.of(url) is None:
-            raise ValueError("it has no host")
+            raise ValueError(_why_without_origin(url))
         return self.session.dialect_of(url).asset_url(
             strip_token_parameters(url),
             key=key,
@@ -239,10 +239,21 @@ def absolute_href(href: str, item_url: str) -> str:
     # An absolute href is used unchanged: joining it would lose a "#" or "?" of a file name.
     if is_web(href) or safe_urlparse(href).scheme or not item_url:
         return href
+    if href.startswith("//") and is_web(item_url):
+        # pystac would drop the host.
+        return f"{safe_urlparse(item_url).scheme}:{href}"
     if Origin.of(item_url) is None:
         # pystac would end the name of a local file at a "#" or "?".
         return str(_path_of_href(item_url).parent / href)
     return make_absolute_href(href, item_url)
+
+
+def _why_without_origin(url: str) -> str:
+    """Return why a URL has no host to which a request can be sent."""
+    host = urlsplit(url).netloc
+    if "@" in host:
+        return "it contains a user name. Put the login into the .netrc file"
+    return "the name or port of its host is not valid" if host else "it has no host"
 
 
 def redacted_url(href: str) -> str:

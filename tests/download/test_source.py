@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from home import Home
-from sample_items import BODY, TOKEN
+from sample_items import BODY, TOKEN, item_of
 
 from stac_gitlab.auth import Credentials
-from stac_gitlab.download.source import Source, url_digest
+from stac_gitlab.download.source import Locator, Source, url_digest
 from stac_gitlab.download.transfer import download_file
 from stac_gitlab.errors import (
     ChecksumMismatchError,
@@ -22,6 +22,40 @@ from stac_gitlab.errors import (
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.testing import LoopbackServer
 from tests.raw_server import RawServer
+
+# -- the URL ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("href", "why"),
+    [
+        ("http:///a", "has no host"),
+        ("http://h:99999/a", "name or port of its host"),
+        ("http://a b/c", "name or port of its host"),
+        ("http://user:pw-not-shown@h/a", "user name"),
+    ],
+)
+def test_a_url_without_a_usable_host_is_refused_with_the_reason(href: str, why: str) -> None:
+    item = item_of({"a": href})
+    with GitLabSession(Credentials()) as session, pytest.raises(DownloadError, match=why) as caught:
+        Locator(session).locate(item, "a", item.assets["a"])
+    assert "pw-not-shown" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("href", "url"),
+    [
+        ("//other.example.org/a", "https://other.example.org/a"),
+        ("/a", "https://h.example.org/a"),
+        ("a", "https://h.example.org/items/a"),
+    ],
+)
+def test_a_relative_href_is_joined_to_that_of_the_item(href: str, url: str) -> None:
+    item = item_of({"a": href}, at="https://h.example.org/items/lakes")
+    with GitLabSession(Credentials()) as session:
+        source, path = Locator(session).locate(item, "a", item.assets["a"])
+    assert (source.url, path) == (url, None)
+
 
 # -- bodies that cannot be read --------------------------------------------------------------------
 
