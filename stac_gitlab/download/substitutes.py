@@ -44,7 +44,8 @@ _FORMATS = {
         ("Parquet", r".*\.(?:geo)?parquet|application/(?:vnd\.apache\.|x-)parquet", rb"PAR1"),
         ("gzip", r".*\.t?gz|application/(?:x-)?gzip", rb"\x1f\x8b"),
         ("PDF", r".*\.pdf|application/pdf", rb"%PDF-"),
-        ("LAS", r".*\.la[sz]|application/vnd\.las(?:zip)?(?:\+copc)?", rb"LASF"),
+        # Not .las, which well logs have, too.
+        ("LAZ", r".*\.laz|application/vnd\.las(?:zip)?(?:\+copc)?", rb"LASF"),
         ("GRIB", r".*\.gri?b2?|application/(?:wmo-grib2?|x-grib2?)", rb"GRIB"),
         ("FlatGeobuf", r".*\.fgb|application/(?:vnd\.)?flatgeobuf", rb"fgb"),
         ("GeoPackage", r".*\.gpkg|application/geopackage\+sqlite3", rb"SQLite format 3\0"),

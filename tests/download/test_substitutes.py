@@ -152,6 +152,7 @@ def test_what_may_be_a_message_is_kept_with_a_warning(
         ("text/plain", b"II*\0 is a TIFF", {"key": "a.tif"}),
         ("text/plain", b"\0\1\2\3 is no text", {"key": "a.tif"}),
         ("text/plain", b"a,b\n1,2\n", {"media_type": "text/csv"}),
+        ("text/plain", b"~VERSION INFORMATION\n", {"key": "well.las"}),
         ("application/json", MESSAGES["JSON"], {"media_type": "application/geo+json"}),
         ("application/json", MESSAGES["JSON"], {"media_type": "text/plain"}),
         ("application/json", MESSAGES["JSON"], {"key": "a.json", "media_type": "text/csv"}),
