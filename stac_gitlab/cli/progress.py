@@ -52,7 +52,8 @@ def log_section(name: str, title: str, *, is_shown: bool) -> Iterator[None]:
         yield
         return
     name = f"stac_gitlab_{name}_{os.getpid()}"
-    _print(f"\033[0Ksection_start:{int(time.time())}:{name}[collapsed=true]\r\033[0K{title}")
+    start = f"section_start:{int(time.time())}:{name}[collapsed=true]"
+    _print(f"\033[0K{start}\r\033[0K{printable(title, limit=1000)}")
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from stand_in.git_host import GitHost
 
+from stac_gitlab.cli.progress import log_section
 from stac_gitlab.testing import SharingHubServer, sample_projects
 
 PAGE = Path(__file__).parents[2] / "docs" / "gitlab-ci.md"
@@ -137,3 +138,14 @@ def test_a_job_publishes_with_a_project_token(tmp_path: Path, folder: Path) -> N
         assert set(host.files("alpine/results")) == {"README.md", "run.txt"}
     assert_folded(done.stderr)
     assert PROJECT_TOKEN not in done.stdout + done.stderr
+
+
+def test_the_title_of_a_section_holds_no_escape_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITLAB_CI", "true")
+    with log_section("download", "Download to a\x1b[0K\nsection_end:1:b", is_shown=True):
+        pass
+    start, end, _ = capsys.readouterr().err.split("\n")
+    assert start.endswith("Download to a\\x1b[0K\\nsection_end:1:b")
+    assert "section_end" in end
