@@ -36,12 +36,14 @@ LONG_WAIT = 0.003
 _TIME_TO_SEND = 0.001
 # Items repeat if their order changes between two pages, so repeats are close to each other.
 REMEMBERED_IDS = 20_000
-# Headers that a `next` link may not set: credentials, framing, routing, the method, and the
-# encodings that this package can decode.
+# Headers that a `next` link may not set: credentials, framing, routing, the method, the path or the
+# user that a request stands for, and the encodings that this package can decode.
 _RESERVED_HEADERS = CREDENTIAL_HEADERS | {
     *("connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"),
     *("host", "proxy-authorization", "proxy-connection"),
-    *("x-http-method", "x-http-method-override", "x-method-override"),
+    *("x-http-method", "x-http-method-override", "x-method-override", "x-original-method"),
+    *("x-original-url", "x-rewrite-url", "forwarded", "sudo"),
+    *(f"x-forwarded-{name}" for name in ("for", "host", "port", "prefix", "proto", "server")),
     "accept-encoding",
 }
 # RFC 9110: a token, and visible Latin-1.

@@ -149,6 +149,8 @@ def test_a_server_sets_neither_credentials_nor_framing(name: str) -> None:
     [
         *("X-HTTP-Method-Override", "Expect", "Upgrade", "Accept-Encoding", "Connection", "Host"),
         *("Proxy-Authorization", "Proxy-Connection", "Transfer-Encoding", "Content-Length", "TE"),
+        *("Sudo", "X-Forwarded-For", "X_Forwarded_Host", "Forwarded", "X-Original-URL"),
+        *("X-Rewrite-URL", "X-Original-Method"),
     ],
 )
 def test_a_server_makes_no_other_request_of_it(name: str) -> None:
