@@ -334,13 +334,13 @@ class _Folder:
             known = json.loads(head)
             if len(body) > max_bytes or known["crc32"] != zlib.crc32(body):
                 return None
-            etag = known["etag"]
-            document = Document(
-                known["url"] or _as_received(url), body, {} if etag is None else {"ETag": etag}, 200
-            )
-            stored = _Stored(
-                document, known["last_modified"], known["confirmed"], known["always_ask"]
-            )
+            there, etag, modified = known["url"], known["etag"], known["last_modified"]
+            if not all(isinstance(each, str | None) for each in (there, etag, modified)):
+                return None
+            headers = {} if etag is None else {"ETag": etag}
+            document = Document(there or _as_received(url), body, headers, 200)
+            confirmed = float(known["confirmed"])
+            stored = _Stored(document, modified, confirmed, bool(known["always_ask"]))
         except (ValueError, KeyError, TypeError):
             return None
         # The time of a file says when it was last used. The folder may be read-only.
