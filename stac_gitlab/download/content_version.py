@@ -23,6 +23,7 @@ from stac_gitlab.files.partial_file import (
     leftovers_for,
     leftovers_in,
     open_own,
+    remove_leftovers,
     replace_file,
 )
 from stac_gitlab.http.body import is_encoded
@@ -294,8 +295,7 @@ def compact_records(folder: Path) -> None:
         if record.describes(folder.joinpath(*record.path.split("/")))
     ]
     try:
-        for leftover in leftovers_for(path, leftovers_in(folder)):
-            leftover.remove()
+        remove_leftovers(leftovers_for(path, leftovers_in(folder)))
         replace_file(path, b"".join(record.line() for record in current))
     except OSError as error:
         logger.info("The records in %s cannot be rewritten: %s", folder, error)

@@ -15,7 +15,12 @@ import pystac
 
 from stac_gitlab.download.source import self_href
 from stac_gitlab.errors import DownloadError, IncompleteListingWarning
-from stac_gitlab.files.partial_file import replace_file
+from stac_gitlab.files.partial_file import (
+    leftovers_for,
+    leftovers_in,
+    remove_leftovers,
+    replace_file,
+)
 from stac_gitlab.files.paths import contained_path, is_local, linkable_path, relative_path
 from stac_gitlab.redaction import quoted, redact, redact_text
 
@@ -249,6 +254,8 @@ class LocalCatalog:
                     saved["links"].append({"rel": rel, "href": href, "type": media_type})
             return saved
 
+        target = self._folder / path
+        remove_leftovers(leftovers_for(target, leftovers_in(target.parent)))
         write_document(self._folder, path, name, document, self._stac_io.json_dumps)
 
 

@@ -25,7 +25,12 @@ from stac_gitlab.download.source import Locator, redacted_url
 from stac_gitlab.download.task import DownloadTask
 from stac_gitlab.errors import DownloadError
 from stac_gitlab.files.disk_space import free_space
-from stac_gitlab.files.partial_file import Leftover, leftovers_for, leftovers_in
+from stac_gitlab.files.partial_file import (
+    Leftover,
+    leftovers_for,
+    leftovers_in,
+    remove_leftovers,
+)
 from stac_gitlab.files.paths import (
     STRICTEST_NAMING,
     FileNaming,
@@ -159,6 +164,8 @@ class Planner:
         name = self._name if self._template is None else self._unique_name(item)
         item_path = None if item_file is None else self.reported(item_file.path)
         plan = ItemPlan(name, [], dict.fromkeys(assets), item_file, item_path)
+        if item_file is not None:
+            remove_leftovers(self._leftovers_for(item_file.path))
         for key, asset in assets.items():
             try:
                 check_asset(key, asset)

@@ -27,7 +27,7 @@ from stac_gitlab.download.substitutes import POINTER_SIZE, error_for_pointer
 from stac_gitlab.download.transfer import NotModified, copy_file, download_file
 from stac_gitlab.errors import DownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE, Checksum
-from stac_gitlab.files.partial_file import Leftover, PartialFile
+from stac_gitlab.files.partial_file import Leftover, PartialFile, remove_leftovers
 from stac_gitlab.files.paths import contained_path
 from stac_gitlab.http.deadline import Cancelled, Deadline, current_deadline, enforcing
 from stac_gitlab.http.session import GitLabSession
@@ -212,9 +212,7 @@ def run_task(
     with enforcing(Deadline(stop=stop)):
         try:
             result = _run(task, session, on_bytes)
-            for leftover in task.leftovers:
-                with contextlib.suppress(OSError):
-                    leftover.remove()
+            remove_leftovers(task.leftovers)
         except Cancelled:
             result = task.result("failed", error=StoppedError.of(task.key, started=True))
         except (STACGitLabError, OSError) as error:

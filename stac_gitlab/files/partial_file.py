@@ -23,7 +23,7 @@ import sys
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Self
 
@@ -314,6 +314,13 @@ def leftovers_for(
 ) -> list[Leftover]:
     """Return those of the leftovers in its folder that are for `target`."""
     return found.get(_mark(os.path.basename(os.fspath(target))), [])
+
+
+def remove_leftovers(leftovers: Iterable[Leftover]) -> None:
+    """Remove leftovers, as far as the folder allows it and no process has taken them over."""
+    for leftover in leftovers:
+        with contextlib.suppress(OSError):
+            leftover.remove()
 
 
 def open_own(path: str | os.PathLike[str]) -> BinaryIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -107,3 +108,41 @@ def test_no_kill_leaves_a_wrong_file_and_the_next_run_downloads_no_file_twice(
     assert {r.status for r in again} <= {304}, "a finished file was fetched again"
     leftovers = list(folder.rglob(f"{OWN_PREFIX}*.part"))
     assert leftovers == []
+
+
+KILLED_AT = """
+import datetime, os, signal, sys
+import pystac
+from stac_gitlab import STACDownloader
+
+url, folder, name = sys.argv[1:]
+really_replace = os.replace
+
+def replace(source, target):
+    if os.path.basename(target) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    really_replace(source, target)
+
+os.replace = replace
+item = pystac.Item("lakes", None, None, datetime.datetime(2024, 1, 1), {})
+item.add_asset("a", pystac.Asset(f"{url}/a", roles=["data"]))
+loader = STACDownloader(base_url=url)
+loader.download_item(item, folder)
+loader.download_items([item], folder, save_json=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal of POSIX")
+@pytest.mark.parametrize("name", ["a", "lakes.json", "catalog.json"])
+def test_the_next_run_removes_what_a_kill_left_of_a_document(
+    server: LoopbackServer, tmp_path: Path, name: str
+) -> None:
+    def run(kill_at: str) -> int:
+        command = [sys.executable, "-c", KILLED_AT, server.url, str(tmp_path), kill_at]
+        return subprocess.run(command, check=False, timeout=60).returncode
+
+    server.route("/a", b"lakes")
+    assert run(name) == -signal.SIGKILL
+    assert list(tmp_path.rglob(f"{OWN_PREFIX}*.part"))
+    assert run("") == 0
+    assert not list(tmp_path.rglob(f"{OWN_PREFIX}*.part"))
