@@ -153,7 +153,9 @@ def paths_of_servers(urls: Iterable[str]) -> dict[Origin, str]:
 def path_of_server(url: str, paths: Mapping[Origin, str]) -> str:
     """Return the path of the server of `url`, or an empty text if it is at the root of its host."""
     origin = Origin.of(url)
-    path = "" if origin is None else paths.get(origin, "")
+    if origin is None:
+        return ""
+    path = paths.get(origin, "")
     return path if urlsplit(url).path.startswith(f"{path}/") else ""
 
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pystac
 from pystac.extensions.file import FileExtension
 
+from stac_gitlab.download.assets import check_asset
 from stac_gitlab.download.content_version import ByteRange
 from stac_gitlab.download.downloader import STACDownloader
 from stac_gitlab.download.source import Locator, Source
@@ -174,12 +175,13 @@ def _place_of(
     downloader: STACDownloader,
 ) -> tuple[Path | None, Source | None]:
     """Return the local file of an asset, or else its source if it can be downloaded."""
+    check_asset(key, asset)
     if key in copies:
         return Path(copies[key]), None
     if is_local(asset.href) and item.get_self_href() is None and reader_of(item) is None:
         # Made by the caller, and not read from a server, which must not choose local files.
         return Path(local_path(asset.href)), None
-    if not is_local(asset.href) and urlsplit(asset.href).scheme not in ("http", "https"):
+    if not is_local(asset.href) and not asset.href.lower().startswith(("http:", "https:")):
         return None, None
     session = downloader.stac_io.session
     source, path = Locator(session, verify=False).locate(item, key, asset)

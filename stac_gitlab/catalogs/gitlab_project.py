@@ -54,8 +54,9 @@ class GitLabProject:
     def __init__(self, stac_io: GitLabStacIO, url: str) -> None:
         self.url = re.split("[?#]", url)[0].rstrip("/").removesuffix(".git")
         root = path_of_server(self.url, stac_io.credentials.paths)
-        self.path = unquote(urlsplit(self.url).path.removeprefix(root).strip("/"))
         origin = Origin.of(self.url)
+        path = "" if origin is None else urlsplit(self.url).path
+        self.path = unquote(path.removeprefix(root).strip("/"))
         if origin is None or "/" not in self.path or "/-/" in self.path:
             raise ConfigurationError(
                 f"project={quoted(redact(url))}: give the URL of a GitLab project, such as "

@@ -59,7 +59,8 @@ def fields_of(source: pystac.Item | pystac.Catalog, paths: Mapping[str, str]) ->
             made["providers"] = [provider.to_dict() for provider in source.providers]
         if source.keywords:
             made["keywords"] = source.keywords
-    links = [_link_of(k) for k in source.links if k.rel not in _HIERARCHY and is_web(k.href)]
+    kept = [link for link in source.links if link.rel not in _HIERARCHY]
+    links = [_link_of(link) for link in kept if is_web(link.get_target_str())]
     if links:
         made["links"] = links
     assets = getattr(source, "assets", {})
@@ -77,13 +78,13 @@ def _of_item(item: pystac.Item) -> dict[str, Any]:
     extent |= _spatial(item.bbox)
     if extent:
         made["extent"] = extent
-    plain = {k: v for k, v in properties.items() if k not in _OF_THE_SERVER | _EXTENT}
+    plain = {str(k): v for k, v in properties.items() if k not in _OF_THE_SERVER | _EXTENT}
     made.update({k: v for k, v in plain.items() if ":" not in k and v is not None})
     for name, value in plain.items():
         prefix, colon, field = name.partition(":")
         if not colon:
             continue
-        schema = next((s for s in item.stac_extensions if f"/{prefix}/" in s), None)
+        schema = next((s for s in item.stac_extensions if f"/{prefix}/" in str(s)), None)
         if schema is not None and prefix not in _KNOWN_PREFIXES:
             made.setdefault("extensions", {})[prefix] = schema
         if schema is not None or prefix in _KNOWN_PREFIXES:
@@ -112,7 +113,7 @@ def _spatial(bbox: Sequence[float] | None) -> dict[str, Any]:
 
 
 def _link_of(link: pystac.Link) -> dict[str, Any]:
-    href = redacted_url(link.href)
+    href = redacted_url(link.get_target_str() or "")
     named = {"rel": link.rel, "href": href, "type": link.media_type, "title": link.title}
     return {name: value for name, value in named.items() if value}
 

@@ -14,9 +14,10 @@ from typing import Any
 import pystac
 
 from stac_gitlab.catalogs.readme import fields_of
+from stac_gitlab.download.assets import check_asset
 from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.partial_file import OWN_PREFIX
-from stac_gitlab.files.paths import is_local, local_path, relative_path
+from stac_gitlab.files.paths import is_local, is_web, local_path, relative_path
 from stac_gitlab.redaction import quoted
 from stac_gitlab.settings import path_of
 
@@ -89,7 +90,8 @@ def _item_files(item: pystac.Item) -> dict[str, tuple[str, Path]]:
     home = item.get_self_href()
     folder = Path(local_path(home)).parent if home and is_local(home) else None
     for key, asset in item.assets.items():
-        href = asset.get_absolute_href() or asset.href
+        check_asset(key, asset)
+        href = asset.href if is_web(asset.href) else asset.get_absolute_href() or asset.href
         if not is_local(href):
             continue
         local = Path(local_path(href)).absolute()

@@ -28,7 +28,7 @@ def url_of(arguments: argparse.Namespace) -> str:
 
 def stac_url(url: str) -> str:
     """Return a URL, or that of the STAC API if it is the address of a SharingHub only."""
-    if is_local(url) or urlsplit(url).path.strip("/"):
+    if Origin.of(url) is None or urlsplit(url).path.strip("/"):
         return url
     return api_url(url)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO, Self, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from uuid import uuid4
 
 from stac_gitlab.auth import Origin
@@ -141,7 +141,7 @@ class RasterioOpener:
 
     def _open_content(self, href: str) -> RangedContent | LocalContent:
         self.reader.credentials.bind(href)
-        name = urlsplit(href).path.rpartition("/")[2]
+        name = href.partition("?")[0].rpartition("/")[2]
         return open_content(self.reader.session, Source(strip_token_parameters(href), name))
 
 

@@ -20,6 +20,7 @@ from stac_gitlab import (
     AuthenticationError,
     ConfigurationError,
     ConflictError,
+    DownloadError,
     GitLabStacIO,
     InvalidRequestError,
     InvalidResponseError,
@@ -28,6 +29,7 @@ from stac_gitlab import (
     PublishReport,
     RetryPolicy,
     ServerError,
+    describe_assets,
     publish,
 )
 from stac_gitlab.catalogs.changes import Changes
@@ -209,6 +211,27 @@ def test_an_item_becomes_front_matter(host: GitHost, folder: Path) -> None:
     assert host.files(PROJECT)["README.md"].decode().endswith("# Alpine lakes\n\nFrom the air.\n")
 
 
+@pytest.mark.parametrize(("key", "href"), [("a", 5), ("a", None), ("a", b"a.csv"), (5, "a.csv")])
+def test_an_asset_of_wrong_types_is_named(host: GitHost, folder: Path, key: Any, href: Any) -> None:
+    item = pystac.Item("lakes", None, None, datetime(2024, 1, 5, tzinfo=UTC), {})
+    item.assets[key] = pystac.Asset("a.csv")
+    item.assets[key].href = href
+    with pytest.raises(DownloadError, match="is not text"):
+        published(host, item)
+    with pytest.raises(DownloadError, match="is not text"):
+        describe_assets(item)
+
+
+def test_what_is_no_url_is_published_as_it_is(host: GitHost, folder: Path) -> None:
+    item = pystac.Item("lakes", None, None, datetime(2024, 1, 5, tzinfo=UTC), {"a:b": 1})
+    item.stac_extensions = [5]  # type: ignore[list-item]  # what code can do
+    item.add_asset("far", pystac.Asset("https://[h/a.tif"))
+    item.add_link(pystac.Link("about", "https://[h/about"))
+    published(host, item)
+    assert front_matter(host)["assets"] == [{"key": "far", "href": "https://[h/a.tif"}]
+    assert front_matter(host)["links"] == [{"rel": "about", "href": "https://[h/about"}]
+
+
 def test_a_saved_catalog_is_published_whole(host: GitHost, tmp_path: Path) -> None:
     catalog = pystac.Catalog("lakes", "All lakes.", title="Lakes")
     catalog.add_item(pystac.Item("one", None, None, datetime(2024, 1, 1, tzinfo=UTC), {}))
@@ -351,7 +374,16 @@ def test_a_wrong_token_and_a_wrong_branch_are_told(host: GitHost, folder: Path) 
         published(host, folder, branch="develop")
 
 
-@pytest.mark.parametrize("project", ["lakes", "https://gitlab.example.org", "https://h/a/-/raw/b"])
+@pytest.mark.parametrize(
+    "project",
+    [
+        "lakes",
+        "https://gitlab.example.org",
+        "https://h/a/-/raw/b",
+        "https://[h/a/b",
+        "https://\u2100/a/b",
+    ],
+)
 def test_a_project_is_named_by_its_url(folder: Path, project: str) -> None:
     with pytest.raises(ConfigurationError, match="give the URL of a GitLab project"):
         publish(folder, project, stac_io=GitLabStacIO(TOKEN))

@@ -623,6 +623,13 @@ def test_the_scopes_of_a_gitlab_token_are_shown() -> None:
     assert (status["scopes"], status["expires"]) == ("read_api", "2027-01-01")
 
 
+@pytest.mark.parametrize("command", ["ls", "show", "search"])
+def test_what_is_no_url_is_an_error_of_usage(command: str) -> None:
+    done = run(command, "https://[h/x")
+    assert done.returncode == 2
+    assert "'https://[h/x'" in done.stderr
+
+
 def test_json_repeats_no_token_and_no_invisible_character() -> None:
     name = f"lap\u202etop\x1b[2J\x9b\x7f\U000e0001é {TOKEN}"
     with GitLabServer([Project("a/b")], token=TOKEN) as gitlab:
