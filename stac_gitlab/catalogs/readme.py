@@ -352,8 +352,9 @@ def _parsed(front: str) -> dict[str, Any]:
         if _depth(front) > _MAX_DEPTH:
             raise too_large
         fields = yaml.safe_load(front)
-        # A few aliases can stand for any number of values.
-        if sum(1 for _ in itertools.islice(_values(fields), _MAX_VALUES + 1)) > _MAX_VALUES:
+        # A few aliases can stand for any number of values. Without any, each has its characters.
+        most = max(_MAX_VALUES, len(front))
+        if sum(1 for _ in itertools.islice(_values(fields), most + 1)) > most:
             raise too_large
     except RecursionError:
         raise too_large from None
