@@ -34,7 +34,9 @@ copybutton_selector = "div.highlight-python pre, div.highlight-sh pre, div.highl
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
+myst_substitutions = {"version": version}
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
