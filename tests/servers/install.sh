@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the servers and other programs that the slow tests use: PostgreSQL with PostGIS and nginx
-# from Debian, and stac-fastapi with PgSTAC, rustac, the Git LFS server giftless and Jupyter's kernel
-# in a virtual environment. Git LFS from Debian reads what was published.
+# Installs the servers and other programs that the slow tests use: PostgreSQL with PostGIS, nginx,
+# Git LFS and shells from Debian, and stac-fastapi with PgSTAC, rustac, the Git LFS server giftless
+# and Jupyter's kernel in a virtual environment.
 #
 #     tests/servers/install.sh FOLDER
 #     STAC_GITLAB_SERVERS_VENV=FOLDER python -m pytest -m slow
@@ -14,6 +14,8 @@ missing=()
 command -v nginx > /dev/null || missing+=(nginx-light)
 command -v git-lfs > /dev/null || missing+=(git-lfs)
 command -v openssl > /dev/null || missing+=(openssl)
+command -v zsh > /dev/null || missing+=(zsh)
+command -v fish > /dev/null || missing+=(fish)
 if [ "${#missing[@]}" -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
