@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,8 +128,8 @@ def test_bars_are_shown_in_a_terminal_but_not_in_a_job(
 def test_ctrl_c_ends_a_download(hub: SharingHubServer, tmp_path: Path) -> None:
     hub.inject(Fault(path="/api/download", delay=30, times=None))
     terminal = Terminal("download", hub.item_url(LAKES), "-o", str(tmp_path))
-    # Once a file is asked for.
-    terminal.read_until("0 of 3 files")
+    while not any("/api/download" in request.path for request in hub.requests):
+        time.sleep(0.05)
     terminal.type("\x03")
     assert terminal.end() == 130
     assert terminal.shown.rstrip().endswith("stac-gitlab: stopped.")
