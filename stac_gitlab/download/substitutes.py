@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import requests
@@ -163,8 +164,13 @@ def _expected_format(source: Source) -> str | None:
         # The href of metadata is sometimes listed with the media type of the data.
         return None
     is_stated = media_type not in ("", "application/octet-stream")
-    for stated in (media_type,) if is_stated else (source.key, path):
-        for name, (known, _) in _FORMATS.items():
-            if known.fullmatch(stated):
-                return name
-    return None
+    if is_stated:
+        return _format_named(media_type)
+    return _format_named(source.key) or _format_named(path)
+
+
+# Each file is asked about twice, and files of one kind state the same media type.
+@lru_cache(maxsize=64)
+def _format_named(stated: str) -> str | None:
+    """Return the format that a media type or a file name belongs to."""
+    return next((name for name, (known, _) in _FORMATS.items() if known.fullmatch(stated)), None)
