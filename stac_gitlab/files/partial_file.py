@@ -150,7 +150,7 @@ class PartialFile:
             with open(_sidecar_of(self._path), "w", encoding="utf-8") as file:
                 json.dump(info, file)
         elif self._has_resume_info:
-            _remove(_sidecar_of(self._path))
+            remove_if_there(_sidecar_of(self._path))
         self._has_resume_info = info is not None
 
     def take_over(self, leftover: Leftover) -> bool:
@@ -172,7 +172,7 @@ class PartialFile:
             with contextlib.suppress(OSError):
                 os.close(handle)
             return False
-        _remove(_sidecar_of(leftover.path))
+        remove_if_there(_sidecar_of(leftover.path))
         self.discard()
         self._path, self._handle = path, handle
         self.size = os.lseek(handle, 0, os.SEEK_END)
@@ -188,7 +188,7 @@ class PartialFile:
         sidecar = _sidecar_of(self._path)
         self._move(self._target)
         if self._has_resume_info:
-            _remove(sidecar)
+            remove_if_there(sidecar)
 
     def discard(self) -> None:
         """Remove the file, or give it up to a later run if it can be resumed.
@@ -206,7 +206,7 @@ class PartialFile:
                 os.replace(sidecar, _sidecar_of(kept))
         else:
             self._close()
-            _remove(self._path)
+            remove_if_there(self._path)
             self.save_resume_info(None)
         self._forget()
 
@@ -279,12 +279,12 @@ class Leftover:
                 return
             try:
                 if sys.platform != "win32":
-                    _remove(self.path)
+                    remove_if_there(self.path)
             finally:
                 os.close(handle)
             if sys.platform == "win32":
-                _remove(self.path)
-        _remove(_sidecar_of(self.path))
+                remove_if_there(self.path)
+        remove_if_there(_sidecar_of(self.path))
 
 
 def leftovers_in(folder: str | os.PathLike[str]) -> dict[str, list[Leftover]]:
@@ -321,6 +321,12 @@ def remove_leftovers(leftovers: Iterable[Leftover]) -> None:
     for leftover in leftovers:
         with contextlib.suppress(OSError):
             leftover.remove()
+
+
+def remove_if_there(path: str) -> None:
+    """Remove a file, which may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def open_own(path: str | os.PathLike[str]) -> BinaryIO:
@@ -364,7 +370,7 @@ class SmallFiles:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._path = os.path.join(folder, f"{OWN_PREFIX}.part")
-        _remove(self._path)
+        remove_if_there(self._path)
 
     def write(self, target: str | os.PathLike[str], content: bytes) -> None:
         """Write a file, or replace a file or link, in one step."""
@@ -378,7 +384,7 @@ class SmallFiles:
                 os.close(handle)
             os.replace(self._path, target)
         except BaseException:
-            _remove(self._path)
+            remove_if_there(self._path)
             raise
 
 
@@ -441,11 +447,6 @@ def _mark(name: str) -> str:
 
 def _sidecar_of(path: str) -> str:
     return f"{path.removesuffix('.part')}.json"
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _leave_files_to_parent() -> None:

@@ -32,7 +32,12 @@ from stac_gitlab.errors import (
     OfflineError,
     PermissionDeniedError,
 )
-from stac_gitlab.files.partial_file import PartialFile, leftovers_in, open_own
+from stac_gitlab.files.partial_file import (
+    PartialFile,
+    leftovers_in,
+    open_own,
+    remove_if_there,
+)
 from stac_gitlab.http.responses import Document, header_without_secret
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import (
@@ -384,7 +389,7 @@ class _Folder:
         """Remove all documents, if there is a folder."""
         with contextlib.suppress(FileNotFoundError):
             for _, _, path in self._documents():
-                _unlink(path)
+                remove_if_there(path)
 
     def _documents(self) -> list[tuple[float, int, str]]:
         """Return when each document was last used, its size in bytes and its path."""
@@ -402,7 +407,7 @@ class _Folder:
         total = sum(size for _, size, _ in files)
         if total > self._max_bytes:
             for _, size, path in sorted(files):
-                _unlink(path)
+                remove_if_there(path)
                 total -= size
                 if total <= self._max_bytes * _KEPT_SHARE:
                     break
@@ -412,11 +417,6 @@ class _Folder:
 
     def _path_of(self, name: str) -> str:
         return os.path.join(self._private, f"{name}{_SUFFIX}")
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _write_whole(path: str, content: bytes) -> None:
@@ -437,7 +437,7 @@ def _create_complete(path: str, content: bytes) -> None:
     except OSError:
         # A file system without hard links.
         os.replace(beside, path)
-    _unlink(beside)
+    remove_if_there(beside)
 
 
 def _as_received(url: str) -> str:
