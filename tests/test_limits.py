@@ -26,7 +26,7 @@ from stac_gitlab import (
     RetryPolicy,
     STACDownloader,
 )
-from stac_gitlab.http.transport import MAX_HEAD
+from stac_gitlab.http.head import MAX_HEAD
 from stac_gitlab.reading.listing import list_collections, list_items
 from stac_gitlab.testing import Answer, LoopbackServer
 

@@ -607,7 +607,7 @@ def test_what_interrupts_a_request_does_not_show_the_token_in_its_frames(
     server.route("/x", a("item"))
     item = pystac.Item.from_dict(a("item"))
     item.add_asset("a", pystac.Asset(f"{server.url}/x", roles=["data"]))
-    owner = transport._Connection if where == "connect" else transport._DeadlineReader
+    owner = transport.DeadlineConnection if where == "connect" else transport._DeadlineReader
     with GitLabStacIO(CANARY, base_url=server.url, retry=IMPATIENT) as stac_io:
         actions: list[Callable[[], Any]] = [
             lambda: stac_io.read_json(f"{server.url}/x"),

@@ -325,9 +325,9 @@ class Credentials:
 
     def _token_variable(self) -> str | None:
         """Return the environment variable that the token is taken from, or None."""
-        is_given = self._fixed is not None or self._ask is not None
-        has_header = any(is_credential(name, str(value)) for name, value in self.headers.items())
-        if is_given or has_header or not self._uses_environment:
+        if self._fixed is not None or self._ask is not None or not self._uses_environment:
+            return None
+        if any(is_credential(name, str(value)) for name, value in self.headers.items()):
             return None
         return next((name for name in TOKEN_VARIABLES if os.environ.get(name, "").strip()), None)
 

@@ -36,6 +36,12 @@ PUBLIC_SUFFIXES = (".github.io", ".githubusercontent.com", ".gitlab.io")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _QUERY = re.compile("[?#]")
 _API = re.compile(r"(?:^|/)api(?:/|$)")
+# A URL that requests and urllib3 send as it is: its origin and its target. They would unquote what
+# needs no quotes, and resolve "." and "..".
+_SENT = r"[\w.~!$&'()*+,;=:@/-]|%(?:[0189A-F][\dA-F]|2[\dA-CF]|3[A-F]|40|5[B-E]|60|7[B-DF])"
+PREPARED_URL = re.compile(
+    rf"(https?://[a-z0-9.-]+(?::\d+)?)(?!.*/[./])(/(?:{_SENT})*(?:\?(?:{_SENT}|\?)+)?)", re.ASCII
+)
 # The signatures of Azure, CloudFront, S3 and Google Cloud Storage.
 _SIGNED_BY = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
 # Parsers of URLs disagree about an authority that contains one of these.
@@ -113,6 +119,8 @@ def request_url(url: str) -> str:
                 "...} or use a .netrc file."
             )
         raise ConfigurationError(f"{quoted(redact(url))} is not a URL to request. {advice}")
+    if PREPARED_URL.fullmatch(url):
+        return url
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
     return prepared.url or ""

@@ -24,8 +24,8 @@ from stac_gitlab.errors import ConfigurationError
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError, checksum_of_file
 from stac_gitlab.files.paths import is_local, local_path
 from stac_gitlab.http.body import is_encoded
+from stac_gitlab.http.head import is_chunked, length_in
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.http.transport import is_chunked, length_in
 from stac_gitlab.reading.stac_io import GitLabStacIO, reader_of
 from stac_gitlab.redaction import quoted
 from stac_gitlab.settings import dict_of, expect, path_of

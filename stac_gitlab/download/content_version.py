@@ -27,7 +27,7 @@ from stac_gitlab.files.partial_file import (
     replace_file,
 )
 from stac_gitlab.http.body import is_encoded
-from stac_gitlab.http.transport import is_well_framed, length_in
+from stac_gitlab.http.head import is_well_framed, length_in
 from stac_gitlab.redaction import redact, redacting_logger
 
 KEEP_FROM = 1024 * 1024

@@ -29,8 +29,8 @@ from stac_gitlab.errors import (
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
 from stac_gitlab.files.paths import is_local, is_web, local_path
 from stac_gitlab.http.body import is_decodable
+from stac_gitlab.http.head import is_well_framed, length_in
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.http.transport import is_well_framed, length_in
 from stac_gitlab.redaction import printable, quoted, redact, strip_token_parameters
 
 # By content encoding: the names and media types of files that are stored in it.

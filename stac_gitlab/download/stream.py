@@ -16,9 +16,10 @@ from stac_gitlab.errors import IncompleteDownloadError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE
 from stac_gitlab.http.body import body_reader, is_encoded
 from stac_gitlab.http.deadline import STOP_LATENCY, Cancelled, Deadline, current_deadline, enforcing
+from stac_gitlab.http.head import is_chunked, length_in
 from stac_gitlab.http.responses import error_for_failure, redacted_cause
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.http.transport import READ_AHEAD, DeadlineResponse, is_chunked, length_in
+from stac_gitlab.http.transport import READ_AHEAD, DeadlineResponse
 from stac_gitlab.redaction import redact, redacting_logger
 from stac_gitlab.settings import RetryPolicy
 

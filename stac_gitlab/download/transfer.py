@@ -43,10 +43,10 @@ from stac_gitlab.files.checksums import Checksum, HashingBuffers, UnknownChecksu
 from stac_gitlab.files.partial_file import Leftover, PartialFile
 from stac_gitlab.http.body import body_reader, is_encoded
 from stac_gitlab.http.deadline import current_deadline
+from stac_gitlab.http.head import is_chunked, length_in
 from stac_gitlab.http.responses import Document
 from stac_gitlab.http.retry import call_with_retries, error_of
 from stac_gitlab.http.session import GitLabSession
-from stac_gitlab.http.transport import is_chunked, length_in
 from stac_gitlab.redaction import quoted, redact, redact_document, redacting_logger
 
 logger = redacting_logger(__name__)

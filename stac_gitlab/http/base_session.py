@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -20,7 +21,7 @@ from requests.structures import CaseInsensitiveDict
 from stac_gitlab.auth import Credentials, Origin, is_signed
 from stac_gitlab.dialects import Dialect, new_dialects
 from stac_gitlab.http.body import beginning_of_body
-from stac_gitlab.http.transport import length_in
+from stac_gitlab.http.head import length_in
 from stac_gitlab.redaction import (
     CREDENTIAL_HEADERS,
     Secret,
@@ -53,6 +54,8 @@ class BaseSession(requests.Session):
         self.credentials = credentials
         self.cookies = _jar_without_cookies()
         self.dialects = new_dialects(credentials.paths)
+        # Each request asks several times about the same URL.
+        self._find_dialect = lru_cache(maxsize=256)(partial(_dialect_of, self.dialects))
         self._settings: dict[int, OriginSettings] = {}
         _sessions.add(self)
 
@@ -66,7 +69,7 @@ class BaseSession(requests.Session):
 
     def dialect_of(self, url: str) -> Dialect:
         """Return the dialect for `url`."""
-        return next(dialect for dialect in self.dialects if dialect.speaks(url))
+        return self._find_dialect(url)
 
     def settings_for(self, url: str) -> OriginSettings:
         """Return what environment and session say about the origin of `url`.
@@ -172,6 +175,10 @@ class BaseSession(requests.Session):
             del headers[name]
         if login is not None:
             prepared_request.prepare_auth(login)
+
+
+def _dialect_of(dialects: Iterable[Dialect], url: str) -> Dialect:
+    return next(dialect for dialect in dialects if dialect.speaks(url))
 
 
 def may_carry_secrets(method: str, url: str) -> bool:

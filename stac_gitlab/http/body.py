@@ -14,7 +14,7 @@ from urllib3.response import BaseHTTPResponse
 
 from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.http.deadline import current_deadline
-from stac_gitlab.http.transport import coding_in, length_in
+from stac_gitlab.http.head import coding_in, length_in
 from stac_gitlab.redaction import MAX_ERROR_BODY, quoted, redact
 
 ACCEPT_ENCODING = "gzip, deflate"

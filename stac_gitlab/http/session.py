@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, TypeVar
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 
 from stac_gitlab import __about__
 from stac_gitlab.auth import HARMLESS_HEADERS, Credentials, Origin, is_signed, request_url
@@ -27,6 +26,12 @@ from stac_gitlab.errors import (
     OfflineError,
     STACGitLabError,
 )
+from stac_gitlab.http.adapter import (
+    DeadlineAdapter,
+    StandInAdapter,
+    are_connections_replaced,
+    drop_inherited_connections,
+)
 from stac_gitlab.http.advice import advice_on_credentials, advice_on_refusal
 from stac_gitlab.http.base_session import (
     SAFE_METHODS,
@@ -36,6 +41,7 @@ from stac_gitlab.http.base_session import (
 )
 from stac_gitlab.http.body import ACCEPT_ENCODING, beginning_of_body, whole_body
 from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
+from stac_gitlab.http.head import Headers
 from stac_gitlab.http.rate_headers import quota_of, retry_after
 from stac_gitlab.http.responses import (
     Document,
@@ -45,17 +51,10 @@ from stac_gitlab.http.responses import (
     is_html,
 )
 from stac_gitlab.http.retry import RateLimiter, Retrying
-from stac_gitlab.http.transport import (
-    DeadlineAdapter,
-    StandInAdapter,
-    are_connections_replaced,
-    drop_inherited_connections,
-)
 from stac_gitlab.redaction import (
     Secret,
     redact,
     redact_text,
-    redacting_logger,
     strip_token_parameters,
 )
 from stac_gitlab.settings import (
@@ -70,18 +69,16 @@ from stac_gitlab.settings import (
 T = TypeVar("T")
 POOL_SIZE = 64
 IDEMPOTENT = SAFE_METHODS | {"OPTIONS", "PUT", "DELETE"}
-# urllib3 logs the URLs of all requests, and a redirect may have put a secret into one.
-redacting_logger("urllib3.connectionpool")
 
 
-class _UnprintedHeaders(CaseInsensitiveDict[str]):
+class _UnprintedHeaders(Headers):
     """Headers whose repr has their names only: an interrupt leads through frames of urllib3."""
 
     def __repr__(self) -> str:
         return f"<headers {', '.join(self)}>"
 
     def copy(self) -> _UnprintedHeaders:
-        return _UnprintedHeaders(self)
+        return _UnprintedHeaders(self.pairs())
 
 
 class GitLabSession(BaseSession):
@@ -174,11 +171,15 @@ class GitLabSession(BaseSession):
         return _unread(super().send(request, **kwargs), request)
 
     def _check_allowed(self, request: requests.PreparedRequest) -> None:
-        origin, url = Origin.of(request.url or ""), redact(request.url or "")
         if self.offline is not None:
+            url = redact(request.url or "")
             problem = f"{request.method} {url}: not requested, because {self.offline}."
             raise OfflineError(f"{problem} Only documents are kept in a cache.", url=url)
-        if self.only is not None and origin not in self.only | self.credentials.origins:
+        if self.only is None:
+            return
+        origin = Origin.of(request.url or "")
+        if origin not in self.only | self.credentials.origins:
+            url = redact(request.url or "")
             raise ConfigurationError(
                 f"{request.method} {url}: not requested, because only_hosts= does not name "
                 f"{origin}. If links, assets or redirects may lead there, add it."
@@ -196,8 +197,9 @@ class GitLabSession(BaseSession):
         # A storage service refuses a request that has a signature and something else.
         if may_carry_secrets(request.method or "", url) and not is_signed(url):
             secrets = self.credentials.headers_for(url, self.dialect_of(url).token_header)
-            # A header that the caller set for this one request comes before those for all.
-            headers.update({n: value for n, value in secrets.items() if n not in headers})
+            for name, value in secrets.items():
+                # A header that the caller set for this one request comes before those for all.
+                headers.setdefault(name, value)
         request.headers = headers
 
     # -- documents and streams --------------------------------------------------------------
@@ -315,13 +317,14 @@ class GitLabSession(BaseSession):
         """Send once, and raise for a status that is an error and not among `statuses`."""
         headers = {**self.headers, **self.credentials.harmless_headers(), **headers}  # type: ignore[dict-item]  # none of ours is bytes
         has_body = json is not None or data is not None
+        settings = self.settings_for(url)
         is_customized = self.auth or self.params or self.hooks["response"] or has_body
-        if is_customized or self.netrc_login(method, url):
+        if is_customized or (settings.login and self.netrc_login(method, url)):
             request = requests.Request(method, url, headers, json=json, data=data)
             prepared = self.prepare_request(request)
         else:
             prepared = _bare_request(method, url, headers)
-        response = self.send(prepared, **self.settings_for(url).send)
+        response = self.send(prepared, **settings.send)
         for each in (*response.history, response):
             quota = quota_of(each.headers)
             if quota is not None and each.status_code != 429:

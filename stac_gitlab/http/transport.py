@@ -1,4 +1,4 @@
-"""The transport adapter of our session: HTTP/1.1 framing, under a deadline.
+"""Connections and responses: HTTP/1.1 framing, under a deadline.
 
 The read timeout of requests limits the silence between two packets. A server that sends one byte a
 minute never exceeds it, and a thread that waits for a packet cannot be cancelled. A deadline and a
@@ -11,40 +11,34 @@ import contextvars
 import http.client
 import io
 import os
-import queue
 import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
-from http.client import (
-    BadStatusLine,
-    HTTPException,
-    HTTPMessage,
-    IncompleteRead,
-    RemoteDisconnected,
-)
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from types import SimpleNamespace
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-import requests
-import urllib3
-from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 from urllib3.connectionpool import (  # type: ignore[attr-defined]  # VCR.py patches .connection
     HTTPConnection,
-    HTTPConnectionPool,
     HTTPSConnection,
-    HTTPSConnectionPool,
 )
 from urllib3.exceptions import ConnectTimeoutError
 
 from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
+from stac_gitlab.http.head import (
+    Headers,
+    ReceivedHeaders,
+    ResponseHead,
+    coding_in,
+    length_in,
+    lines_from,
+)
 
 READ_AHEAD = 32 * 1024
 """Bytes that may be read from a socket together with the headers: a small file is among them."""
@@ -117,6 +111,7 @@ class DeadlineResponse(http.client.HTTPResponse):
     """The response of the standard library, read under a deadline, with strict framing."""
 
     fp: Any
+    headers: ReceivedHeaders
     length: int | None
     chunked: bool
     chunk_left: int | None
@@ -134,15 +129,16 @@ class DeadlineResponse(http.client.HTTPResponse):
         self.headers = self.msg = head.headers
         self.version, self.status, self.reason = head.version, head.status, head.reason
         self.code = head.status
-        coding = coding_in(head.headers)
+        coding = coding_in(head.headers.joined)
         self.chunked, self.chunk_left = coding == "chunked", None
         # RFC 9112, 6.3: a Transfer-Encoding, even an unknown one, overrides Content-Length.
-        self.length = None if coding else length_in(head.headers)
+        self.length = None if coding else length_in(head.headers.joined)
         self.will_close = self._check_close()  # type: ignore[attr-defined]  # missing in the stubs
         if head.status in (204, 304):
             # A body that is sent nevertheless must not be read as the next response.
-            lengths = head.headers.get_all("Content-Length", ["0"])
-            self.will_close |= lengths != ["0"] or "Transfer-Encoding" in head.headers
+            headers = head.headers.joined
+            self.will_close |= headers.get("Content-Length", "0") != "0"
+            self.will_close |= "Transfer-Encoding" in headers
             self.chunked, self.length = False, 0
         elif self._method == "HEAD":  # type: ignore[attr-defined]  # likewise
             self.length = 0
@@ -199,30 +195,10 @@ class DeadlineResponse(http.client.HTTPResponse):
             if self.chunk_left == 0:
                 # A trailer has the form and the limit of a head. Some servers leave it out.
                 with suppress(RemoteDisconnected):
-                    _lines_from(self.fp)
+                    lines_from(self.fp)
                 self._close_conn()  # type: ignore[attr-defined]  # missing in the stubs
                 self.chunk_left = None
         return self.chunk_left
-
-
-def drop_inherited_connections(adapter: HTTPAdapter) -> None:
-    """Close a forked child's copies of the idle connections of its parent.
-
-    Closing a copy sends nothing, under TLS neither. Locks are replaced and not acquired, because a
-    thread of the parent may have held them at the fork.
-    """
-    for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
-        manager.pools.lock = threading.RLock()
-        for key in manager.pools.keys():  # noqa: SIM118  # no dict
-            idle = manager.pools[key].pool
-            if idle is None:
-                continue
-            connections = [connection for connection in idle.queue if connection is not None]
-            queue.Queue.__init__(idle, idle.maxsize)
-            for _ in range(idle.maxsize):
-                idle.put(None)
-            for connection in connections:
-                connection.close()
 
 
 def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
@@ -260,13 +236,34 @@ def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
     outcome.result()
 
 
-class _Connection(HTTPConnection):
-    response_class = DeadlineResponse
+class DeadlineConnection(HTTPConnection):
+    """A connection whose responses keep the deadline of the reading thread."""
+
+    _response: DeadlineResponse | None = None
+
+    def response_class(self, *args: Any, **kwargs: Any) -> DeadlineResponse:  # type: ignore[override]  # a class in the stubs
+        """Return the next response, as http.client creates it."""
+        self._response = DeadlineResponse(*args, **kwargs)
+        return self._response
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is open and idle. urllib3 closes one that is not."""
+        is_idle = self._response is None or self._response.isclosed()
+        return is_idle and super().is_connected
+
+    def close(self) -> None:
+        """Close the connection and its response, unless that comes to its end by being closed."""
+        super().close()
+        if self._response is not None and not self._response.will_close:
+            self._response.close()
 
     def connect(self) -> None:
+        """Connect, as urllib3 calls it."""
         _connect(self, super().connect)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request, as urllib3 calls it."""
         # urllib3 connects only after it has assembled the request. An interrupt of a slow
         # connection would then have the headers, and the token, in the locals of its traceback.
         # With TLS urllib3 connects first.
@@ -274,197 +271,60 @@ class _Connection(HTTPConnection):
             self.connect()
         super().request(*args, **kwargs)
 
+    def get(self, target: str, headers: Headers, timeout: float | None) -> DeadlineResponse | None:
+        """Send a GET over the open connection, without the steps of urllib3 and http.client.
 
-class _SecureConnection(HTTPSConnection):
-    response_class = DeadlineResponse
+        Returns:
+            The response with its head; None, and nothing is sent, for headers that these steps
+            would change, or if they print what they send.
+        """
+        if self.debuglevel:
+            return None
+        host = self.host if self.port == self.default_port else f"{self.host}:{self.port}"
+        head = _head_of_get(target, host, headers)
+        if head is None:
+            return None
+        try:
+            self.sock.settimeout(timeout)
+            self.sock.sendall(head)
+        finally:
+            # An interrupt leads through this frame, and the token is in the head.
+            del head
+        response = self.response_class(self.sock, method="GET")
+        try:
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
+        if response.will_close:
+            self.close()
+        return response
 
-    def connect(self) -> None:
-        _connect(self, super().connect)
+
+def _head_of_get(target: str, host: str, headers: Headers) -> bytes | None:
+    """Return the head of a GET, or None if urllib3 or http.client would change its headers."""
+    names = {name.lower() for name in headers}
+    if not names >= _ALWAYS_SENT or not names.isdisjoint(_OF_BODIES):
+        return None
+    try:
+        fields = "\r\n".join(map(": ".join, headers.pairs()))
+        head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n\r\n".encode("latin-1")
+    except (TypeError, UnicodeEncodeError):
+        return None
+    return head if head.count(b"\n") == head.count(b"\r") == len(names) + 3 else None
 
 
-_OUR_CONNECTIONS: dict[Any, Any] = {
-    HTTPConnection: _Connection,
+# urllib3 adds the first two if they are missing.
+_ALWAYS_SENT = frozenset({"accept-encoding", "user-agent"})
+_OF_BODIES = frozenset({"host", "content-length", "transfer-encoding"})
+
+
+class _SecureConnection(DeadlineConnection, HTTPSConnection):
+    """The same over TLS."""
+
+
+OUR_CONNECTIONS: dict[Any, Any] = {
+    HTTPConnection: DeadlineConnection,
     HTTPSConnection: _SecureConnection,
 }
-
-
-class DeadlineAdapter(HTTPAdapter):
-    """The adapter of requests, with connections that keep the deadline of the reading thread.
-
-    It retries nothing, because all retries happen in one place.
-    """
-
-    def get_connection_with_tls_context(
-        self,
-        request: requests.PreparedRequest,
-        verify: bool | str | None,
-        proxies: Mapping[str, str] | None = None,
-        cert: str | tuple[str, str] | None = None,
-    ) -> urllib3.HTTPConnectionPool:
-        """Return the connection pool for a request, as requests calls it."""
-        pool = cast(
-            "urllib3.HTTPConnectionPool",
-            super().get_connection_with_tls_context(request, verify, proxies, cert),
-        )
-        # Not once and for all: recorders such as VCR.py replace the class while a test runs. The
-        # connections of a SOCKS proxy are of another class, which knows how to reach it.
-        usual = type(pool).ConnectionCls
-        pool.ConnectionCls = _OUR_CONNECTIONS.get(usual, usual)
-        return pool
-
-
-class StandInAdapter(BaseAdapter):
-    """Sends requests through a tool for tests, such as VCR.py.
-
-    Args:
-        send: Sends a request, as adapters do.
-    """
-
-    def __init__(self, send: Callable[..., requests.Response]) -> None:
-        super().__init__()
-        self._send = send
-
-    def send(
-        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
-    ) -> requests.Response:
-        """Send a request, as requests calls it."""
-        request = request.copy()
-        # VCR.py records plain strings only.
-        request.headers = CaseInsensitiveDict({n: str(v) for n, v in request.headers.items()})
-        return self._send(request, *args, **kwargs)
-
-    def close(self) -> None:
-        """Do nothing: the owner of `send` closes what it has opened."""
-
-
-def are_connections_replaced() -> bool:
-    """Tell whether a tool such as VCR.py has replaced the connections of all pools."""
-    usual = {HTTPConnectionPool.ConnectionCls, HTTPSConnectionPool.ConnectionCls}
-    return not usual <= _OUR_CONNECTIONS.keys()
-
-
-MAX_HEAD = 256 * 1024
-"""Upper limit of the head of a response, in bytes."""
-
-
-_MAX_INTERIM = 100
-_STATUS_LINE = re.compile(r"HTTP/(\d\.\d)[ \t]+([1-9]\d\d)(?:[ \t](.*))?")
-# Each of these takes linear time, however much white space a server sends.
-_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)\r?\n", re.MULTILINE)
-# RFC 9112, 5.2: a line that begins with white space continues the header before it.
-_FOLD = re.compile(r"(?<![ \t])[ \t]*(?:\r?\n[ \t]+)+")
-_LENGTH = re.compile(r"[ \t]*([0-9]{1,18})[ \t]*")
-
-
-@dataclass(frozen=True)
-class ResponseHead:
-    """The head of a response.
-
-    Attributes:
-        version: 10 for HTTP/1.0 and what is older, 11 for HTTP/1.1.
-        status: The status code.
-        reason: The reason phrase.
-        headers: Names and values in their order, without the white space around them.
-    """
-
-    version: int
-    status: int
-    reason: str
-    headers: HTTPMessage
-
-    @classmethod
-    def read_from(cls, stream: BinaryIO) -> ResponseHead:
-        """Read the head of the next response, and skip interim responses (such as 103) before it.
-
-        Raises:
-            RemoteDisconnected: If the connection ends before the head does.
-            HTTPException: If it is too large, malformed, or not HTTP/1.
-        """
-        for _ in range(_MAX_INTERIM):
-            status_line, *lines = _lines_from(stream)
-            match = _STATUS_LINE.fullmatch(status_line.rstrip())
-            if match is None or match[1] > "1.9":
-                raise BadStatusLine("the response does not begin with an HTTP/1 status line")
-            status, reason = int(match[2]), match[3] or ""
-            if status >= 200:
-                version = 11 if match[1] > "1.0" else 10
-                return cls(version, status, reason.strip(), _headers_in(lines))
-            if status == 101:
-                break
-        raise HTTPException(f"{status} in place of a final response")
-
-
-def is_chunked(headers: Mapping[str, str] | HTTPMessage) -> bool:
-    """Tell whether a body comes in chunks, each with its length."""
-    return coding_in(headers) == "chunked"
-
-
-def coding_in(headers: Mapping[str, str] | HTTPMessage) -> str:
-    """Return the transfer coding of a body, or an empty text if there is none."""
-    coding = _joined("Transfer-Encoding", headers).strip(" \t").lower()
-    return "" if coding == "identity" else coding
-
-
-def length_in(headers: Mapping[str, str] | HTTPMessage) -> int | None:
-    """Return the length that the headers give for a body, or None without a valid one."""
-    value = _joined("Content-Length", headers)
-    if "," in value:
-        # RFC 9110, 8.6: proxies join repeated headers. Equal values count as one.
-        value, *others = {part.strip(" \t") for part in value.split(",")}
-        if others:
-            return None
-    match = _LENGTH.fullmatch(value)
-    return int(match[1]) if match else None
-
-
-def _joined(name: str, headers: Mapping[str, str] | HTTPMessage) -> str:
-    """Return the value of a header; repeated ones are joined by commas."""
-    if isinstance(headers, HTTPMessage):
-        return ", ".join(headers.get_all(name, ()))
-    return headers.get(name, "")
-
-
-class _Headers(HTTPMessage):
-    """Headers that are listed without the checks of the email package."""
-
-    def items(self) -> list[tuple[str, str]]:
-        return [*self.raw_items()]
-
-
-def _lines_from(stream: BinaryIO) -> list[str]:
-    """Return the lines of a head with their line ends, without the empty line."""
-    lines: list[str] = []
-    room = MAX_HEAD
-    while (line := stream.readline(room + 1)) not in (b"\r\n", b"\n"):
-        room -= len(line)
-        if room < 0:
-            raise HTTPException(f"got more than {MAX_HEAD} bytes of headers")
-        if not line.endswith(b"\n"):
-            raise RemoteDisconnected("Remote end closed connection without response")
-        lines.append(line.decode("latin-1"))
-    return lines or [""]
-
-
-def _headers_in(lines: list[str]) -> HTTPMessage:
-    text = "".join(lines)
-    found = _HEADER.findall(text)
-    if len(found) != len(lines):
-        unfolded = _FOLD.sub(" ", text)
-        found = _HEADER.findall(unfolded)
-        if len(found) != unfolded.count("\n"):
-            raise HTTPException("a malformed header")
-    headers = _Headers()
-    for name, value in found:
-        headers.set_raw(name, value.strip(" \t"))
-    return headers
-
-
-def is_well_framed(response: requests.Response) -> bool:
-    """Tell whether the headers say unambiguously where the body ends.
-
-    The standard library accepts ``+5`` and ``5_0`` as lengths, and returns a body that is
-    ``gzip, chunked`` with its chunk sizes.
-    """
-    headers = response.headers
-    is_valid = length_in(headers) is not None or not headers.get("Content-Length", "").strip()
-    return coding_in(headers) in ("", "chunked") and is_valid
+"""Our connections, by the class of urllib3 that they replace."""

@@ -25,8 +25,8 @@ from stac_gitlab.dialects.sharinghub import SharingHub
 from stac_gitlab.errors import InvalidResponseError, STACGitLabError, UnsafePathError
 from stac_gitlab.files.checksums import Checksum, UnknownChecksumError
 from stac_gitlab.files.paths import is_local, relative_path
+from stac_gitlab.http.head import ResponseHead
 from stac_gitlab.http.rate_headers import retry_after
-from stac_gitlab.http.transport import ResponseHead
 from stac_gitlab.reading.documents import check_stac, parse_json
 from stac_gitlab.reading.objects import explain_pystac_errors
 from stac_gitlab.reading.untrusted_links import REMOTE_FILE, secure_links, secure_schema

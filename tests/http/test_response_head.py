@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from stac_gitlab.http.transport import MAX_HEAD, ResponseHead, is_chunked, length_in
+from stac_gitlab.http.head import MAX_HEAD, ResponseHead, is_chunked, length_in
 
 
 def head_of(*lines: bytes) -> ResponseHead:
@@ -153,7 +153,7 @@ def test_interim_heads_are_no_answer(status: bytes, times: int) -> None:
 def test_only_digits_are_a_length(value: bytes, length: int | None) -> None:
     head = head_of(b"HTTP/1.1 200 OK", b"content-LENGTH: " + value)
 
-    assert length_in(head.headers) == length
+    assert length_in(head.headers.joined) == length
 
 
 @pytest.mark.parametrize(
@@ -167,4 +167,4 @@ def test_only_digits_are_a_length(value: bytes, length: int | None) -> None:
 def test_a_body_in_chunks_is_known(value: bytes, expected: bool) -> None:
     head = head_of(b"HTTP/1.1 200 OK", b"Transfer-Encoding: " + value)
 
-    assert is_chunked(head.headers) is expected
+    assert is_chunked(head.headers.joined) is expected

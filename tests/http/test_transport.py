@@ -14,8 +14,9 @@ import pytest
 import requests
 import urllib3
 
+from stac_gitlab.http.adapter import DeadlineAdapter
 from stac_gitlab.http.deadline import Cancelled, Deadline, current_deadline, enforcing
-from stac_gitlab.http.transport import DeadlineAdapter, DeadlineResponse
+from stac_gitlab.http.transport import DeadlineResponse
 from stac_gitlab.testing import Fault, LoopbackServer
 from tests.conftest import Clock
 from tests.raw_server import RawServer, silence, trickling

@@ -1,0 +1,222 @@
+"""The transport adapter of our session, and what stands in for it under tools for tests."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import queue
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from http.client import HTTPException
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+import requests
+import urllib3
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ProtocolError
+
+from stac_gitlab.auth.origins import PREPARED_URL
+from stac_gitlab.http.head import Headers
+from stac_gitlab.http.transport import OUR_CONNECTIONS, DeadlineConnection
+from stac_gitlab.redaction import redacting_logger
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """The adapter of requests, with connections that keep the deadline of the reading thread.
+
+    It retries nothing, because all retries happen in one place. Over a connection that is open and
+    idle, a plain GET is sent without the layers of requests and urllib3: they take longer than the
+    transfer of a small file. They open each connection, and send everything else.
+    """
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Begin without connections, as requests calls it."""
+        # Those without a proxy, by origin and certificates. A pool that nothing else refers to is
+        # closed.
+        self._pools: WeakValueDictionary[tuple[Any, ...], HTTPConnectionPool]
+        self._pools = WeakValueDictionary()
+        super().init_poolmanager(*args, **kwargs)
+
+    def send(  # noqa: PLR0917  # as requests defines it
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Send a request, as requests calls it."""
+        url = PREPARED_URL.fullmatch(request.url or "")
+        is_plain = request.method == "GET" and request.body is None and stream and not proxies
+        if url is not None and is_plain and isinstance(request.headers, Headers):
+            pool = self._pools.get((url[1], verify, cert))
+            if pool is not None and not _are_layers_replaced():
+                response = _get(pool, url[2], request, timeout)
+                if response is not None:
+                    return response
+        return super().send(
+            request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
+        )
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str | None,
+        proxies: Mapping[str, str] | None = None,
+        cert: str | tuple[str, str] | None = None,
+    ) -> urllib3.HTTPConnectionPool:
+        """Return the connection pool for a request, as requests calls it."""
+        pool = cast(
+            "urllib3.HTTPConnectionPool",
+            super().get_connection_with_tls_context(request, verify, proxies, cert),
+        )
+        # Not once and for all: recorders such as VCR.py replace the class while a test runs. The
+        # connections of a SOCKS proxy are of another class, which knows how to reach it.
+        usual = type(pool).ConnectionCls
+        pool.ConnectionCls = OUR_CONNECTIONS.get(usual, usual)
+        url = PREPARED_URL.fullmatch(request.url or "")
+        if url is not None and not proxies:
+            self._pools[url[1], verify, cert] = pool
+        return pool
+
+
+def _get(
+    pool: HTTPConnectionPool, target: str, request: requests.PreparedRequest, timeout: Any
+) -> requests.Response | None:
+    """Send a GET over an idle connection of a pool; return None if it has to be sent otherwise."""
+    try:
+        connection = None if pool.pool is None else pool.pool.get(block=False)
+    except queue.Empty:
+        return None
+    headers: Any = request.headers
+    received = None
+    try:
+        if isinstance(connection, DeadlineConnection) and connection.is_connected:
+            received = connection.get(target, headers, timeout[1])
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        # What requests makes of such errors.
+        if isinstance(error, ssl.SSLError):
+            raise requests.exceptions.SSLError(error, request=request) from error
+        if isinstance(error, TimeoutError):
+            raise requests.ReadTimeout(error, request=request) from error
+        if isinstance(error, (OSError, HTTPException)):
+            aborted = ProtocolError("Connection aborted.", error)
+            raise requests.ConnectionError(aborted, request=request) from error
+        raise
+    finally:
+        if received is None:
+            # It may be a place for a connection that is not open yet, or one that urllib3 closes.
+            pool._put_conn(connection)
+    if received is None:
+        return None
+    # The rest is as urllib3 and requests have it, but for cookies, which are not kept.
+    response = requests.Response()
+    response.raw = urllib3.HTTPResponse(
+        received,
+        urllib3.HTTPHeaderDict(received.headers.items()),
+        received.status,
+        received.version,
+        "HTTP/1.1",
+        received.reason,
+        preload_content=False,
+        decode_content=False,
+        original_response=received,
+        pool=pool,
+        connection=connection,
+        request_method="GET",
+        request_url=target,
+    )
+    response.request, response.url = request, request.url or ""
+    response.status_code, response.reason = received.status, received.reason
+    response.headers = received.headers.joined
+    response.encoding = get_encoding_from_headers(response.headers)
+    return response
+
+
+# What a GET over an idle connection leaves out. Tools that record or measure requests replace it.
+_LEFT_OUT = tuple(
+    (owner, name, vars(sys.modules[owner.__module__]))
+    for owner, name in (
+        (HTTPAdapter, "send"),
+        (HTTPConnectionPool, "urlopen"),
+        (HTTPConnection, "request"),
+        (HTTPConnection, "getresponse"),
+        (http.client.HTTPConnection, "putrequest"),
+        (http.client.HTTPConnection, "getresponse"),
+    )
+)
+# urllib3 logs the URLs of all requests, and a redirect may have put a secret into one.
+_urllib3_logger = redacting_logger("urllib3.connectionpool")
+
+
+def _are_layers_replaced() -> bool:
+    """Tell whether the layers of requests and urllib3 are not their own, or log requests."""
+    is_logged = _urllib3_logger.isEnabledFor(logging.DEBUG)
+    return (
+        is_logged
+        or are_connections_replaced()
+        or any(
+            getattr(getattr(owner, name), "__globals__", None) is not own
+            for owner, name, own in _LEFT_OUT
+        )
+    )
+
+
+class StandInAdapter(BaseAdapter):
+    """Sends requests through a tool for tests, such as VCR.py.
+
+    Args:
+        send: Sends a request, as adapters do.
+    """
+
+    def __init__(self, send: Callable[..., requests.Response]) -> None:
+        super().__init__()
+        self._send = send
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        """Send a request, as requests calls it."""
+        request = request.copy()
+        # VCR.py records plain strings only.
+        request.headers = CaseInsensitiveDict({n: str(v) for n, v in request.headers.items()})
+        return self._send(request, *args, **kwargs)
+
+    def close(self) -> None:
+        """Do nothing: the owner of `send` closes what it has opened."""
+
+
+def are_connections_replaced() -> bool:
+    """Tell whether a tool such as VCR.py has replaced the connections of all pools."""
+    usual = {HTTPConnectionPool.ConnectionCls, HTTPSConnectionPool.ConnectionCls}
+    return not usual <= OUR_CONNECTIONS.keys()
+
+
+def drop_inherited_connections(adapter: HTTPAdapter) -> None:
+    """Close a forked child's copies of the idle connections of its parent.
+
+    Closing a copy sends nothing, under TLS neither. Locks are replaced and not acquired, because a
+    thread of the parent may have held them at the fork.
+    """
+    for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
+        manager.pools.lock = threading.RLock()
+        for key in manager.pools.keys():  # noqa: SIM118  # no dict
+            idle = manager.pools[key].pool
+            if idle is None:
+                continue
+            connections = [connection for connection in idle.queue if connection is not None]
+            queue.Queue.__init__(idle, idle.maxsize)
+            for _ in range(idle.maxsize):
+                idle.put(None)
+            for connection in connections:
+                connection.close()
