@@ -331,9 +331,11 @@ class _FileTransfer:
 
     def _check_modification(self, response: requests.Response, part: ByteRange | None) -> None:
         """Raise NotModified if the headers prove that the file at the target is the same."""
+        if self.target_has is None:
+            return
         size = length_in(response.headers) if part is None else part.size
         checksum = self._stated_checksum(response, size)
-        if self.target_has is not None and checksum is not None and self.target_has(checksum):
+        if checksum is not None and self.target_has(checksum):
             response.close()
             raise NotModified
 
@@ -361,8 +363,9 @@ class _FileTransfer:
 
     def _stated_checksum(self, response: requests.Response, size: int | None) -> Checksum | None:
         """Return the checksum of the whole file that the headers state."""
+        stated = self.session.sha256_of(response.headers, size)
         with suppress(UnknownChecksumError):
-            return Checksum.of_sha256(self.session.sha256_of(response.headers, size) or "")
+            return None if stated is None else Checksum.of_sha256(stated)
         return None
 
     @property

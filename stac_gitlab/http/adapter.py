@@ -23,7 +23,6 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ProtocolError
 
 from stac_gitlab.auth.origins import PREPARED_URL
-from stac_gitlab.http.head import Headers
 from stac_gitlab.http.transport import OUR_CONNECTIONS, DeadlineConnection
 from stac_gitlab.redaction import redacting_logger
 
@@ -31,9 +30,7 @@ from stac_gitlab.redaction import redacting_logger
 class DeadlineAdapter(HTTPAdapter):
     """The adapter of requests, with connections that keep the deadline of the reading thread.
 
-    It retries nothing, because all retries happen in one place. Over a connection that is open and
-    idle, a plain GET is sent without the layers of requests and urllib3: they take longer than the
-    transfer of a small file. They open each connection, and send everything else.
+    It retries nothing, because all retries happen in one place.
     """
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -44,27 +41,31 @@ class DeadlineAdapter(HTTPAdapter):
         self._pools = WeakValueDictionary()
         super().init_poolmanager(*args, **kwargs)
 
-    def send(  # noqa: PLR0917  # as requests defines it
+    def send_over_idle(
         self,
         request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: Any = None,
-        verify: Any = True,
-        cert: Any = None,
-        proxies: Any = None,
-    ) -> requests.Response:
-        """Send a request, as requests calls it."""
+        *,
+        timeout: tuple[float, float],
+        stream: bool,
+        verify: bool | str,
+        cert: Any,
+        proxies: Mapping[str, str],
+    ) -> requests.Response | None:
+        """Send a plain GET over an open and idle connection, without requests and urllib3.
+
+        For a small file, their layers take longer than the transfer. They open each connection,
+        and send everything else.
+
+        Returns:
+            The response; None, and nothing was sent, if the request has to pass these layers.
+        """
         url = PREPARED_URL.fullmatch(request.url or "")
-        is_plain = request.method == "GET" and request.body is None and stream and not proxies
-        if url is not None and is_plain and isinstance(request.headers, Headers):
-            pool = self._pools.get((url[1], verify, cert))
-            if pool is not None and not _are_layers_replaced():
-                response = _get(pool, url[2], request, timeout)
-                if response is not None:
-                    return response
-        return super().send(
-            request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
-        )
+        if url is None or request.method != "GET" or request.body is not None:
+            return None
+        pool = self._pools.get((url[1], verify, cert))
+        if pool is None or proxies or not stream or _are_layers_replaced():
+            return None
+        return _get(pool, url[2], request, timeout[1])
 
     def get_connection_with_tls_context(
         self,
@@ -89,18 +90,16 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def _get(
-    pool: HTTPConnectionPool, target: str, request: requests.PreparedRequest, timeout: Any
+    pool: HTTPConnectionPool, target: str, request: requests.PreparedRequest, timeout: float
 ) -> requests.Response | None:
-    """Send a GET over an idle connection of a pool; return None if it has to be sent otherwise."""
     try:
         connection = None if pool.pool is None else pool.pool.get(block=False)
     except queue.Empty:
         return None
-    headers: Any = request.headers
     received = None
     try:
         if isinstance(connection, DeadlineConnection) and connection.is_connected:
-            received = connection.get(target, headers, timeout[1])
+            received = connection.get(target, request.headers, timeout)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -143,10 +142,11 @@ def _get(
     return response
 
 
-# What a GET over an idle connection leaves out. Tools that record or measure requests replace it.
+# What `send_over_idle` leaves out. Tools that record or measure requests replace it.
 _LEFT_OUT = tuple(
     (owner, name, vars(sys.modules[owner.__module__]))
     for owner, name in (
+        (requests.Session, "send"),
         (HTTPAdapter, "send"),
         (HTTPConnectionPool, "urlopen"),
         (HTTPConnection, "request"),

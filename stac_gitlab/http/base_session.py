@@ -120,7 +120,7 @@ class BaseSession(requests.Session):
     ) -> Iterator[requests.Response]:
         """Follow redirects, as requests calls it, without reading long bodies of theirs."""
         if resp.is_redirect:
-            _drop_body(resp)
+            drop_body(resp)
             req.prepare_cookies({})
         yield from super().resolve_redirects(resp, req, *args, **kwargs)
 
@@ -190,7 +190,7 @@ def may_carry_secrets(method: str, url: str) -> bool:
     return method in SAFE_METHODS or origin == write_origin_in_force.get(origin)
 
 
-def _drop_body(response: requests.Response) -> None:
+def drop_body(response: requests.Response) -> None:
     """Discard the body of a redirect without reading a long one."""
     length = length_in(response.headers)
     if length is not None and length <= _SMALL_BODY:

@@ -33,8 +33,11 @@ Read = Callable[[int], bytes]
 
 def codings_of(headers: Mapping[str, str]) -> list[str]:
     """Return the content codings of a body, in the order in which they were applied."""
-    named = (name.strip().lower() for name in headers.get("Content-Encoding", "").split(","))
-    return [name for name in named if name not in ("", "identity")]
+    named = headers.get("Content-Encoding")
+    if not named:
+        return []
+    names = (name.strip().lower() for name in named.split(","))
+    return [name for name in names if name not in ("", "identity")]
 
 
 def is_encoded(response: requests.Response) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -69,14 +68,17 @@ class Deadline:
 _current: ContextVar[Deadline] = ContextVar("stac_gitlab_deadline", default=Deadline())  # noqa: B039  # never changed
 
 
-@contextmanager
-def enforcing(deadline: Deadline) -> Iterator[None]:
-    """Apply a deadline to everything that this thread reads from a socket."""
-    token = _current.set(deadline)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class enforcing:  # noqa: N801  # used like a function
+    """Applies a deadline to everything that this thread reads from a socket, in its block."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._deadline)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def current_deadline() -> Deadline:

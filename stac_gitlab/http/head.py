@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Mapping
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, HTTPMessage, RemoteDisconnected
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -105,9 +105,12 @@ class Headers(CaseInsensitiveDict[str]):
         found = self._store.get(name.lower())
         return default if found is None else found[1]
 
-    def pairs(self) -> Iterable[tuple[str, str]]:
+    def copy(self) -> Self:
+        return type(self)(self._store.values())
+
+    def items(self) -> ItemsView[str, str]:
         """Return the names and values."""
-        return self._store.values()
+        return dict(self._store.values()).items()
 
 
 class ReceivedHeaders(HTTPMessage):

@@ -36,6 +36,7 @@ from stac_gitlab.http.advice import advice_on_credentials, advice_on_refusal
 from stac_gitlab.http.base_session import (
     SAFE_METHODS,
     BaseSession,
+    drop_body,
     may_carry_secrets,
     write_origin_in_force,
 )
@@ -76,9 +77,6 @@ class _UnprintedHeaders(Headers):
 
     def __repr__(self) -> str:
         return f"<headers {', '.join(self)}>"
-
-    def copy(self) -> _UnprintedHeaders:
-        return _UnprintedHeaders(self.pairs())
 
 
 class GitLabSession(BaseSession):
@@ -168,7 +166,27 @@ class GitLabSession(BaseSession):
             connect, read = timeout_pair(kwargs["timeout"])
             kwargs["timeout"] = (min(connect, left), min(read, left))
         self._authorize(request)
-        return _unread(super().send(request, **kwargs), request)
+        response = self._send_over_idle(request, **kwargs)
+        return _unread(super().send(request, **kwargs), request) if response is None else response
+
+    def _send_over_idle(
+        self, request: requests.PreparedRequest, *, allow_redirects: bool = True, **settings: Any
+    ) -> requests.Response | None:
+        """Send a request as ``requests.Session.send`` does, or return None if only that can."""
+        adapter = self.get_adapter(request.url or "")
+        if not isinstance(adapter, DeadlineAdapter) or any(request.hooks.values()):
+            return None
+        response = adapter.send_over_idle(request, **settings)
+        if response is None or not response.is_redirect:
+            return response
+        if not allow_redirects:
+            # It is one of several redirects. requests would read all of its body.
+            drop_body(response)
+            return response
+        history = [response, *self.resolve_redirects(response, request, **settings)]
+        response = history.pop()
+        response.history = history
+        return response
 
     def _check_allowed(self, request: requests.PreparedRequest) -> None:
         if self.offline is not None:
@@ -189,11 +207,11 @@ class GitLabSession(BaseSession):
         """Set the headers that belong to the URL; those of an earlier redirect are dropped."""
         url = request.url or ""
         allowed = self.credentials.allows(url)
-        headers = _UnprintedHeaders(
-            (name, value)
-            for name, value in request.headers.items()
-            if not isinstance(value, Secret) and (allowed or not self.credentials.holds(str(value)))
-        )
+        headers = _UnprintedHeaders()
+        for name, value in request.headers.items():
+            is_foreign = not allowed and self.credentials.holds(str(value))
+            if not isinstance(value, Secret) and not is_foreign:
+                headers[name] = value
         # A storage service refuses a request that has a signature and something else.
         if may_carry_secrets(request.method or "", url) and not is_signed(url):
             secrets = self.credentials.headers_for(url, self.dialect_of(url).token_header)
@@ -315,15 +333,17 @@ class GitLabSession(BaseSession):
         statuses: frozenset[int] = frozenset(),
     ) -> requests.Response:
         """Send once, and raise for a status that is an error and not among `statuses`."""
-        headers = {**self.headers, **self.credentials.harmless_headers(), **headers}  # type: ignore[dict-item]  # none of ours is bytes
+        sent = Headers(self.headers.items())  # type: ignore[arg-type]  # none of ours is bytes
+        sent.update(self.credentials.harmless_headers())
+        sent.update(headers)
         has_body = json is not None or data is not None
         settings = self.settings_for(url)
         is_customized = self.auth or self.params or self.hooks["response"] or has_body
         if is_customized or (settings.login and self.netrc_login(method, url)):
-            request = requests.Request(method, url, headers, json=json, data=data)
+            request = requests.Request(method, url, sent, json=json, data=data)
             prepared = self.prepare_request(request)
         else:
-            prepared = _bare_request(method, url, headers)
+            prepared = _bare_request(method, url, sent)
         response = self.send(prepared, **settings.send)
         for each in (*response.history, response):
             quota = quota_of(each.headers)
@@ -331,8 +351,8 @@ class GitLabSession(BaseSession):
                 self.limiter_for(each.url).note_quota(quota)
         is_expected = response.status_code in statuses
         if response.status_code == 304:
-            sent = response.request.headers
-            is_expected &= "If-None-Match" in sent or "If-Modified-Since" in sent
+            asked = response.request.headers
+            is_expected &= "If-None-Match" in asked or "If-Modified-Since" in asked
         if response.status_code < 300 or is_expected:
             return response
         with response:
@@ -437,13 +457,12 @@ def _unread(response: requests.Response, request: requests.PreparedRequest) -> r
     return response
 
 
-def _bare_request(method: str, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
-    """Prepare a request without body, cookies and auth, in a third of the time.
+def _bare_request(method: str, url: str, headers: Headers) -> requests.PreparedRequest:
+    """Return a request without body, cookies and auth, in a fraction of the usual time.
 
-    `url` is in the form that :func:`request_url` returns.
+    `url` is in the form that :func:`request_url` returns. What cannot be sent as a header is
+    refused by http.client.
     """
     request = requests.PreparedRequest()
-    request.prepare_method(method)
-    request.url = url
-    request.prepare_headers(headers)
+    request.method, request.url, request.headers = method, url, headers
     return request

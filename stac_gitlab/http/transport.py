@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -32,7 +32,6 @@ from urllib3.exceptions import ConnectTimeoutError
 
 from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
 from stac_gitlab.http.head import (
-    Headers,
     ReceivedHeaders,
     ResponseHead,
     coding_in,
@@ -116,6 +115,7 @@ class DeadlineResponse(http.client.HTTPResponse):
     chunked: bool
     chunk_left: int | None
     will_close: bool
+    _is_cut = False
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         reader = io.BufferedReader(_DeadlineReader(sock), READ_AHEAD)
@@ -145,6 +145,17 @@ class DeadlineResponse(http.client.HTTPResponse):
         # After a failure, servers close connections unannounced. A request sent meanwhile is lost.
         self.will_close |= head.status == 500
         self.will_close |= not self.chunked and self.length is None
+
+    def close(self) -> None:
+        """Close the response. The next one cannot come before the rest of this one is read."""
+        if self.fp is not None and (self.chunked or self.length != 0):
+            self._is_cut = True
+        super().close()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the body was read to its end."""
+        return self.fp is None and not self._is_cut
 
     def take(self, buffer: memoryview) -> int:
         """Read what has arrived into `buffer`; return the number of bytes, 0 at the end.
@@ -249,7 +260,7 @@ class DeadlineConnection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         """Whether the connection is open and idle. urllib3 closes one that is not."""
-        is_idle = self._response is None or self._response.isclosed()
+        is_idle = self._response is None or self._response.is_read
         return is_idle and super().is_connected
 
     def close(self) -> None:
@@ -271,7 +282,9 @@ class DeadlineConnection(HTTPConnection):
             self.connect()
         super().request(*args, **kwargs)
 
-    def get(self, target: str, headers: Headers, timeout: float | None) -> DeadlineResponse | None:
+    def get(
+        self, target: str, headers: Mapping[str, str], timeout: float | None
+    ) -> DeadlineResponse | None:
         """Send a GET over the open connection, without the steps of urllib3 and http.client.
 
         Returns:
@@ -301,13 +314,13 @@ class DeadlineConnection(HTTPConnection):
         return response
 
 
-def _head_of_get(target: str, host: str, headers: Headers) -> bytes | None:
+def _head_of_get(target: str, host: str, headers: Mapping[str, str]) -> bytes | None:
     """Return the head of a GET, or None if urllib3 or http.client would change its headers."""
     names = {name.lower() for name in headers}
     if not names >= _ALWAYS_SENT or not names.isdisjoint(_OF_BODIES):
         return None
     try:
-        fields = "\r\n".join(map(": ".join, headers.pairs()))
+        fields = "\r\n".join(map(": ".join, headers.items()))
         head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n\r\n".encode("latin-1")
     except (TypeError, UnicodeEncodeError):
         return None

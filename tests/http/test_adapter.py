@@ -16,9 +16,11 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from stac_gitlab.auth import Credentials
 from stac_gitlab.auth.origins import PREPARED_URL
 from stac_gitlab.http.adapter import DeadlineAdapter
 from stac_gitlab.http.head import Headers
+from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import DeadlineConnection
 from stac_gitlab.redaction import Secret
 from tests.raw_server import Answer, RawServer
@@ -67,13 +69,15 @@ def passed_over(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def get(
-    adapter: HTTPAdapter, url: str, headers: Mapping[str, Any] = HEADERS, **settings: Any
+    adapter: DeadlineAdapter, url: str, headers: Mapping[str, Any] = HEADERS, **different: Any
 ) -> requests.Response:
     request = requests.PreparedRequest()
     request.prepare_method("GET")
     request.url = url
     request.headers = Headers(headers.items())
-    return adapter.send(request, **{"stream": True, "timeout": (5, 5), **settings})
+    settings = {"stream": True, "timeout": (5, 5), "verify": True, "cert": None, "proxies": {}}
+    settings |= different
+    return adapter.send_over_idle(request, **settings) or adapter.send(request, **settings)
 
 
 def test_both_ways_send_and_return_the_same(
@@ -151,6 +155,7 @@ def watched(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> list[obj
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
+        (requests.Session, "send"),
         (HTTPAdapter, "send"),
         (urllib3.HTTPConnectionPool, "urlopen"),
         (urllib3.connection.HTTPConnection, "request"),
@@ -161,13 +166,36 @@ def watched(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> list[obj
     ids=lambda value: getattr(value, "__qualname__", value),
 )
 def test_tools_that_replace_a_layer_see_each_request(
-    adapter: DeadlineAdapter, owner: type, name: str, monkeypatch: pytest.MonkeyPatch
+    owner: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with RawServer(answering(BODY, BODY)) as server:
-        assert get(adapter, f"{server.url}/a").content == b"ok"
+    with RawServer(answering(BODY, BODY)) as server, GitLabSession(Credentials()) as session:
+        assert session.open(f"{server.url}/a").content == b"ok"
         seen = watched(owner, name, monkeypatch)
-        assert get(adapter, f"{server.url}/b").content == b"ok"
+        assert session.open(f"{server.url}/b").content == b"ok"
     assert len(seen) == 1
+
+
+def test_redirects_over_an_idle_connection_are_followed(passed_over: list[str]) -> None:
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"
+    with (
+        RawServer(answering(redirect, BODY, redirect, BODY)) as server,
+        GitLabSession(Credentials()) as session,
+    ):
+        for _ in range(2):
+            response = session.open(f"{server.url}/here")
+            assert response.content == b"ok"
+            assert [step.url for step in response.history] == [f"{server.url}/here"]
+            assert response.url == f"{server.url}/there"
+    assert passed_over == ["/there", "/here", "/there"]
+
+
+def test_hooks_see_each_response() -> None:
+    seen: list[str] = []
+    with RawServer(answering(BODY, BODY)) as server, GitLabSession(Credentials()) as session:
+        session.hooks["response"].append(lambda response, **_: seen.append(response.url))
+        for _ in range(2):
+            assert session.open(f"{server.url}/a").content == b"ok"
+    assert len(seen) == 2
 
 
 def test_logging_and_debugging_show_each_request(
@@ -233,8 +261,7 @@ def test_an_unread_response_is_not_the_beginning_of_the_next(
     long = OK + b"Content-Length: 200000\r\n\r\n" + b"HTTP/1.1 200 OK\r\n\r\n" * 10
     with RawServer(answering(long, BODY)) as server:
         for _ in range(2):
-            unread = get(adapter, f"{server.url}/a")
-            unread.raw.release_conn()
+            get(adapter, f"{server.url}/a").raw.release_conn()
         adapter.close()
     assert len(server.requests) == 2
     assert passed_over == []
