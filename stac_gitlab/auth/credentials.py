@@ -251,7 +251,8 @@ class Credentials:
 
     def harmless_headers(self) -> dict[str, str]:
         """Return the headers set by the user that are sent to every server."""
-        return {n: v for n, v in self.headers.items() if n.lower() in HARMLESS_HEADERS}
+        harmless = [name for name in self.headers if name.lower() in HARMLESS_HEADERS]
+        return {name: self._checked_header(name) for name in harmless}
 
     def without_secret_names(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return headers that a server chose without those whose place is taken by a secret."""
@@ -338,13 +339,16 @@ class Credentials:
     def _scoped_headers(self) -> dict[str, Secret]:
         """Return the user's headers that go where the token goes, and nowhere else."""
         scoped = [name for name in self.headers if name.lower() not in HARMLESS_HEADERS]
-        for name in scoped:
-            if not _is_sendable(self.headers[name]):
-                raise ConfigurationError(
-                    f"The header {name!r} is no text, or holds line breaks or letters that no HTTP "
-                    "header can carry. Was a whole file pasted in?"
-                )
-        return {name: Secret(self.headers[name].strip()) for name in scoped}
+        return {name: Secret(self._checked_header(name)) for name in scoped}
+
+    def _checked_header(self, name: str) -> str:
+        """Return the value of one of the user's headers, if it can be sent."""
+        if _is_sendable(self.headers[name]):
+            return self.headers[name].strip()
+        raise ConfigurationError(
+            f"The header {name!r} is no text, or holds line breaks or letters that no HTTP header "
+            "can carry. Was a whole file pasted in?"
+        )
 
     def _warn_if_exposed(self, url: str) -> None:
         origin = Origin.of(url)

@@ -212,7 +212,7 @@ class GitLFS(GitLab):
     """
 
     def speaks(self, url: str) -> bool:
-        return "/info/lfs/" in urlsplit(url).path
+        return "/info/lfs/" in url and "/info/lfs/" in urlsplit(url).path
 
     def token_header(self, token: Token) -> tuple[str, str]:
         user = "gitlab-ci-token" if token.is_job_token else "oauth2"

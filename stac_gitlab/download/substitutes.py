@@ -100,7 +100,7 @@ def other_format(source: Source, start: bytes, sent_type: str) -> str:
     elif expected is not None and not start:
         problem = "it is empty"
     elif _is_message_type(source, sent_type, expected) and _READABLE.fullmatch(start):
-        problem = f"the server sent {printable(sent_type, limit=80)!r}"
+        problem = f"the server sent {printable(redact(sent_type), limit=80)!r}"
     else:
         return ""
     wanted = _media_type(source) if expected is None else f"a {expected} file"
@@ -108,12 +108,13 @@ def other_format(source: Source, start: bytes, sent_type: str) -> str:
 
 
 def media_type_of(response: requests.Response) -> str:
-    """Return the media type of a response, without parameters."""
-    return redact(response.headers.get("Content-Type", "").partition(";")[0].strip().lower())
+    """Return the media type of a response as the server wrote it, without parameters."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip()
 
 
 def _is_message_type(source: Source, sent_type: str, expected: str | None) -> bool:
     """Return whether a media type is that of messages, and not that of the file."""
+    sent_type = sent_type.lower()
     if expected is not None and sent_type.startswith("text/"):
         return True
     if _MESSAGE_TYPE.fullmatch(sent_type) is None:
@@ -166,11 +167,17 @@ def _expected_format(source: Source) -> str | None:
     is_stated = media_type not in ("", "application/octet-stream")
     if is_stated:
         return _format_named(media_type)
-    return _format_named(source.key) or _format_named(path)
+    return _format_named(_suffix_of(source.key)) or _format_named(_suffix_of(path))
 
 
-# Each file is asked about twice, and files of one kind state the same media type.
+def _suffix_of(name: str) -> str:
+    """Return the end of a file name with its last dot, or an empty text if it has none."""
+    dot = name.rfind(".")
+    return "" if dot < 0 else name[dot:]
+
+
+# Each file is asked about twice, and many files have the same suffix or media type.
 @lru_cache(maxsize=64)
 def _format_named(stated: str) -> str | None:
-    """Return the format that a media type or a file name belongs to."""
+    """Return the format that a media type or the suffix of a file name belongs to."""
     return next((name for name, (known, _) in _FORMATS.items() if known.fullmatch(stated)), None)

@@ -41,6 +41,11 @@ class DeadlineAdapter(HTTPAdapter):
         self._pools = WeakValueDictionary()
         super().init_poolmanager(*args, **kwargs)
 
+    def close(self) -> None:
+        """Close all connections, as requests calls it."""
+        self._pools.clear()
+        super().close()
+
     def send_over_idle(
         self,
         request: requests.PreparedRequest,

@@ -207,11 +207,10 @@ class GitLabSession(BaseSession):
         """Set the headers that belong to the URL; those of an earlier redirect are dropped."""
         url = request.url or ""
         allowed = self.credentials.allows(url)
-        headers = _UnprintedHeaders()
-        for name, value in request.headers.items():
-            is_foreign = not allowed and self.credentials.holds(str(value))
-            if not isinstance(value, Secret) and not is_foreign:
-                headers[name] = value
+        headers = _UnprintedHeaders(request.headers.items())
+        for name, value in headers.items():
+            if isinstance(value, Secret) or (not allowed and self.credentials.holds(str(value))):
+                del headers[name]
         # A storage service refuses a request that has a signature and something else.
         if may_carry_secrets(request.method or "", url) and not is_signed(url):
             secrets = self.credentials.headers_for(url, self.dialect_of(url).token_header)

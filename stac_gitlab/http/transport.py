@@ -317,19 +317,22 @@ class DeadlineConnection(HTTPConnection):
 def _head_of_get(target: str, host: str, headers: Mapping[str, str]) -> bytes | None:
     """Return the head of a GET, or None if urllib3 or http.client would change its headers."""
     names = {name.lower() for name in headers}
-    if not names >= _ALWAYS_SENT or not names.isdisjoint(_OF_BODIES):
+    if not names >= _ALWAYS_SENT or not names.isdisjoint(_SENT_OTHERWISE):
         return None
     try:
         fields = "\r\n".join(map(": ".join, headers.items()))
-        head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n\r\n".encode("latin-1")
-    except (TypeError, UnicodeEncodeError):
+    except TypeError:
+        # A value of bytes.
         return None
-    return head if head.count(b"\n") == head.count(b"\r") == len(names) + 3 else None
+    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n\r\n"
+    return head.encode("ascii") if _PLAIN_FIELDS.fullmatch(fields) else None
 
 
-# urllib3 adds the first two if they are missing.
+_FIELD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*"
+_PLAIN_FIELDS = re.compile(rf"{_FIELD}(?:\r\n{_FIELD})*")
+# urllib3 adds these if they are missing.
 _ALWAYS_SENT = frozenset({"accept-encoding", "user-agent"})
-_OF_BODIES = frozenset({"host", "content-length", "transfer-encoding"})
+_SENT_OTHERWISE = frozenset({"host", "content-length", "transfer-encoding"})
 
 
 class _SecureConnection(DeadlineConnection, HTTPSConnection):

@@ -112,6 +112,7 @@ def test_both_ways_send_and_return_the_same(
         {"headers": {"Accept-Encoding": "identity"}},
         {"headers": {**HEADERS, "X-Bytes": b"1"}},
         {"headers": {**HEADERS, "X-Broken": "1\r\n 2"}},
+        {"headers": {**HEADERS, "X-Latin": "\xe9"}},
         {"verify": "/another/bundle.pem"},
         {"stream": False},
     ],
