@@ -96,7 +96,11 @@ class BodyReader:
     def __init__(
         self, response: requests.Response, *, url: str, session: GitLabSession, decode: bool = True
     ) -> None:
-        self._raw = response.raw
+        raw = response.raw
+        # Below urllib3's stream is the response of our own adapter, which reads straight into the
+        # buffer. Another adapter, or a mock, may have something else there.
+        self._source = raw if isinstance(raw, DeadlineResponse) else getattr(raw, "_fp", None)
+        self._release = getattr(raw, "release_conn", None)
         self._is_decoded = decode and is_encoded(response)
         self._read = body_reader(response, decode=decode)
         self._url = url
@@ -134,16 +138,14 @@ class BodyReader:
             raise error from cause
 
     def _read_once(self, buffer: memoryview) -> int:
-        # Below urllib3's stream is the response of our own adapter, which reads straight into the
-        # buffer. Another adapter, or a mock, may have something else there.
-        source = getattr(self._raw, "_fp", None)
+        source = self._source
         if not self._is_decoded and isinstance(source, DeadlineResponse):
             # The bytes that came in one packet with the headers are read alone: `readinto1` would
             # wait for more at once, and lose them if the body breaks off there.
             count = source.take(buffer[: self._room])
             self._room = len(buffer)
-            if not count:
-                self._raw.release_conn()
+            if not count and self._release is not None:
+                self._release()
             return count
         chunk = self._read(len(buffer))
         buffer[: len(chunk)] = chunk

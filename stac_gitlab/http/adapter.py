@@ -8,7 +8,10 @@ import queue
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
 from http.client import HTTPException
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -23,7 +26,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ProtocolError
 
 from stac_gitlab.auth.origins import PREPARED_URL
-from stac_gitlab.http.transport import OUR_CONNECTIONS, DeadlineConnection
+from stac_gitlab.http.transport import OUR_CONNECTIONS, DeadlineConnection, DeadlineResponse
 from stac_gitlab.redaction import redacting_logger
 
 
@@ -102,6 +105,7 @@ def _get(
     except queue.Empty:
         return None
     received = None
+    started = time.perf_counter()
     try:
         if isinstance(connection, DeadlineConnection) and connection.is_connected:
             received = connection.get(target, request.headers, timeout)
@@ -121,30 +125,26 @@ def _get(
         if received is None:
             # It may be a place for a connection that is not open yet, or one that urllib3 closes.
             pool._put_conn(connection)
-    if received is None:
+    if received is None or connection is None:
         return None
-    # The rest is as urllib3 and requests have it, but for cookies, which are not kept.
+    received.on_end = partial(_give_back, pool, connection, received)
     response = requests.Response()
-    response.raw = urllib3.HTTPResponse(
-        received,
-        urllib3.HTTPHeaderDict(received.headers.items()),
-        received.status,
-        received.version,
-        "HTTP/1.1",
-        received.reason,
-        preload_content=False,
-        decode_content=False,
-        original_response=received,
-        pool=pool,
-        connection=connection,
-        request_method="GET",
-        request_url=target,
-    )
+    response.raw = received
     response.request, response.url = request, request.url or ""
     response.status_code, response.reason = received.status, received.reason
-    response.headers = received.headers.joined
+    response.headers = received.fields
     response.encoding = get_encoding_from_headers(response.headers)
+    response.elapsed = timedelta(seconds=time.perf_counter() - started)
     return response
+
+
+def _give_back(
+    pool: HTTPConnectionPool, connection: DeadlineConnection, response: DeadlineResponse
+) -> None:
+    """Return the connection of a response to its pool."""
+    if not response.is_read:
+        connection.close()
+    pool._put_conn(connection)
 
 
 # What `send_over_idle` leaves out. Tools that record or measure requests replace it.

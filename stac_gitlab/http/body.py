@@ -15,6 +15,7 @@ from urllib3.response import BaseHTTPResponse
 from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.http.deadline import current_deadline
 from stac_gitlab.http.head import coding_in, length_in
+from stac_gitlab.http.transport import DeadlineResponse
 from stac_gitlab.redaction import MAX_ERROR_BODY, quoted, redact
 
 ACCEPT_ENCODING = "gzip, deflate"
@@ -65,11 +66,17 @@ def body_reader(response: requests.Response, *, decode: bool = True) -> Read:
         InvalidResponseError: If a coding cannot be undone here.
     """
     raw = response.raw
-    # Some mocks and recorders (VCR.py) replace the response of urllib3 by one that only has `read`.
-    is_usual = isinstance(raw, BaseHTTPResponse)
-    read: Read = partial(raw.read1, decode_content=False) if is_usual else raw.read
-    if not decode or isinstance(raw, http.client.HTTPResponse) or _has_no_body(response):
-        # An HTTPResponse is VCR.py's, which records and plays decoded bodies.
+    read: Read
+    is_decoded = False
+    if isinstance(raw, DeadlineResponse):
+        read = raw.read_some
+    elif isinstance(raw, BaseHTTPResponse):
+        read = partial(raw.read1, decode_content=False)
+    else:
+        # Some mocks and recorders replace the response by one that only has `read`. VCR.py has an
+        # HTTPResponse, and records and plays decoded bodies.
+        read, is_decoded = raw.read, isinstance(raw, http.client.HTTPResponse)
+    if not decode or is_decoded or _has_no_body(response):
         return read
     if not is_decodable(response):
         url = redact(response.url)

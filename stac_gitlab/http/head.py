@@ -32,13 +32,13 @@ class ResponseHead:
         version: 10 for HTTP/1.0 and what is older, 11 for HTTP/1.1.
         status: The status code.
         reason: The reason phrase.
-        headers: Names and values in their order, without the white space around them.
+        fields: Names and values of the headers in their order, without the white space around them.
     """
 
     version: int
     status: int
     reason: str
-    headers: ReceivedHeaders
+    fields: list[tuple[str, str]]
 
     @classmethod
     def read_from(cls, stream: BinaryIO) -> ResponseHead:
@@ -56,7 +56,7 @@ class ResponseHead:
             status, reason = int(match[2]), match[3] or ""
             if status >= 200:
                 version = 11 if match[1] > "1.0" else 10
-                return cls(version, status, reason.strip(), _headers_in(lines))
+                return cls(version, status, reason.strip(), _fields_in(lines))
             if status == 101:
                 break
         raise HTTPException(f"{status} in place of a final response")
@@ -113,19 +113,11 @@ class Headers(CaseInsensitiveDict[str]):
         return dict(self._store.values()).items()
 
 
-class ReceivedHeaders(HTTPMessage):
-    """Headers as http.client has them, without the checks of the email package.
+class Message(HTTPMessage):
+    """Headers as http.client has them, without the checks of the email package."""
 
-    Args:
-        fields: Names and values in their order.
-
-    Attributes:
-        joined: The same, with the values of repeated names joined.
-    """
-
-    def __init__(self, fields: list[tuple[str, str]]) -> None:
+    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
         super().__init__()
-        self.joined = Headers(fields)
         for name, value in fields:
             self.set_raw(name, value)
 
@@ -147,7 +139,7 @@ def lines_from(stream: BinaryIO) -> list[str]:
     return lines or [""]
 
 
-def _headers_in(lines: list[str]) -> ReceivedHeaders:
+def _fields_in(lines: list[str]) -> list[tuple[str, str]]:
     text = "".join(lines)
     found = _HEADER.findall(text)
     if len(found) != len(lines):
@@ -155,7 +147,7 @@ def _headers_in(lines: list[str]) -> ReceivedHeaders:
         found = _HEADER.findall(unfolded)
         if len(found) != unfolded.count("\n"):
             raise HTTPException("a malformed header")
-    return ReceivedHeaders([(name, value.strip(" \t")) for name, value in found])
+    return [(name, value.strip(" \t")) for name, value in found]
 
 
 def is_well_framed(response: requests.Response) -> bool:

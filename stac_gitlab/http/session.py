@@ -207,7 +207,9 @@ class GitLabSession(BaseSession):
         """Set the headers that belong to the URL; those of an earlier redirect are dropped."""
         url = request.url or ""
         allowed = self.credentials.allows(url)
-        headers = _UnprintedHeaders(request.headers.items())
+        headers = request.headers
+        if not isinstance(headers, _UnprintedHeaders):
+            headers = request.headers = _UnprintedHeaders(headers.items())
         for name, value in headers.items():
             if isinstance(value, Secret) or (not allowed and self.credentials.holds(str(value))):
                 del headers[name]
@@ -216,8 +218,8 @@ class GitLabSession(BaseSession):
             secrets = self.credentials.headers_for(url, self.dialect_of(url).token_header)
             for name, value in secrets.items():
                 # A header that the caller set for this one request comes before those for all.
-                headers.setdefault(name, value)
-        request.headers = headers
+                if headers.get(name) is None:
+                    headers[name] = value
 
     # -- documents and streams --------------------------------------------------------------
 
@@ -332,9 +334,10 @@ class GitLabSession(BaseSession):
         statuses: frozenset[int] = frozenset(),
     ) -> requests.Response:
         """Send once, and raise for a status that is an error and not among `statuses`."""
-        sent = Headers(self.headers.items())  # type: ignore[arg-type]  # none of ours is bytes
-        sent.update(self.credentials.harmless_headers())
-        sent.update(headers)
+        harmless = self.credentials.harmless_headers()
+        sent = _UnprintedHeaders()
+        for name, value in (*self.headers.items(), *harmless.items(), *headers.items()):
+            sent[name] = value  # type: ignore[assignment]  # none of ours is bytes
         has_body = json is not None or data is not None
         settings = self.settings_for(url)
         is_customized = self.auth or self.params or self.hooks["response"] or has_body
@@ -456,7 +459,7 @@ def _unread(response: requests.Response, request: requests.PreparedRequest) -> r
     return response
 
 
-def _bare_request(method: str, url: str, headers: Headers) -> requests.PreparedRequest:
+def _bare_request(method: str, url: str, headers: _UnprintedHeaders) -> requests.PreparedRequest:
     """Return a request without body, cookies and auth, in a fraction of the usual time.
 
     `url` is in the form that :func:`request_url` returns. What cannot be sent as a header is

@@ -28,11 +28,12 @@ from urllib3.connectionpool import (  # type: ignore[attr-defined]  # VCR.py pat
     HTTPConnection,
     HTTPSConnection,
 )
-from urllib3.exceptions import ConnectTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, ProtocolError
 
 from stac_gitlab.http.deadline import STOP_LATENCY, current_deadline
 from stac_gitlab.http.head import (
-    ReceivedHeaders,
+    Headers,
+    Message,
     ResponseHead,
     coding_in,
     length_in,
@@ -107,14 +108,20 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class DeadlineResponse(http.client.HTTPResponse):
-    """The response of the standard library, read under a deadline, with strict framing."""
+    """The response of the standard library, read under a deadline, with strict framing.
+
+    Attributes:
+        fields: The headers.
+        on_end: Called once when the body has ended, or the response is closed before.
+    """
 
     fp: Any
-    headers: ReceivedHeaders
     length: int | None
     chunked: bool
     chunk_left: int | None
     will_close: bool
+    fields: Headers
+    on_end: Callable[[], None] | None = None
     _is_cut = False
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
@@ -124,33 +131,46 @@ class DeadlineResponse(http.client.HTTPResponse):
         super().__init__(readable, *args, **kwargs)  # type: ignore[arg-type]  # see above
 
     def begin(self) -> None:
+        """Read the head of the response, as http.client calls it."""
+        self.headers = self.msg = Message(self.read_head().fields)
+        self.code = self.status
+
+    def read_head(self) -> ResponseHead:
         """Read the head of the response, which says where the body ends."""
         head = ResponseHead.read_from(self.fp)
-        self.headers = self.msg = head.headers
+        self.fields = fields = Headers(head.fields)
         self.version, self.status, self.reason = head.version, head.status, head.reason
-        self.code = head.status
-        coding = coding_in(head.headers.joined)
+        coding = coding_in(fields)
         self.chunked, self.chunk_left = coding == "chunked", None
         # RFC 9112, 6.3: a Transfer-Encoding, even an unknown one, overrides Content-Length.
-        self.length = None if coding else length_in(head.headers.joined)
-        self.will_close = self._check_close()  # type: ignore[attr-defined]  # missing in the stubs
+        self.length = None if coding else length_in(fields)
+        connection = fields.get("Connection", "").lower()
+        self.will_close = (
+            "close" in connection if head.version > 10 else "keep-alive" not in connection
+        )
         if head.status in (204, 304):
             # A body that is sent nevertheless must not be read as the next response.
-            headers = head.headers.joined
-            self.will_close |= headers.get("Content-Length", "0") != "0"
-            self.will_close |= "Transfer-Encoding" in headers
+            self.will_close |= fields.get("Content-Length", "0") != "0"
+            self.will_close |= "Transfer-Encoding" in fields
             self.chunked, self.length = False, 0
         elif self._method == "HEAD":  # type: ignore[attr-defined]  # likewise
             self.length = 0
         # After a failure, servers close connections unannounced. A request sent meanwhile is lost.
         self.will_close |= head.status == 500
         self.will_close |= not self.chunked and self.length is None
+        return head
 
     def close(self) -> None:
         """Close the response. The next one cannot come before the rest of this one is read."""
         if self.fp is not None and (self.chunked or self.length != 0):
             self._is_cut = True
         super().close()
+
+    def _close_conn(self) -> None:
+        super()._close_conn()  # type: ignore[misc]  # missing in the stubs
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
 
     @property
     def is_read(self) -> bool:
@@ -184,8 +204,26 @@ class DeadlineResponse(http.client.HTTPResponse):
             self.length -= count
         if not count or self.length == 0:
             # The body is complete: release the socket, as the base class does.
-            self._close_conn()  # type: ignore[attr-defined]  # missing in the stubs
+            self._close_conn()
         return count
+
+    def read_some(self, size: int) -> bytes:
+        """Return up to `size` bytes of the body as they arrive, none at its end only.
+
+        Raises:
+            urllib3.exceptions.ProtocolError: If the body breaks off.
+            TimeoutError: If it does not arrive in time.
+        """
+        buffer = bytearray(size)
+        try:
+            count = self.take(memoryview(buffer))
+            if not count and self.length:
+                raise IncompleteRead(b"", self.length)
+        except TimeoutError:
+            raise
+        except (OSError, HTTPException) as error:
+            raise ProtocolError(f"Connection broken: {error!r}", error) from error
+        return bytes(buffer[:count])
 
     def _get_chunk_left(self) -> int | None:
         """Return the unread bytes of the current chunk, or None at the end of the body.
@@ -207,7 +245,7 @@ class DeadlineResponse(http.client.HTTPResponse):
                 # A trailer has the form and the limit of a head. Some servers leave it out.
                 with suppress(RemoteDisconnected):
                     lines_from(self.fp)
-                self._close_conn()  # type: ignore[attr-defined]  # missing in the stubs
+                self._close_conn()
                 self.chunk_left = None
         return self.chunk_left
 
@@ -305,7 +343,7 @@ class DeadlineConnection(HTTPConnection):
             del head
         response = self.response_class(self.sock, method="GET")
         try:
-            response.begin()
+            response.read_head()
         except BaseException:
             response.close()
             raise

@@ -250,7 +250,7 @@ def heads(data: bytes) -> None:
     *_, last, _ = re.split(rb"(?<=\n)\r?\n", data[: stream.tell()])
     usual = email.message_from_string(last.partition(b"\n")[2].decode("latin-1")).items()
     assert [(name, value.split()) for name, value in usual] == [
-        (name, value.split()) for name, value in head.headers.items()
+        (name, value.split()) for name, value in head.fields
     ]
 
 

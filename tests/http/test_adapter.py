@@ -91,14 +91,12 @@ def test_both_ways_send_and_return_the_same(
         assert responses[1].content == b"ok"
     assert passed_over == ["/a%20b/(c)?ref=main&lfs=true"]
     assert server.requests[0] == server.requests[1]
-    raw = [response.raw for response in responses]
     usual, quick = map(vars, responses)
     # Each has those of its own.
-    for name in ("raw", "request", "connection"):
+    for name in ("raw", "request", "connection", "elapsed"):
         usual.pop(name)
         quick.pop(name, None)
     assert usual == quick
-    assert list(raw[0].headers.items()) == list(raw[1].headers.items())
 
 
 @pytest.mark.parametrize(
