@@ -305,8 +305,8 @@ def url_digest(url: str) -> str:
     What a server changes with every signature of a URL is no part of it.
     """
     with contextlib.suppress(ValueError):
-        parts = urlsplit(url)
-        if parts.query:
+        parts = urlsplit(url) if "?" in url else None
+        if parts is not None and parts.query:
             changing = _SIGNATURE if is_signed(url) else _TOKENS
             kept = (
                 p for p in parts.query.split("&") if not changing.fullmatch(p.partition("=")[0])

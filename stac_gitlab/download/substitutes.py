@@ -94,8 +94,10 @@ def other_format(source: Source, start: bytes, sent_type: str) -> str:
     expected = _expected_format(source)
     if expected is not None and _FORMATS[expected][1].match(start):
         return ""
-    found = next((name for name, (_, known) in _FORMATS.items() if known.match(start)), None)
-    if expected is not None and found is not None:
+    found = None
+    if expected is not None:
+        found = next((name for name, (_, known) in _FORMATS.items() if known.match(start)), None)
+    if found is not None:
         problem = f"it is a {found} file"
     elif expected is not None and not start:
         problem = "it is empty"

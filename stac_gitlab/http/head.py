@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import ItemsView, Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Mapping, ValuesView
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, HTTPMessage, RemoteDisconnected
 from typing import Any, BinaryIO, Self
@@ -49,7 +50,7 @@ class ResponseHead:
             HTTPException: If it is too large, malformed, or not HTTP/1.
         """
         for _ in range(_MAX_INTERIM):
-            status_line, *lines = lines_from(stream)
+            status_line, _, lines = head_text(stream).partition("\n")
             match = _STATUS_LINE.fullmatch(status_line.rstrip())
             if match is None or match[1] > "1.9":
                 raise BadStatusLine("the response does not begin with an HTTP/1 status line")
@@ -112,6 +113,10 @@ class Headers(CaseInsensitiveDict[str]):
         """Return the names and values."""
         return dict(self._store.values()).items()
 
+    def values(self) -> ValuesView[str]:
+        """Return the values."""
+        return dict(self._store.values()).values()
+
 
 class Message(HTTPMessage):
     """Headers as http.client has them, without the checks of the email package."""
@@ -125,9 +130,15 @@ class Message(HTTPMessage):
         return [*self.raw_items()]
 
 
-def lines_from(stream: BinaryIO) -> list[str]:
+def head_text(stream: BinaryIO) -> str:
     """Return the lines of a head, or a trailer, with their line ends, without the empty line."""
-    lines: list[str] = []
+    if isinstance(stream, io.BufferedReader):
+        # The usual head has arrived, and its first empty line is the end of it.
+        arrived = stream.peek()
+        end = arrived.find(b"\n\r\n") + 1
+        if end and not arrived.startswith((b"\n", b"\r\n")) and b"\n\n" not in arrived[:end]:
+            return stream.read(end + 2)[:end].decode("latin-1")
+    lines: list[bytes] = []
     room = MAX_HEAD
     while (line := stream.readline(room + 1)) not in (b"\r\n", b"\n"):
         room -= len(line)
@@ -135,14 +146,13 @@ def lines_from(stream: BinaryIO) -> list[str]:
             raise HTTPException(f"got more than {MAX_HEAD} bytes of headers")
         if not line.endswith(b"\n"):
             raise RemoteDisconnected("Remote end closed connection without response")
-        lines.append(line.decode("latin-1"))
-    return lines or [""]
+        lines.append(line)
+    return b"".join(lines).decode("latin-1")
 
 
-def _fields_in(lines: list[str]) -> list[tuple[str, str]]:
-    text = "".join(lines)
+def _fields_in(text: str) -> list[tuple[str, str]]:
     found = _HEADER.findall(text)
-    if len(found) != len(lines):
+    if len(found) != text.count("\n"):
         unfolded = _FOLD.sub(" ", text)
         found = _HEADER.findall(unfolded)
         if len(found) != unfolded.count("\n"):

@@ -81,8 +81,8 @@ def quota_of(headers: Mapping[str, str], *, now: float | None = None) -> Quota |
         if remaining is not None:
             reset = _rate_limit_wait(headers, _server_time(headers, now))
             return Quota(int(min(remaining, _MOST_REQUESTS)), reset)
-    quotas = _quotas(headers.get("RateLimit"))
-    return min(quotas, default=None, key=lambda quota: quota.remaining)
+    limits = headers.get("RateLimit")
+    return min(_quotas(limits), default=None, key=lambda quota: quota.remaining) if limits else None
 
 
 def _quotas(value: str | None) -> Iterator[Quota]:

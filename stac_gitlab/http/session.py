@@ -117,6 +117,7 @@ class GitLabSession(BaseSession):
         self.max_redirects = self.limits.redirects
         # HTTP/1.1 keeps connections alive by default.
         del self.headers["Connection"]
+        self.headers = Headers(self.headers.items())  # type: ignore[assignment, arg-type]  # likewise
         self.headers["User-Agent"] = f"stac-gitlab/{__about__.__version__}"
         self._limiters: dict[Origin | None, RateLimiter] = {}
         self._transport = transport

@@ -36,8 +36,8 @@ from stac_gitlab.http.head import (
     Message,
     ResponseHead,
     coding_in,
+    head_text,
     length_in,
-    lines_from,
 )
 
 READ_AHEAD = 32 * 1024
@@ -244,7 +244,7 @@ class DeadlineResponse(http.client.HTTPResponse):
             if self.chunk_left == 0:
                 # A trailer has the form and the limit of a head. Some servers leave it out.
                 with suppress(RemoteDisconnected):
-                    lines_from(self.fp)
+                    head_text(self.fp)
                 self._close_conn()
                 self.chunk_left = None
         return self.chunk_left
