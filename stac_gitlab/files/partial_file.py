@@ -40,6 +40,7 @@ OWN_PREFIX = ".stac-gitlab"
 # partial file of another machine has to be unchanged for this many seconds as well.
 _QUIET_ELSEWHERE = 3600.0
 _MAX_RESUME_INFO = 64 * 1024
+_MAX_START = 8192
 _NAME = re.compile(
     rf"{re.escape(OWN_PREFIX)}-(?P<target>[0-9a-f]{{16}})-(?P<owner>kept|[0-9a-f]{{8}})"
     r"-[0-9a-f]{12}\.(?P<kind>part|json)"
@@ -67,6 +68,8 @@ class PartialFile:
         self._handle = -1
         self._has_resume_info = False
         self._is_of_parent = False
+        # The first bytes, as far as they were written here.
+        self._start = b""
         self.size = 0
         _partial_files.add(self)
 
@@ -98,6 +101,8 @@ class PartialFile:
             except OSError as error:
                 error.filename = self._path
                 raise
+            if self.size == len(self._start):
+                self._start += view[: min(written, _MAX_START - self.size)]
             self.size += written
             view = view[written:]
 
@@ -112,12 +117,14 @@ class PartialFile:
             handle = self._open()
             os.ftruncate(handle, size)
             os.lseek(handle, size, os.SEEK_SET)
+            self._start = self._start[:size]
             self.size = size
 
     def read_start(self, count: int) -> bytes:
-        """Return the first `count` bytes, or fewer where the file is shorter."""
-        if not self.size:
-            return b""
+        """Return the first `count` bytes, at most 8192, or fewer where the file is shorter."""
+        count = min(count, self.size)
+        if count <= len(self._start):
+            return self._start[:count]
         handle = self._open()
         os.lseek(handle, 0, os.SEEK_SET)
         start = os.read(handle, count)
@@ -243,7 +250,7 @@ class PartialFile:
 
     def _forget(self) -> None:
         self._close()
-        self._path, self._has_resume_info, self.size = "", False, 0
+        self._path, self._has_resume_info, self.size, self._start = "", False, 0, b""
 
     def _new_path(self, owner: str) -> str:
         folder, name = os.path.split(self._target)

@@ -58,7 +58,7 @@ class _DeadlineReader(io.RawIOBase):
         # The socket stays open until this file is closed as well.
         self._raw = sock.makefile("rb")
         self._sock = sock
-        self._timeout = sock.gettimeout()
+        self.timeout = sock.gettimeout()
         self._may_wait = True
         self._process = os.getpid()
 
@@ -76,15 +76,17 @@ class _DeadlineReader(io.RawIOBase):
                 return None
         deadline = current_deadline()
         left = deadline.time_left()
-        timeout = self._timeout
+        timeout = self.timeout
         if left is not None:
             timeout = left if timeout is None else min(left, timeout)
         if deadline.stop is None:
             self._sock.settimeout(timeout)
             return self._sock.recv_into(buffer)
         end = None if timeout is None else time.monotonic() + timeout
-        while True:
+        # Each change of it is a system call.
+        if self._sock.gettimeout() != STOP_LATENCY:
             self._sock.settimeout(STOP_LATENCY)
+        while True:
             try:
                 return self._sock.recv_into(buffer)
             except TimeoutError:
@@ -336,12 +338,13 @@ class DeadlineConnection(HTTPConnection):
         if head is None:
             return None
         try:
-            self.sock.settimeout(timeout)
+            # It fits into the empty buffer of the system, so the timeout does not matter.
             self.sock.sendall(head)
         finally:
             # An interrupt leads through this frame, and the token is in the head.
             del head
         response = self.response_class(self.sock, method="GET")
+        response.fp.raw.timeout = timeout
         try:
             response.read_head()
         except BaseException:
