@@ -9,14 +9,16 @@ import hashlib
 import itertools
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from stac_gitlab.errors import InvalidResponseError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE
-from stac_gitlab.http.deadline import current_deadline
+from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
 from stac_gitlab.http.responses import Document
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import redact, redacting_logger
@@ -27,9 +29,10 @@ _POINTER_VERSION = "https://git-lfs.github.com/spec/v1"
 _POINTER_START = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\r?\n"
 )
-_PAGE = re.compile(r"[1-9][0-9]{0,8}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _MAX_PAGE_BYTES = 4 * 1024 * 1024
 _MIN_PAGES = 20
+_PARALLEL_REQUESTS = 8
 logger = redacting_logger(__name__)
 
 
@@ -72,17 +75,34 @@ def tree_pages(
     """
     parts = urlsplit(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
-    page, following = 0, 1
-    # Pages whose numbers do not grow would never end.
-    while following > page:
-        page = following
+    stop = threading.Event()
+
+    def read(page: int) -> _Page:
         page_url = urlunsplit(parts._replace(query=urlencode([*query, ("page", page)])))
-        entries, following = session.fetch(page_url, _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry)
-        yield entries
-    if following:
+        with enforcing(Deadline(stop=stop)):
+            return session.fetch(page_url, _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry)
+
+    with ThreadPoolExecutor(_PARALLEL_REQUESTS, "stac-gitlab-tree") as pool:
+        try:
+            number, page = 1, read(1)
+            yield page.blob_ids
+            at_once = 1
+            # Pages whose numbers do not grow would never end.
+            while page.following > number:
+                last = min(page.last, page.following + at_once - 1)
+                numbers = range(page.following, max(page.following, last) + 1)
+                # Perhaps the first pages are enough.
+                at_once = min(2 * at_once, _PARALLEL_REQUESTS)
+                for number, page in zip(numbers, pool.map(read, numbers), strict=True):
+                    yield page.blob_ids
+                    if page.following != number + 1:
+                        break
+        finally:
+            stop.set()
+    if page.following:
         raise InvalidResponseError(
-            f"{redact(page_url)}: the page that follows is page {following} again.",
-            url=redact(page_url),
+            f"{redact(url)}: the page after page {number} is page {page.following} again.",
+            url=redact(url),
         )
 
 
@@ -140,8 +160,21 @@ def git_ids_of(path: Path, *, blob: bool, sha256: bool) -> GitIds:
     )
 
 
-def _parse(document: Document) -> tuple[dict[str, str], int]:
-    """Return the blob ids on a page, and the number of the next page, or 0 if there is none."""
+class _Page(NamedTuple):
+    """A page of a listing.
+
+    Attributes:
+        blob_ids: The blob ids of its files, by their paths.
+        following: The number of the next page, or 0 if there is none.
+        last: The number of the last page, or 0 if the server does not tell.
+    """
+
+    blob_ids: dict[str, str]
+    following: int
+    last: int
+
+
+def _parse(document: Document) -> _Page:
     try:
         entries = json.loads(document.body)
         found = {
@@ -149,5 +182,8 @@ def _parse(document: Document) -> tuple[dict[str, str], int]:
         }
     except (ValueError, TypeError, LookupError, RecursionError):
         raise InvalidResponseError("This is not a listing of a repository.") from None
-    match = _PAGE.fullmatch(document.headers.get("X-Next-Page", ""))
-    return found, 0 if match is None else int(match[0])
+    following, total = (
+        int(match[0]) if (match := _NUMBER.fullmatch(document.headers.get(name, ""))) else 0
+        for name in ("X-Next-Page", "X-Total")
+    )
+    return _Page(found, following, -(-total // max(1, len(entries))))

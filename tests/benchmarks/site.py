@@ -12,13 +12,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from stac_gitlab.download.git_blobs import git_ids_of
 from tests.benchmarks.documents import API, asset_item, write_api, write_static_collection
 from tests.benchmarks.harness import ROOT
 
@@ -28,6 +30,8 @@ HOST = "127.0.0.1"
 CAP = 20 * 10**6
 """Bytes per second of one connection to the capped listener."""
 
+_PROJECT = "/api/v4/projects/1"
+_TREE_PAGE = 100
 _LISTENERS = ("near", "hinting", "tls", "capped", "far", "far-hinting")
 _BLOCK = 2**20
 # Files repeat after so many blocks. Not more: whatever this process holds at its worst, the system
@@ -54,6 +58,8 @@ http {{
   types {{ application/json json; }}
   default_type application/octet-stream;
   map $arg_page $page {{ default $arg_page; "" 1; }}
+  # Of the tree of a GitLab project.
+  map $arg_page $next_page {{ default ""; {next_pages} }}
   # An empty header is not sent.
   map $server_port $remaining {{ default ""; {hinting} 1000; }}
   add_header RateLimit-Remaining $remaining;
@@ -64,6 +70,11 @@ http {{
     ssl_certificate certificate.pem;
     ssl_certificate_key key.pem;
     root {root};
+    location = {project}/repository/tree {{
+      add_header X-Next-Page $next_page;
+      add_header X-Total {files};
+      try_files {project}/tree/$page.json =404;
+    }}
     location ~ ^/(?<api>[^/]+)/{api}/collections/[^/]+/items$ {{
       try_files /$api/pages/$page.json =404;
     }}
@@ -206,6 +217,44 @@ class Site:
         }
         return self._item(f"small-{listener}-{hashed}", assets, listener)
 
+    def project_item(self, listener: str) -> str:
+        """Return the URL of an item in a GitLab project, with all small files of the project.
+
+        The project also has a listing of its tree, and an archive.
+        """
+        root = self._root / _PROJECT[1:]
+        files = f"{self.origin(listener)}{_PROJECT}/repository/files"
+        paths = [self._root / url.split("/", 3)[3] for url in self.small_files(listener)]
+        assets = {
+            path.name: {
+                "href": f"{files}/{path.name}/raw?ref=main",
+                "file:size": self.sizes.small_file,
+            }
+            for path in paths
+        }
+        if not root.exists():
+            self._write_project(root, paths)
+        item = root / "repository" / "files" / f"{listener}.json" / "raw"
+        item.parent.mkdir()
+        item.write_text(json.dumps(asset_item("project", assets)))
+        return f"{files}/{listener}.json/raw?ref=main"
+
+    def _write_project(self, root: Path, paths: Sequence[Path]) -> None:
+        (root / "tree").mkdir(parents=True)
+        entries = []
+        with zipfile.ZipFile(root / "archive.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in paths:
+                raw = root / "repository" / "files" / path.name / "raw"
+                raw.parent.mkdir(parents=True)
+                raw.symlink_to(path)
+                archive.write(path, f"project-main/{path.name}")
+                blob = git_ids_of(path, blob=True, sha256=False).blob
+                entries.append({"type": "blob", "path": path.name, "id": blob})
+        (root / "archive.zip").rename(root / "repository" / "archive.zip")
+        for number, start in enumerate(range(0, len(entries), _TREE_PAGE), 1):
+            page = entries[start : start + _TREE_PAGE]
+            (root / "tree" / f"{number}.json").write_text(json.dumps(page))
+
     def _asset(self, url: str, *, hashed: bool) -> dict[str, Any]:
         asset: dict[str, Any] = {"href": url}
         if hashed:
@@ -329,6 +378,9 @@ def opened_site(folder: Path, sizes: Sizes) -> Iterator[Site]:
             cap=CAP,
             root=folder / "root",
             api=API,
+            project=_PROJECT,
+            files=sizes.files,
+            next_pages=" ".join(f"{n} {n + 1};" for n in range(1, sizes.files // _TREE_PAGE)),
         )
     )
 

@@ -227,6 +227,28 @@ def _second_run(site: Site) -> Workload:
     )
 
 
+def _project(site: Site) -> Workload:
+    sizes, item_url = site.sizes, site.project_item("far")
+    archive, files = "archive", "one request a file"
+    second, third = "second run", "third run"
+    first = _ours(files, "download", item_url, FOLDER)
+    return Workload(
+        "W16",
+        f"a GitLab project of {sizes.files} files of {sizes.small_file // 1000} KB, at "
+        f"{_trip(site)}",
+        [
+            first,
+            _ours(archive, "project", item_url, FOLDER),
+            replace(first, name=second, continues=files),
+            replace(first, name=third, continues=files),
+        ],
+        _files(sizes.files, sizes.small_file),
+        [
+            _ratio(third, files, 0.1, "inside"),
+        ],
+    )
+
+
 def _no_bodies(name: str, item_url: str, site: Site) -> Aim:
     # What is sent in any case is the item itself.
     item_bytes = site.item_bytes(item_url)
@@ -532,6 +554,7 @@ WORKLOADS: dict[str, Callable[[Site], Workload]] = {
     "W12": _cluster,
     "W13": _upload,
     "W14": _publish_small_files,
+    "W16": _project,
     "W15-table": _under_libraries(
         "W15-table",
         "pandas.read_csv of 5.2 MB",

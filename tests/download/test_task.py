@@ -33,6 +33,7 @@ from sample_items import (
 
 from stac_gitlab import RetryPolicy, STACDownloader
 from stac_gitlab.download.content_version import FILE_NAME
+from stac_gitlab.download.git_blobs import tree_pages
 from stac_gitlab.errors import ChecksumMismatchError, DownloadError
 from stac_gitlab.testing import Fault, GitLabServer, LoopbackServer, Project, SharingHubServer
 
@@ -178,6 +179,16 @@ def test_a_file_that_changed_under_the_same_date_is_downloaded_again(
         statuses = [r.status for r in loader.download_assets(item, tmp_path).values()]
     assert statuses == ["downloaded", "skipped"]
     assert files_in(tmp_path) == {"a.csv": b"new", "b.csv": b"b"}
+
+
+def test_the_pages_of_a_long_listing_are_each_requested_once(tmp_path: Path) -> None:
+    project = Project("group/lakes", {f"{n:04}.csv": b"%d" % n for n in range(1250)})
+    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
+        url = f"{hub.url}/api/proxy/projects/101/repository/tree?recursive=true&per_page=100"
+        pages = list(tree_pages(loader.stac_io.session, url))
+    assert [path for page in pages for path in page] == sorted(project.files)
+    asked = [int(request.query["page"]) for request in hub.requests]
+    assert sorted(asked) == list(range(1, 14))
 
 
 @pytest.mark.parametrize("page", [b"{}", b"[1]", b"[", b'[{"type": "blob"}]', b"null"])

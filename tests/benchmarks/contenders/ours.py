@@ -30,6 +30,14 @@ def download(item_url: str, folder: str, workers: str = "") -> int:
         return len(downloader.download_assets(item, folder, roles=None).paths)
 
 
+def project(item_url: str, folder: str) -> int:
+    """Bring home the archive of an item's project."""
+    with _reader(item_url) as stac_io:
+        item = pystac.Item.from_file(item_url, stac_io=stac_io)
+        path = STACDownloader(stac_io=stac_io).download_project(item, f"{folder}/project")
+        return sum(1 for _ in path.iterdir())
+
+
 def in_segments(item_url: str, folder: str, segments: str) -> int:
     """Bring home the one large asset of an item, over several connections."""
     with _reader(item_url) as stac_io:
