@@ -70,6 +70,9 @@ http {{
     ssl_certificate certificate.pem;
     ssl_certificate_key key.pem;
     root {root};
+    location /same/ {{
+      try_files /same.bin =404;
+    }}
     location = {project}/repository/tree {{
       add_header X-Next-Page $next_page;
       add_header X-Total {files};
@@ -107,6 +110,7 @@ class Sizes:
         items: How many items are paged through.
         static_items: How many items have a file of their own.
         walks: How many items are walked through while memory is watched.
+        growth: How many files are downloaded, to see whether each costs the same.
         round_trip: Seconds from afar and back.
     """
 
@@ -118,6 +122,7 @@ class Sizes:
     items: int = 10_000
     static_items: int = 1000
     walks: tuple[int, ...] = (10_000, 100_000)
+    growth: tuple[int, ...] = (1000, 10_000, 100_000)
     round_trip: float = 0.02
 
     @classmethod
@@ -131,6 +136,7 @@ class Sizes:
             items=1000,
             static_items=100,
             walks=(500, 2000),
+            growth=(100, 500),
         )
 
 
@@ -216,6 +222,16 @@ class Site:
             for url in self.small_files(listener)
         }
         return self._item(f"small-{listener}-{hashed}", assets, listener)
+
+    def same_files_item(self, count: int, size: int) -> str:
+        """Return the URL of an item with so many files, which all have the same content."""
+        self.file("same.bin", size)
+        home, name = f"{self.origin('near')}/same", f"same-{count}"
+        # As text, since this process must not need more memory than the contenders.
+        assets = ",".join(f'"{n:06}.bin": {{"href": "{home}/{n:06}.bin"}}' for n in range(count))
+        text = json.dumps(asset_item(name, {})).replace('"assets": {}', f'"assets": {{{assets}}}')
+        (self._root / f"{name}.json").write_text(text)
+        return f"{self.origin('near')}/{name}.json"
 
     def project_item(self, listener: str) -> str:
         """Return the URL of an item in a GitLab project, with all small files of the project.

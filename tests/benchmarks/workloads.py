@@ -449,6 +449,36 @@ def _memory(site: Site) -> Workload:
     )
 
 
+def _growth(site: Site) -> Workload:
+    imports, size = "imports alone", 1000
+    names = {count: f"{count} files" for count in site.sizes.growth}
+    fewest, *more = site.sizes.growth
+
+    def per_file(count: int, what: str) -> Callable[[dict[str, Measure]], float]:
+        def cost(measures: dict[str, Measure], files: int) -> float:
+            measure = measures[names[files]]
+            return (measure.inside if what == "time" else measure.peak) / files
+
+        return lambda measures: cost(measures, count) / cost(measures, fewest)
+
+    return Workload(
+        "W17",
+        f"many files of {size} bytes of one item, no latency",
+        [
+            _ours(imports, "nothing"),
+            *(
+                _ours(name, "download", site.same_files_item(count, size), FOLDER)
+                for count, name in names.items()
+            ),
+        ],
+        aims=[
+            Aim(f"{what} for each of {count} files / of {fewest}", per_file(count, what), 1.2)
+            for what in ("time", "peak memory")
+            for count in more
+        ],
+    )
+
+
 def _imports(_site: Site) -> Workload:
     def importing(name: str, statement: str) -> Contender:
         return Contender(name, [sys.executable, "-c", statement])
@@ -555,6 +585,7 @@ WORKLOADS: dict[str, Callable[[Site], Workload]] = {
     "W13": _upload,
     "W14": _publish_small_files,
     "W16": _project,
+    "W17": _growth,
     "W15-table": _under_libraries(
         "W15-table",
         "pandas.read_csv of 5.2 MB",
