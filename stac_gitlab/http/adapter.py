@@ -28,6 +28,7 @@ from urllib3.exceptions import ProtocolError
 from stac_gitlab.auth.origins import PREPARED_URL
 from stac_gitlab.http.transport import OUR_CONNECTIONS, DeadlineConnection, DeadlineResponse
 from stac_gitlab.redaction import redacting_logger
+from stac_gitlab.settings import timeout_pair
 
 
 class DeadlineAdapter(HTTPAdapter):
@@ -53,16 +54,22 @@ class DeadlineAdapter(HTTPAdapter):
         self,
         request: requests.PreparedRequest,
         *,
-        timeout: tuple[float, float],
-        stream: bool,
-        verify: bool | str,
-        cert: Any,
-        proxies: Mapping[str, str],
+        timeout: Any,
+        stream: bool = False,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
     ) -> requests.Response | None:
         """Send a plain GET over an open and idle connection, without requests and urllib3.
 
         For a small file, their layers take longer than the transfer. They open each connection,
         and send everything else.
+
+        Args:
+            request: The request.
+            timeout: Seconds to wait for a connection, and between two packets of the response.
+            stream: False to read the body at once, which only requests does.
+            verify: As ``requests.Session.send`` takes it, like the rest.
 
         Returns:
             The response; None, and nothing was sent, if the request has to pass these layers.
@@ -73,7 +80,7 @@ class DeadlineAdapter(HTTPAdapter):
         pool = self._pools.get((url[1], verify, cert))
         if pool is None or proxies or not stream or _are_layers_replaced():
             return None
-        return _get(pool, url[2], request, timeout[1])
+        return _get(pool, url[2], request, timeout_pair(timeout)[1])
 
     def get_connection_with_tls_context(
         self,

@@ -467,5 +467,5 @@ def _bare_request(method: str, url: str, headers: _UnprintedHeaders) -> requests
     refused by http.client.
     """
     request = requests.PreparedRequest()
-    request.method, request.url, request.headers = method, url, headers
+    request.method, request.url, request.headers = method.upper(), url, headers
     return request

@@ -324,3 +324,11 @@ def test_a_url_that_is_taken_as_it_is_would_not_be_changed() -> None:
         assert prepared.path_url == match[2]
         assert urllib3.util.url._encode_target(match[2]) == match[2]
     assert taken > 1000
+
+
+def test_the_session_is_used_like_any_other_of_requests() -> None:
+    with RawServer(answering(BODY, BODY, BODY)) as server, GitLabSession(Credentials()) as session:
+        assert session.get(f"{server.url}/a", timeout=5).content == b"ok"
+        assert session.get(f"{server.url}/a", stream=True, timeout=5).content == b"ok"
+        request = requests.Request("GET", f"{server.url}/a").prepare()
+        assert session.send(request).content == b"ok"
