@@ -275,7 +275,7 @@ def append_record(folder: Path, record: Record) -> None:
     # Not through a link, which could lead out of the folder; nor into a pipe without a reader.
     unusual = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | unusual
-    handle = os.open(folder / FILE_NAME, flags, 0o666)
+    handle = os.open(os.path.join(folder, FILE_NAME), flags, 0o666)
     try:
         os.write(handle, record.line())
     finally:
