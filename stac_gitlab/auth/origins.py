@@ -40,7 +40,8 @@ _API = re.compile(r"(?:^|/)api(?:/|$)")
 # needs no quotes, and resolve "." and "..".
 _SENT = r"[\w.~!$&'()*+,;=:@/-]|%(?:[0189A-F][\dA-F]|2[\dA-CF]|3[A-F]|40|5[B-E]|60|7[B-DF])"
 PREPARED_URL = re.compile(
-    rf"(https?://[a-z0-9.-]+(?::\d+)?)(?!.*/[./])(/(?:{_SENT})*(?:\?(?:{_SENT}|\?)+)?)", re.ASCII
+    rf"(https?://[a-z0-9.-]+(?::[1-9]\d*)?)(?!.*/[./])(/(?:{_SENT})*(?:\?(?:{_SENT}|\?)+)?)",
+    re.ASCII,
 )
 # The signatures of Azure, CloudFront, S3 and Google Cloud Storage.
 _SIGNED_BY = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})

@@ -11,14 +11,14 @@ import json
 import re
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from stac_gitlab.errors import InvalidResponseError, STACGitLabError
 from stac_gitlab.files.checksums import BUFFER_SIZE
-from stac_gitlab.http.deadline import Deadline, current_deadline, enforcing
+from stac_gitlab.http.deadline import STOP_LATENCY, Deadline, current_deadline, enforcing
 from stac_gitlab.http.responses import Document
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.redaction import redact, redacting_logger
@@ -79,8 +79,11 @@ def tree_pages(
 
     def read(page: int) -> _Page:
         page_url = urlunsplit(parts._replace(query=urlencode([*query, ("page", page)])))
+        return session.fetch(page_url, _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry)
+
+    def read_in_background(page: int) -> _Page:
         with enforcing(Deadline(stop=stop)):
-            return session.fetch(page_url, _parse, max_bytes=_MAX_PAGE_BYTES, retry=retry)
+            return read(page)
 
     with ThreadPoolExecutor(_PARALLEL_REQUESTS, "stac-gitlab-tree") as pool:
         try:
@@ -91,12 +94,20 @@ def tree_pages(
             while page.following > number:
                 last = min(page.last, page.following + at_once - 1)
                 numbers = range(page.following, max(page.following, last) + 1)
-                # Perhaps the first pages are enough.
-                at_once = min(2 * at_once, _PARALLEL_REQUESTS)
-                for number, page in zip(numbers, pool.map(read, numbers), strict=True):
+                futures = [pool.submit(read_in_background, number) for number in numbers]
+                for number, future in zip(numbers, futures, strict=True):
+                    while wait([future], STOP_LATENCY).not_done:
+                        current_deadline().time_left()
+                    page = future.result()
                     yield page.blob_ids
                     if page.following != number + 1:
+                        at_once = 1
+                        for other in futures:
+                            other.cancel()
                         break
+                else:
+                    # Not many from the beginning: perhaps the first pages are enough.
+                    at_once = min(2 * at_once, _PARALLEL_REQUESTS)
         finally:
             stop.set()
     if page.following:

@@ -9,10 +9,11 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from http.client import HTTPException
+from types import FunctionType
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -26,6 +27,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ProtocolError
 
 from stac_gitlab.auth.origins import PREPARED_URL
+from stac_gitlab.http.body import body_reader
 from stac_gitlab.http.transport import OUR_CONNECTIONS, DeadlineConnection, DeadlineResponse
 from stac_gitlab.redaction import redacting_logger
 from stac_gitlab.settings import timeout_pair
@@ -107,8 +109,9 @@ class DeadlineAdapter(HTTPAdapter):
 def _get(
     pool: HTTPConnectionPool, target: str, request: requests.PreparedRequest, timeout: float
 ) -> requests.Response | None:
+    idle = pool.pool
     try:
-        connection = None if pool.pool is None else pool.pool.get(block=False)
+        connection = None if idle is None else idle.get(block=False)
     except queue.Empty:
         return None
     received = None
@@ -123,7 +126,8 @@ def _get(
         if isinstance(error, ssl.SSLError):
             raise requests.exceptions.SSLError(error, request=request) from error
         if isinstance(error, TimeoutError):
-            raise requests.ReadTimeout(error, request=request) from error
+            text = f"Read timed out. (read timeout={timeout:g})"
+            raise requests.ReadTimeout(text, request=request) from error
         if isinstance(error, (OSError, HTTPException)):
             aborted = ProtocolError("Connection aborted.", error)
             raise requests.ConnectionError(aborted, request=request) from error
@@ -134,8 +138,8 @@ def _get(
             pool._put_conn(connection)
     if received is None or connection is None:
         return None
-    received.on_end = partial(_give_back, pool, connection, received)
-    response = requests.Response()
+    received.on_end = partial(_give_back, pool, connection)
+    response = _Response()
     response.raw = received
     response.request, response.url = request, request.url or ""
     response.status_code, response.reason = received.status, received.reason
@@ -145,27 +149,44 @@ def _get(
     return response
 
 
-def _give_back(
-    pool: HTTPConnectionPool, connection: DeadlineConnection, response: DeadlineResponse
-) -> None:
-    """Return the connection of a response to its pool."""
-    if not response.is_read:
+def _give_back(pool: HTTPConnectionPool, connection: DeadlineConnection, is_read: bool) -> None:
+    """Return the connection of a response to its pool, or close it if the response has a rest."""
+    if is_read and connection.is_own:
+        pool._put_conn(connection)
+    else:
+        # Perhaps the garbage collector closes the response, while this thread locks the pool.
         connection.close()
-    pool._put_conn(connection)
 
 
-# What `send_over_idle` leaves out. Tools that record or measure requests replace it.
+class _Response(requests.Response):
+    """A response whose `raw` is that of a connection, without the stream of urllib3."""
+
+    def iter_content(self, *args: Any, **kwargs: Any) -> Any:
+        """Yield the decoded body, as requests does it."""
+        if isinstance(self.raw, DeadlineResponse):
+            self.raw.stream = partial(_stream, self)
+        return super().iter_content(*args, **kwargs)
+
+
+def _stream(response: requests.Response, size: int, **_: Any) -> Iterator[bytes]:
+    read = body_reader(response)
+    while piece := read(size):
+        yield piece
+
+
+# What `send_over_idle` leaves out. Tools that record, measure or refuse requests replace it.
 _LEFT_OUT = tuple(
     (owner, name, vars(sys.modules[owner.__module__]))
-    for owner, name in (
-        (requests.Session, "send"),
-        (HTTPAdapter, "send"),
-        (HTTPConnectionPool, "urlopen"),
-        (HTTPConnection, "request"),
-        (HTTPConnection, "getresponse"),
-        (http.client.HTTPConnection, "putrequest"),
-        (http.client.HTTPConnection, "getresponse"),
-    )
+    for owner, names in {
+        requests.Session: ["send"],
+        HTTPAdapter: ["build_response", "get_connection_with_tls_context", "send"],
+        HTTPConnectionPool: ["_get_conn", "_make_request", "urlopen"],
+        HTTPConnection: ["getresponse", "putheader", "putrequest", "request"],
+        http.client.HTTPConnection: [
+            *("endheaders", "getresponse", "putheader", "putrequest", "request", "send"),
+        ],
+    }.items()
+    for name in names
 )
 # urllib3 logs the URLs of all requests, and a redirect may have put a secret into one.
 _urllib3_logger = redacting_logger("urllib3.connectionpool")
@@ -174,14 +195,14 @@ _urllib3_logger = redacting_logger("urllib3.connectionpool")
 def _are_layers_replaced() -> bool:
     """Tell whether the layers of requests and urllib3 are not their own, or log requests."""
     is_logged = _urllib3_logger.isEnabledFor(logging.DEBUG)
-    return (
-        is_logged
-        or are_connections_replaced()
-        or any(
-            getattr(getattr(owner, name), "__globals__", None) is not own
-            for owner, name, own in _LEFT_OUT
-        )
-    )
+    return is_logged or are_connections_replaced() or not all(map(_is_genuine, _LEFT_OUT))
+
+
+def _is_genuine(layer: tuple[type, str, dict[str, Any]]) -> bool:
+    owner, name, own = layer
+    function = getattr(owner, name)
+    # The type as well: a proxy has the globals of what it wraps.
+    return type(function) is FunctionType and function.__globals__ is own
 
 
 class StandInAdapter(BaseAdapter):

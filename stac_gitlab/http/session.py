@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.utils import check_header_validity
 
 from stac_gitlab import __about__
 from stac_gitlab.auth import HARMLESS_HEADERS, Credentials, Origin, is_signed, request_url
@@ -168,7 +169,11 @@ class GitLabSession(BaseSession):
             kwargs["timeout"] = (min(connect, left), min(read, left))
         self._authorize(request)
         response = self._send_over_idle(request, **kwargs)
-        return _unread(super().send(request, **kwargs), request) if response is None else response
+        if response is not None:
+            return response
+        for header in request.headers.items():
+            check_header_validity(header)
+        return _unread(super().send(request, **kwargs), request)
 
     def _send_over_idle(
         self, request: requests.PreparedRequest, *, allow_redirects: bool = True, **settings: Any
@@ -463,8 +468,7 @@ def _unread(response: requests.Response, request: requests.PreparedRequest) -> r
 def _bare_request(method: str, url: str, headers: _UnprintedHeaders) -> requests.PreparedRequest:
     """Return a request without body, cookies and auth, in a fraction of the usual time.
 
-    `url` is in the form that :func:`request_url` returns. What cannot be sent as a header is
-    refused by http.client.
+    `url` is in the form that :func:`request_url` returns.
     """
     request = requests.PreparedRequest()
     request.method, request.url, request.headers = method.upper(), url, headers

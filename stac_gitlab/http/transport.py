@@ -14,8 +14,10 @@ import os
 import re
 import socket
 import ssl
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
@@ -114,7 +116,8 @@ class DeadlineResponse(http.client.HTTPResponse):
 
     Attributes:
         fields: The headers.
-        on_end: Called once when the body has ended, or the response is closed before.
+        on_end: Called once with whether the body was read to its end, or the response closed
+            before.
     """
 
     fp: Any
@@ -123,7 +126,8 @@ class DeadlineResponse(http.client.HTTPResponse):
     chunk_left: int | None
     will_close: bool
     fields: Headers
-    on_end: Callable[[], None] | None = None
+    on_end: Callable[[bool], None] | None = None
+    stream: Callable[..., Iterator[bytes]]
     _is_cut = False
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
@@ -146,6 +150,8 @@ class DeadlineResponse(http.client.HTTPResponse):
         self.chunked, self.chunk_left = coding == "chunked", None
         # RFC 9112, 6.3: a Transfer-Encoding, even an unknown one, overrides Content-Length.
         self.length = None if coding else length_in(fields)
+        if self.length is None and not coding and "," in fields.get("Content-Length", ""):
+            raise HTTPException("Content-Length contains several values")
         connection = fields.get("Connection", "").lower()
         self.will_close = (
             "close" in connection if head.version > 10 else "keep-alive" not in connection
@@ -172,7 +178,7 @@ class DeadlineResponse(http.client.HTTPResponse):
         super()._close_conn()  # type: ignore[misc]  # missing in the stubs
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
-            on_end()
+            on_end(self.is_read)
 
     @property
     def is_read(self) -> bool:
@@ -220,11 +226,13 @@ class DeadlineResponse(http.client.HTTPResponse):
         try:
             count = self.take(memoryview(buffer))
             if not count and self.length:
-                raise IncompleteRead(b"", self.length)
-        except TimeoutError:
+                raise HTTPException(f"the body ended {self.length} bytes early")
+        except BaseException as error:
+            self.close()
+            is_broken = isinstance(error, (OSError, HTTPException))
+            if is_broken and not isinstance(error, TimeoutError):
+                raise ProtocolError(f"Connection broken: {error!r}", error) from error
             raise
-        except (OSError, HTTPException) as error:
-            raise ProtocolError(f"Connection broken: {error!r}", error) from error
         return bytes(buffer[:count])
 
     def _get_chunk_left(self) -> int | None:
@@ -290,27 +298,40 @@ def _connect(connection: HTTPConnection, connect: Callable[[], None]) -> None:
 class DeadlineConnection(HTTPConnection):
     """A connection whose responses keep the deadline of the reading thread."""
 
-    _response: DeadlineResponse | None = None
+    _process = 0
+    _last_response: Callable[[], DeadlineResponse | None] = staticmethod(lambda: None)
 
     def response_class(self, *args: Any, **kwargs: Any) -> DeadlineResponse:  # type: ignore[override]  # a class in the stubs
         """Return the next response, as http.client creates it."""
-        self._response = DeadlineResponse(*args, **kwargs)
-        return self._response
+        response = DeadlineResponse(*args, **kwargs)
+        # It may refer to the connection. A circle would leave both to the garbage collector.
+        self._last_response = weakref.ref(response)
+        return response
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this process opened the connection, and not one that it was forked from."""
+        return self._process == os.getpid()
 
     @property
     def is_connected(self) -> bool:
         """Whether the connection is open and idle. urllib3 closes one that is not."""
-        is_idle = self._response is None or self._response.is_read
-        return is_idle and super().is_connected
+        response = self._last_response()
+        is_idle = response is None or response.is_read
+        # Bytes that TLS has decrypted already do not show at the socket.
+        has_more = self.sock is not None and getattr(self.sock, "pending", int)()
+        return is_idle and self.is_own and not has_more and super().is_connected
 
     def close(self) -> None:
         """Close the connection and its response, unless that comes to its end by being closed."""
         super().close()
-        if self._response is not None and not self._response.will_close:
-            self._response.close()
+        response = self._last_response()
+        if response is not None and not response.will_close:
+            response.close()
 
     def connect(self) -> None:
         """Connect, as urllib3 calls it."""
+        self._process = os.getpid()
         _connect(self, super().connect)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -338,6 +359,7 @@ class DeadlineConnection(HTTPConnection):
         if head is None:
             return None
         try:
+            sys.audit("http.client.send", self, head)
             # It fits into the empty buffer of the system, so the timeout does not matter.
             self.sock.sendall(head)
         finally:
@@ -360,17 +382,17 @@ def _head_of_get(target: str, host: str, headers: Mapping[str, str]) -> bytes | 
     names = {name.lower() for name in headers}
     if not names >= _ALWAYS_SENT or not names.isdisjoint(_SENT_OTHERWISE):
         return None
-    try:
-        fields = "\r\n".join(map(": ".join, headers.items()))
-    except TypeError:
-        # A value of bytes.
-        return None
-    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n\r\n"
-    return head.encode("ascii") if _PLAIN_FIELDS.fullmatch(fields) else None
+    lines = [f"GET {target} HTTP/1.1", f"Host: {host}"]
+    for name, value in headers.items():
+        # Each by itself: a line break in one of them would look like one more header.
+        if not isinstance(value, str) or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            return None
+        lines.append(f"{name}: {value}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-_FIELD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*"
-_PLAIN_FIELDS = re.compile(rf"{_FIELD}(?:\r\n{_FIELD})*")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"(?:[!-~][\t -~]*)?")
 # urllib3 adds these if they are missing.
 _ALWAYS_SENT = frozenset({"accept-encoding", "user-agent"})
 _SENT_OTHERWISE = frozenset({"host", "content-length", "transfer-encoding"})

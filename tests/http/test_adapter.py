@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import gzip
 import http.client
 import logging
+import os
 import random
 import socket
 import traceback
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,11 +22,13 @@ from requests.adapters import HTTPAdapter
 
 from stac_gitlab.auth import Credentials
 from stac_gitlab.auth.origins import PREPARED_URL
+from stac_gitlab.errors import InvalidResponseError
 from stac_gitlab.http.adapter import DeadlineAdapter
 from stac_gitlab.http.head import Headers
 from stac_gitlab.http.session import GitLabSession
 from stac_gitlab.http.transport import DeadlineConnection
 from stac_gitlab.redaction import Secret
+from stac_gitlab.settings import RetryPolicy
 from tests.raw_server import Answer, RawServer
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -332,3 +338,108 @@ def test_the_session_is_used_like_any_other_of_requests() -> None:
         assert session.get(f"{server.url}/a", stream=True, timeout=5).content == b"ok"
         request = requests.Request("GET", f"{server.url}/a").prepare()
         assert session.send(request).content == b"ok"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"If-None-Match": '"x"\r\nEvil: 1'},
+        {"If-None-Match": '"x"\r\nContent-Length: 60'},
+        {"X: y": "1"},
+        {"X-A: b\r\nEvil": "1"},
+        {"X-A": " 1"},
+        {"X-A": "1\n 2"},
+        {"X-A": None},
+        {"X-A": 1},
+    ],
+    ids=str,
+)
+def test_no_header_becomes_another(headers: dict[str, Any]) -> None:
+    with RawServer(answering(BODY, BODY)) as server, GitLabSession(Credentials()) as session:
+        assert session.open(f"{server.url}/a").content == b"ok"
+        with pytest.raises(InvalidResponseError):
+            session.open(f"{server.url}/a", headers=headers)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_the_end_of_a_body_is_known_on_both_ways(earlier: int) -> None:
+    """The first response comes through urllib3, the second over the idle connection."""
+    packed = gzip.compress(b"unpacked")
+    for broken, expected in (
+        (OK + b"Content-Length: 9\r\n\r\nshort", requests.exceptions.ChunkedEncodingError),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nsh", requests.exceptions.RequestException),
+        (OK + b"Content-Length: 2\r\nContent-Length: 5\r\n\r\nshort", InvalidResponseError),
+    ):
+        with (
+            RawServer(answering(*[BODY] * earlier, broken)) as server,
+            GitLabSession(Credentials(), retry=RetryPolicy(max_attempts=1)) as session,
+        ):
+            for _ in range(earlier):
+                assert session.open(f"{server.url}/a").content == b"ok"
+            with pytest.raises(expected):
+                _ = session.open(f"{server.url}/a").content
+    head = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    with (
+        RawServer(answering(*[BODY] * earlier, head + packed)) as server,
+        GitLabSession(Credentials()) as session,
+    ):
+        for _ in range(earlier):
+            assert session.open(f"{server.url}/a").content == b"ok"
+        assert session.open(f"{server.url}/a").content == b"unpacked"
+
+
+def test_wrapped_layers_see_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools that trace requests replace methods by proxies, which look like the method itself."""
+
+    class Proxy:
+        def __init__(self, wrapped: Any) -> None:
+            self._wrapped = wrapped
+            self.seen = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._wrapped, name)
+
+        def __get__(self, owner: Any, kind: type) -> Any:
+            self.seen += owner is not None
+            return self if owner is None else self._wrapped.__get__(owner, kind)
+
+    with RawServer(answering(BODY, BODY)) as server, GitLabSession(Credentials()) as session:
+        assert session.open(f"{server.url}/a").content == b"ok"
+        proxy = Proxy(urllib3.HTTPConnectionPool.urlopen)
+        monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", proxy)
+        assert session.open(f"{server.url}/b").content == b"ok"
+    assert proxy.seen == 1
+
+
+def test_a_response_that_is_dropped_closes_its_connection_at_once() -> None:
+    long = OK + b"Content-Length: 200000\r\n\r\n"
+    with RawServer(answering(BODY, long)) as server, GitLabSession(Credentials()) as session:
+        assert session.open(f"{server.url}/a").content == b"ok"
+        response = session.open(f"{server.url}/a")
+        raw = weakref.ref(response.raw)
+        gc.disable()
+        try:
+            del response
+            assert raw() is None
+        finally:
+            gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_does_not_use_the_connection_of_a_response_that_it_inherits() -> None:
+    with RawServer(answering(BODY, BODY, BODY)) as server, GitLabSession(Credentials()) as session:
+        assert session.open(f"{server.url}/a").content == b"ok"
+        response = session.open(f"{server.url}/a")
+        source = response.raw
+        [pool] = session.get_adapter(server.url)._pools.values()  # type: ignore[attr-defined]  # ours
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                source.close()
+                used = [each for each in pool.pool.queue if each is not None and each.sock]
+                os._exit(len(used))
+            os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert response.content == b"ok"
+        assert session.open(f"{server.url}/a").content == b"ok"
