@@ -6,7 +6,6 @@ import gc
 import gzip
 import http.client
 import logging
-import os
 import random
 import socket
 import traceback
@@ -424,22 +423,3 @@ def test_a_response_that_is_dropped_closes_its_connection_at_once() -> None:
             assert raw() is None
         finally:
             gc.enable()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_child_does_not_use_the_connection_of_a_response_that_it_inherits() -> None:
-    with RawServer(answering(BODY, BODY, BODY)) as server, GitLabSession(Credentials()) as session:
-        assert session.open(f"{server.url}/a").content == b"ok"
-        response = session.open(f"{server.url}/a")
-        source = response.raw
-        [pool] = session.get_adapter(server.url)._pools.values()  # type: ignore[attr-defined]  # ours
-        child = os.fork()
-        if child == 0:
-            with suppress(BaseException):
-                source.close()
-                used = [each for each in pool.pool.queue if each is not None and each.sock]
-                os._exit(len(used))
-            os._exit(99)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert response.content == b"ok"
-        assert session.open(f"{server.url}/a").content == b"ok"

@@ -375,3 +375,19 @@ def test_the_parent_keeps_its_connections(stac_io: GitLabStacIO, items: ItemServ
     id_at(url)
     [connection] = filter(None, pool_of(stac_io, url).queue)
     assert connection.sock.getsockname() == before
+
+
+def test_the_connection_of_an_inherited_response_stays_with_the_parent(items: ItemServer) -> None:
+    url = f"{items.url}/files/i1"
+    with GitLabStacIO(token, base_url=items.url, retry=PROMPT) as stac_io:
+        assert stac_io.session.open(url).content == content_of("i1")
+        response = stac_io.session.open(url)
+        pool = pool_of(stac_io, url)
+
+        def close_in_child() -> int:
+            response.raw.read_some(100_000)
+            response.close()
+            return sum(connection is not None for connection in pool.queue)
+
+        assert in_child(close_in_child) == 0
+        assert response.content == content_of("i1")
