@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,7 @@ from stac_gitlab import RetryPolicy, STACDownloader
 from stac_gitlab.download.content_version import FILE_NAME
 from stac_gitlab.download.git_blobs import tree_pages
 from stac_gitlab.errors import ChecksumMismatchError, DownloadError
+from stac_gitlab.http.deadline import Cancelled, Deadline, enforcing
 from stac_gitlab.testing import Fault, GitLabServer, LoopbackServer, Project, SharingHubServer
 
 DAY_ONE = "Wed, 01 Jan 2020 00:00:00 GMT"
@@ -189,6 +191,20 @@ def test_the_pages_of_a_long_listing_are_each_requested_once(tmp_path: Path) -> 
     assert [path for page in pages for path in page] == sorted(project.files)
     asked = [int(request.query["page"]) for request in hub.requests]
     assert sorted(asked) == list(range(1, 14))
+
+
+def test_a_listing_that_is_cancelled_ends_although_the_server_is_slow() -> None:
+    project = Project("group/lakes", {f"{n:04}.csv": b"%d" % n for n in range(450)})
+    stop = threading.Event()
+    with SharingHubServer([project], token=TOKEN) as hub, STACDownloader(TOKEN, hub.url) as loader:
+        url = f"{hub.url}/api/proxy/projects/101/repository/tree?recursive=true&per_page=100"
+        with enforcing(Deadline(stop=stop)):
+            pages = tree_pages(loader.stac_io.session, url)
+            next(pages)
+            hub.inject(Fault(path="/tree", delay=5, times=None))
+            threading.Timer(0.1, stop.set).start()
+            with pytest.raises(Cancelled):
+                list(pages)
 
 
 @pytest.mark.parametrize("page", [b"{}", b"[1]", b"[", b'[{"type": "blob"}]', b"null"])

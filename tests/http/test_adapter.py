@@ -423,3 +423,31 @@ def test_a_response_that_is_dropped_closes_its_connection_at_once() -> None:
             assert raw() is None
         finally:
             gc.enable()
+
+
+def test_bytes_that_tls_has_decrypted_already_are_not_the_next_response(
+    adapter: DeadlineAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RawServer(answering(BODY, BODY)) as server:
+        assert get(adapter, f"{server.url}/a").content == b"ok"
+        [pool] = adapter._pools.values()
+        connection = pool.pool.queue[-1]  # type: ignore[union-attr]  # it is open
+        assert connection.is_connected
+        # They do not show at the socket.
+        monkeypatch.setattr(connection, "sock", SocketLike(connection.sock))
+        assert not connection.is_connected
+        monkeypatch.undo()
+        connection.close()
+
+
+class SocketLike:
+    """A socket over TLS that has read more than was asked for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def pending(self) -> int:
+        return 7
