@@ -30,7 +30,6 @@ from stac_gitlab.auth.origins import PREPARED_URL
 from stac_gitlab.http.body import body_reader
 from stac_gitlab.http.transport import OUR_CONNECTIONS, DeadlineConnection, DeadlineResponse
 from stac_gitlab.redaction import redacting_logger
-from stac_gitlab.settings import timeout_pair
 
 
 class DeadlineAdapter(HTTPAdapter):
@@ -80,9 +79,11 @@ class DeadlineAdapter(HTTPAdapter):
         if url is None or request.method != "GET" or request.body is not None:
             return None
         pool = self._pools.get((url[1], verify, cert))
-        if pool is None or proxies or not stream or _are_layers_replaced():
+        wait = timeout[1] if isinstance(timeout, tuple) else timeout
+        is_plain = stream and not proxies and isinstance(wait, (int, float))
+        if pool is None or not is_plain or _are_layers_replaced():
             return None
-        return _get(pool, url[2], request, timeout_pair(timeout)[1])
+        return _get(pool, url[2], request, wait)
 
     def get_connection_with_tls_context(
         self,

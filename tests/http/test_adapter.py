@@ -332,9 +332,11 @@ def test_a_url_that_is_taken_as_it_is_would_not_be_changed() -> None:
 
 
 def test_the_session_is_used_like_any_other_of_requests() -> None:
-    with RawServer(answering(BODY, BODY, BODY)) as server, GitLabSession(Credentials()) as session:
+    with RawServer(answering(*[BODY] * 5)) as server, GitLabSession(Credentials()) as session:
         assert session.get(f"{server.url}/a", timeout=5).content == b"ok"
-        assert session.get(f"{server.url}/a", stream=True, timeout=5).content == b"ok"
+        for timeout in (5, (5, None), urllib3.Timeout(5)):
+            response = session.get(f"{server.url}/a", stream=True, timeout=timeout)  # type: ignore[arg-type]  # requests takes it
+            assert response.content == b"ok"
         request = requests.Request("GET", f"{server.url}/a").prepare()
         assert session.send(request).content == b"ok"
 
