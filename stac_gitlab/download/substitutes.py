@@ -162,7 +162,7 @@ def _media_type(source: Source) -> str:
 def _expected_format(source: Source) -> str | None:
     """Return the format that the media type of a file states, or else its name."""
     media_type = _media_type(source)
-    path = source.url.partition("?")[0].partition("#")[0]
+    path = urlsplit(source.url).path
     if path.lower().endswith((".json", ".xml", ".txt")):
         # The href of metadata is sometimes listed with the media type of the data.
         return None

@@ -10,6 +10,8 @@ from fault_server import ServedFile
 from home import Home
 from sample_items import BODY, SHA256, TOKEN
 
+from stac_gitlab.download.source import Source
+from stac_gitlab.download.substitutes import other_format
 from stac_gitlab.errors import (
     AuthenticationError,
     InvalidResponseError,
@@ -106,6 +108,12 @@ def test_a_text_file_may_be_json(home: Home, how: dict[str, Any]) -> None:
     home.server.route("/scene.json", home.file)
     home.download(**how)
     home.assert_there(MESSAGES["JSON"])
+
+
+def test_the_name_of_a_host_is_not_that_of_a_file() -> None:
+    """The domain of New Caledonia is also the suffix of netCDF."""
+    for url in ("https://files.example.nc", "https://files.example.nc?id=5"):
+        assert other_format(Source(url, "data"), b"anything", "text/plain") == ""
 
 
 def test_a_file_of_another_format_is_kept_with_a_warning(home: Home) -> None:
