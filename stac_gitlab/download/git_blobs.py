@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -96,9 +96,7 @@ def tree_pages(
                 numbers = range(page.following, max(page.following, last) + 1)
                 futures = [pool.submit(read_in_background, number) for number in numbers]
                 for number, future in zip(numbers, futures, strict=True):
-                    while wait([future], STOP_LATENCY).not_done:
-                        current_deadline().time_left()
-                    page = future.result()
+                    page = _result_of(future)
                     yield page.blob_ids
                     if page.following != number + 1:
                         at_once = 1
@@ -183,6 +181,13 @@ class _Page(NamedTuple):
     blob_ids: dict[str, str]
     following: int
     last: int
+
+
+def _result_of(future: Future[_Page]) -> _Page:
+    """Wait for a page, unless this thread is cancelled."""
+    while wait([future], STOP_LATENCY).not_done:
+        current_deadline().time_left()
+    return future.result()
 
 
 def _parse(document: Document) -> _Page:

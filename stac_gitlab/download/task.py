@@ -223,7 +223,7 @@ def run_task(
 def _run(task: DownloadTask, session: GitLabSession, on_bytes: OnBytes | None) -> AssetResult:
     target = contained_path(task.folder, task.path)
     status = target.stat() if _is_file(target) else None
-    is_current = task.is_current() if status is not None else False
+    is_current = status is not None and task.is_current()
     if is_current and status is not None:
         _record_blob_id(task, status)
         return task.result("skipped", size=status.st_size, verified=task.overwrite != "never")

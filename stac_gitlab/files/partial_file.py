@@ -121,7 +121,7 @@ class PartialFile:
             self.size = size
 
     def read_start(self, count: int) -> bytes:
-        """Return the first `count` bytes, at most 8192, or fewer where the file is shorter."""
+        """Return the first `count` bytes, or fewer where the file is shorter."""
         count = min(count, self.size)
         if count <= len(self._start):
             return self._start[:count]
